@@ -1,0 +1,56 @@
+# Everything runs in .venv, built from the lock; needs Python 3.11+, git and make only.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test lint format lock wheel-smoke bench-throughput clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+$(VENV)/.installed: requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+setup: $(VENV)/.installed  ## make .venv with the locked dependencies
+
+demo: setup  ## deliver sample files of all supported types, without any account
+	$(BIN)/currents-bridge demo
+
+test: setup  ## the whole test suite
+	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+lint: setup  ## ruff, mypy strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+  --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+
+lock:  ## resolve pyproject.toml anew into both lock files
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/$(UV_COMPILE) -o requirements.lock
+	$(BIN)/$(UV_COMPILE) --group dev -o requirements-dev.lock
+
+wheel-smoke: setup  ## build the wheel, install it alone, run --help and demo
+	rm -rf dist build/smoke
+	$(BIN)/python -m build --no-isolation --wheel
+	$(PYTHON) -m venv build/smoke
+	build/smoke/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	build/smoke/bin/pip install --quiet --no-deps dist/*.whl
+	cd build && smoke/bin/currents-bridge --help >/dev/null && smoke/bin/currents-bridge demo
+
+bench-throughput: setup  ## one million events from a local S3 server into a local sink
+	$(BIN)/python benchmarks/throughput.py
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build dist

@@ -1,0 +1,112 @@
+"""The one tree of errors, split by what the caller does next.
+
+    BridgeError
+    ├── UsageError            bad command line            exit 2
+    ├── ConfigError           bad configuration           exit 2
+    ├── RetryLaterError       S3 or Segment is unwell     keep, try again later
+    ├── RefusedError          Segment refuses a request   keep, try again later, tell
+    ├── CredentialError       S3 or Segment says no       pause the connector, keep everything, exit 3
+    ├── QuarantineObjectError an unreadable object        set the object aside, go on
+    └── LedgerError           the ledger cannot be used   stop before anything is sent, exit 1
+
+Mistakes of ours stay plain exceptions: nobody should catch them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class BridgeError(Exception):
+    """Something went wrong that a user can act on.
+
+    Args:
+        message: what happened, to which object.
+        hint: what to do next; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "run the same command with -v to see the cause") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(BridgeError):
+    """The command line cannot be carried out as given."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigProblem:
+    """One setting that cannot be used: `field: why (got VALUE, from SOURCE)`."""
+
+    field: str
+    why: str
+    got: str | None = None
+    source: str | None = None
+
+    def __str__(self) -> str:
+        details = [f"got {self.got}"] if self.got is not None else []
+        details += [f"from {self.source}"] if self.source else []
+        return f"{self.field}: {self.why}" + (f" ({', '.join(details)})" if details else "")
+
+
+class ConfigError(BridgeError):
+    """The configuration cannot be used; holds every problem, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[ConfigProblem], hint: str = "mend the lines above, then run `check`") -> None:
+        super().__init__("\n".join(map(str, problems)), hint)
+        self.problems = tuple(problems)
+
+
+class RetryLaterError(BridgeError):
+    """A service did not take or give something now; the same request may pass later.
+
+    `wait_s` is the wait that the service asked for, in seconds, where it named one.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "nothing is lost: it is tried again", wait_s: float | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.wait_s = wait_s
+
+
+class RefusedError(BridgeError):
+    """Segment refuses a whole request for what it holds or where it went; sending it again changes nothing."""
+
+
+class Side(StrEnum):
+    """Which of the two credentials fails."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class CredentialError(BridgeError):
+    """A credential does not work: pause the connector and keep everything."""
+
+    exit_code = 3
+
+    def __init__(self, side: Side, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.side = side
+
+
+class QuarantineObjectError(BridgeError):
+    """An object cannot be read as a Currents file; `reason` is kept in the ledger."""
+
+    exit_code = 4
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "look at the file with `currents-bridge inspect`")
+        self.reason = reason
+
+
+class LedgerError(BridgeError):
+    """The ledger cannot be read or written; nothing may be sent without it."""

@@ -1,0 +1,219 @@
+"""The words of the program as frozen values; see the glossary in docs/design.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import polars as pl
+
+HOUR_FORMAT = "%Y-%m-%d-%H"  # the `date=` partition in an object's key, UTC
+
+
+def parse_hour(text: str) -> datetime:
+    """Return the UTC hour that a `date=` partition names; raises ValueError for any other text."""
+    return datetime.strptime(text, HOUR_FORMAT).replace(tzinfo=UTC)
+
+
+def format_hour(hour: datetime) -> str:
+    """Return the `date=` partition of an aware time."""
+    return hour.astimezone(UTC).strftime(HOUR_FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One line of an S3 listing."""
+
+    key: str
+    etag: str  # without quotes
+    size_bytes: int
+    last_modified: datetime  # aware, UTC
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentsObject:
+    """One Avro file of Currents: a listed object whose key was understood."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    last_modified: datetime
+    event_type: str
+    hour: datetime  # the `date=` partition: the UTC hour in which Braze queued the events
+
+
+class ObjectState(StrEnum):
+    """What became of an object.
+
+    pending -> claimed -> delivered | failed (waits, then claimed again) | quarantined;
+    delivered -> pending on `backfill --resend`.
+    """
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Counts of events; they balance when each event read has exactly one fate."""
+
+    read: int = 0
+    sent: int = 0
+    skipped_anonymous: int = 0
+    deduplicated: int = 0
+    dead_lettered: int = 0
+
+    def __add__(self, other: "Books") -> "Books":
+        return Books(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def balanced(self) -> bool:
+        """Whether read = sent + skipped_anonymous + deduplicated + dead_lettered."""
+        return self.read == self.sent + self.skipped_anonymous + self.deduplicated + self.dead_lettered
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One event that the rules or Segment refused, kept with its reason."""
+
+    row: int  # index of the event in its object, from 0
+    message_id: str
+    reason: str
+    event: str  # the event as read, one JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedObject:
+    """An object that this process, and no other, works on."""
+
+    id: int
+    object: CurrentsObject
+    attempts: int  # earlier attempts that failed
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Every message that the object owes was acknowledged or set aside; `books` balance."""
+
+    id: int
+    books: Books
+    dead_letters: Sequence[DeadLetter] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The object waits until `retry_at`."""
+
+    id: int
+    reason: str
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """The object cannot be read; it is not tried again by itself."""
+
+    id: int
+    reason: str
+
+
+Settlement = Delivered | Failed | Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which objects of a connector are meant: event types, and hours in [first_hour, end_hour)."""
+
+    event_types: frozenset[str]
+    first_hour: datetime | None = None  # None: from the beginning
+    end_hour: datetime | None = None  # None: without end
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLimits:
+    """How much one group of objects may hold; a single larger object is a group of its own."""
+
+    max_bytes: int = 32 * 1024 * 1024
+    max_objects: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run of one object's messages inside a batch.
+
+    `messages` has one row a message: `row` (u32, index in the object), `message_id` (str),
+    `message` (str, one JSON object).
+    """
+
+    object_id: int
+    messages: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The messages of one request to Segment, in order."""
+
+    parts: tuple[Part, ...]
+    events: int
+    size_bytes: int  # of the serialised request body, before compression
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One message of a batch that Segment or its client library refused for what it is."""
+
+    object_id: int
+    row: int
+    message_id: str
+    reason: str
+
+
+class NoticeKind(StrEnum):
+    """What discovery reports without acting on it."""
+
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"  # subject: the event type
+    UNRECOGNISED_KEY = "unrecognised_key"  # subject: the key
+    OBJECT_CHANGED = "object_changed"  # subject: the key; a new ETag after the object was recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something seen in the bucket that a person should know of."""
+
+    kind: NoticeKind
+    subject: str
+    detail: str = ""
+    count: int = 1  # e.g. objects of an unknown type seen in the latest look
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far discovery of a connector has come; None: never."""
+
+    polled_at: datetime | None = None  # start of the last poll that listed everything it had to
+    swept_at: datetime | None = None  # start of the last complete sweep
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialReport:
+    """What is known of the connector's credentials."""
+
+    state: str = "unverified"  # unverified | failing
+    since: datetime | None = None
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorTotals:
+    """What the ledger holds of one connector."""
+
+    objects: dict[ObjectState, int]  # each state, also at 0
+    books: Books
+    oldest_pending_at: datetime | None  # last_modified of the oldest object that waits (pending, claimed, failed)
+    credential: CredentialReport
+    notices: Sequence[Notice]
+    progress: Progress
+    failed_reasons: dict[str, int] = field(default_factory=dict)  # reason -> objects, failed and quarantined

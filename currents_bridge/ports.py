@@ -1,0 +1,160 @@
+"""What the core needs of the world, as small Protocols; adapters/ and testing/ fulfil them.
+
+Each docstring is a contract; the suites in tests/contract run it against the fake and the real thing.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+from currents_bridge.model import (
+    Batch,
+    ClaimedObject,
+    ConnectorTotals,
+    CredentialReport,
+    CurrentsObject,
+    GroupLimits,
+    ListedObject,
+    Notice,
+    Progress,
+    Refusal,
+    Selection,
+    Settlement,
+)
+
+
+class ObjectStore(Protocol):
+    """Read-only access to one bucket.
+
+    Every method raises CredentialError(Side.SOURCE) naming bucket and permission where access is denied or the
+    credentials are bad or missing, and RetryLaterError for a missing bucket, throttling, server and network faults.
+    """
+
+    def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+        """Return the child folders directly under `prefix` (each ends in '/') and the objects directly in it.
+
+        `prefix` is empty or ends in '/'. Folders come in key order. An empty or missing prefix gives two empty lists.
+        """
+        ...
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
+        """Yield all objects whose key starts with `prefix` and sorts after `start_after`, in key order."""
+        ...
+
+    def open(self, key: str, etag: str) -> BinaryIO:
+        """Return a buffered, readable, forward-only stream of the object as it was when it had `etag`.
+
+        Reads in ranges, so a slow reader holds no connection and memory stays bounded. Opening or reading raises
+        RetryLaterError where the object is gone or has another ETag by now, or the connection broke.
+        The caller closes it.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """One way to one Segment source. Methods may be called from many threads at once."""
+
+    def send(self, batch: Batch) -> Sequence[Refusal]:
+        """Make one attempt to send the batch and return once Segment has acknowledged it.
+
+        Returns the messages that were refused one by one (empty for most); every other message is acknowledged.
+        Raises RetryLaterError (408, 429, 460, 5xx, timeouts, network; `wait_s` where the answer names a wait),
+        CredentialError(Side.DESTINATION) (401, 403, 511), RefusedError (400, 413, other 4xx, 3xx).
+        On any error none of the batch counts as acknowledged, and sending it again is safe: message ids stay.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free connections and threads; idempotent."""
+        ...
+
+
+class Ledger(Protocol):
+    """The record of objects and what became of them, shared by all connectors. Thread-safe.
+
+    Every method is one transaction and raises LedgerError where the store cannot be read or written.
+    Times are aware UTC; `now` is always given. `connector` is the connector's name.
+    """
+
+    def admit(
+        self, connector: str, objects: Sequence[CurrentsObject], now: datetime
+    ) -> tuple[int, list[CurrentsObject]]:
+        """Record objects that are not yet known as pending; known ones (also folded) stay as they are.
+
+        Returns the number of new objects, and the known objects whose ETag differs from the recorded one. A changed
+        object that was not delivered yet (pending or failed) takes the new ETag and size and is not returned.
+        Idempotent.
+        """
+        ...
+
+    def claim(
+        self, connector: str, selection: Selection, limits: GroupLimits, now: datetime
+    ) -> Sequence[ClaimedObject]:
+        """Take the next group for this process: pending objects, and failed ones whose retry time has come.
+
+        Oldest hour first, then event type, then key. At least one object if any is due, at most what `limits`
+        allow. No object is ever claimed by two live owners at once. Empty when nothing is due.
+        """
+        ...
+
+    def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
+        """Record what became of claimed objects, their books and their dead letters, in one transaction.
+
+        Raises ValueError for books that do not balance, RuntimeError for an object that this owner has not claimed.
+        Failed counts as one attempt more.
+        """
+        ...
+
+    def release(self, ids: Sequence[int]) -> None:
+        """Give claimed objects back as they were before the claim; no attempt is counted."""
+        ...
+
+    def heartbeat(self, now: datetime) -> None:
+        """Say that this owner lives; call at least every 30 s while objects are claimed."""
+        ...
+
+    def reclaim(self, now: datetime) -> int:
+        """Give back the claims of dead owners and return how many objects came free.
+
+        Ended processes of this host are dead at once, others once their last heartbeat is older than 90 s.
+        """
+        ...
+
+    def reopen(self, connector: str, selection: Selection) -> int:
+        """Make delivered objects of the selection pending again, for `backfill --resend`; returns how many.
+
+        Folded rows of the selection are forgotten, so that the next `admit` finds their objects new.
+        """
+        ...
+
+    def fold(self, connector: str, before_hour: datetime) -> int:
+        """Fold delivered objects of hours before `before_hour` into one row per hour and type; returns how many.
+
+        Books and counts stay the same; folded objects stay known to `admit` (key and ETag, as digests). Hours and
+        types with an object that is not delivered are left alone.
+        """
+        ...
+
+    def progress(self, connector: str) -> Progress:
+        """Return how far discovery has come."""
+        ...
+
+    def save_progress(self, connector: str, progress: Progress) -> None:
+        """Keep how far discovery has come; fields that are None stay as they are."""
+        ...
+
+    def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:
+        """Keep notices, one for each kind and subject; a repeated one replaces detail and count."""
+        ...
+
+    def save_credential(self, connector: str, report: CredentialReport) -> None:
+        """Keep what is known of the connector's credentials."""
+        ...
+
+    def totals(self, connector: str) -> ConnectorTotals:
+        """Return what is held of the connector; all zero for an unknown one."""
+        ...
+
+    def close(self) -> None:
+        """Release this owner's claims, forget the owner, free the store; idempotent."""
+        ...
