@@ -195,6 +195,7 @@ class Progress:
 
     polled_at: datetime | None = None  # start of the last poll that listed everything it had to
     swept_at: datetime | None = None  # start of the last complete sweep
+    started_at: datetime | None = None  # start of the first poll; what `start_from: now` means for ever after
 
 
 @dataclass(frozen=True, slots=True)

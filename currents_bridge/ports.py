@@ -106,7 +106,10 @@ class Ledger(Protocol):
         ...
 
     def release(self, ids: Sequence[int]) -> None:
-        """Give claimed objects back as they were before the claim; no attempt is counted."""
+        """Give claimed objects back as they were before the claim; no attempt is counted.
+
+        Objects that this owner has not claimed (any more) are left alone.
+        """
         ...
 
     def heartbeat(self, now: datetime) -> None:

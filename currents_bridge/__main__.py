@@ -1,0 +1,6 @@
+"""`python -m currents_bridge`."""
+
+from currents_bridge.cli import main
+
+if __name__ == "__main__":
+    main()

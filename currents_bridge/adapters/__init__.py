@@ -1,0 +1,1 @@
+"""What fulfils the ports with the real world; only `app` imports from here."""

@@ -1,0 +1,143 @@
+"""The tables of the ledger, as they are after the newest migration."""
+
+from dataclasses import fields
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from currents_bridge.model import Books
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time, kept as UTC without its zone because SQLite has no type for one."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+BOOKS = tuple(field.name for field in fields(Books))
+
+
+def _books() -> list[Column[int]]:
+    return [Column(name, Integer, nullable=False, server_default="0") for name in BOOKS]
+
+
+# SQLite uses a partial index only for a query that repeats its condition word for word, so these are shared.
+DELIVERED = text("state = 'delivered'")
+NOT_DELIVERED = text("state <> 'delivered'")
+OWNED = text("owner IS NOT NULL")
+
+metadata = MetaData()
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("connector", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("last_modified", UtcTime, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("hour", Text, nullable=False),  # model.HOUR_FORMAT, which sorts as time does
+    Column("state", Text, nullable=False),  # model.ObjectState
+    Column("attempts", Integer, nullable=False, server_default="0"),  # that failed
+    Column("retry_at", UtcTime),
+    Column("owner", Text),  # owners.id of the claim; not a foreign key, since an owner may vanish before its claims
+    Column("reason", Text),  # of the latest failure or of the quarantine
+    *_books(),
+    Column("admitted_at", UtcTime, nullable=False),
+    Column("settled_at", UtcTime),
+    UniqueConstraint("connector", "key"),
+    sqlite_autoincrement=True,  # a settlement that comes too late must never meet a new object under an old id
+)
+# Each object is in one of these two. The first holds all that claims and totals read, so neither grows with history.
+Index(
+    "objects_not_delivered",
+    *(objects.c[name] for name in ("connector", "hour", "event_type", "state", "last_modified")),
+    sqlite_where=NOT_DELIVERED,
+)
+Index("objects_delivered", *(objects.c[name] for name in ("connector", "hour", "event_type")), sqlite_where=DELIVERED)
+Index("objects_owned", objects.c.owner, sqlite_where=OWNED)
+
+# What was delivered, by hour and type. Folding deletes rows of `objects` and leaves these sums alone.
+hours = Table(
+    "hours",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("hour", Text, primary_key=True),
+    Column("event_type", Text, primary_key=True),
+    Column("objects", Integer, nullable=False),  # all delivered ones, folded or not; so are the books
+    *_books(),
+    Column("digests", LargeBinary),  # of the folded ones, see ledger_digests
+    sqlite_with_rowid=False,
+)
+
+# Holds no id of an object, since a letter outlives the row of its object.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("connector", Text, nullable=False),
+    Column("object_key", Text, nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("connector", "object_key", "row"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),  # model.NoticeKind
+    Column("subject", Text, primary_key=True),
+    Column("detail", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("noted_at", UtcTime, nullable=False),
+)
+
+connectors = Table(
+    "connectors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("polled_at", UtcTime),
+    Column("swept_at", UtcTime),
+    Column("started_at", UtcTime),
+    Column("credential_state", Text),
+    Column("credential_since", UtcTime),
+    Column("credential_evidence", Text),
+)
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_s", Float, nullable=False),  # since the boot of its host
+    Column("heartbeat_at", UtcTime, nullable=False),
+)

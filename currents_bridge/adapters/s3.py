@@ -1,0 +1,172 @@
+"""The object store: one S3 bucket (or that of a compatible server), read with boto3."""
+
+import io
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import boto3
+import urllib3
+from botocore.config import Config
+from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
+from currents_bridge.errors import RetryLaterError
+from currents_bridge.model import ListedObject
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
+
+RANGE_BYTES = 16 * 1024 * 1024  # small objects come in one GET, and memory stays bounded for large ones
+BUFFER_BYTES = 256 * 1024
+MAX_BODY_ATTEMPTS = 4  # of one range whose body is cut off; botocore retries only until the body begins
+DEFAULT_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 3},
+    connect_timeout=5,
+    read_timeout=30,
+    max_pool_connections=32,
+    # S3 has no checksum of a range; compatible servers send that of the whole object, and botocore then refuses it.
+    response_checksum_validation="when_required",
+)
+
+_CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+)")
+_CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
+
+
+class S3ObjectStore:
+    """Fulfils `ports.ObjectStore` for one bucket; may be used from many threads at once.
+
+    Credentials come from boto3's own chain, and so does the region where none is given. A server at `endpoint_url` is
+    asked for `<endpoint_url>/<bucket>`, since few of them have a host name for each bucket. `config` is laid over
+    DEFAULT_CONFIG.
+
+    Raises:
+        CredentialError, RetryLaterError: the client cannot be made, e.g. for an AWS profile that does not exist.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
+        self,
+        bucket: str,
+        *,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        config: Config | None = None,
+        range_bytes: int = RANGE_BYTES,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._bucket = bucket
+        self._range_bytes = range_bytes
+        self._sleep = sleep
+        merged = DEFAULT_CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint_url else DEFAULT_CONFIG
+        with self._translated(Access.LIST, ""):
+            # A session of its own, because boto3's default one is not thread-safe.
+            self._client: S3Client = boto3.session.Session().client(
+                "s3", region_name=region, endpoint_url=endpoint_url, config=merged.merge(config) if config else merged
+            )
+
+    def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+        """List one level with `Delimiter=/`; see the port."""
+        folders: list[str] = []
+        objects: list[ListedObject] = []
+        with self._translated(Access.LIST, prefix):
+            paginator = self._client.get_paginator("list_objects_v2")
+            for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
+                folders += [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+                objects += [_listed(item) for item in page.get("Contents", [])]
+        return folders, objects
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
+        """List all levels, 1,000 keys a request, as the caller goes on; see the port."""
+        with self._translated(Access.LIST, prefix):
+            paginator = self._client.get_paginator("list_objects_v2")
+            for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=start_after):
+                yield from map(_listed, page.get("Contents", []))
+
+    def open(self, key: str, etag: str) -> BinaryIO:
+        """Read in ranges, the first one on the first read; see the port."""
+        # BufferedReader is a BinaryIO in all but name.
+        return cast("BinaryIO", io.BufferedReader(_RangeReader(lambda at: self._fetch(key, etag, at)), BUFFER_BYTES))
+
+    def _fetch(self, key: str, etag: str, start: int) -> "_Range":
+        """Return the bytes of the object from `start` on, as many as one range has."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_CUT_OFF),
+            stop=stop_after_attempt(MAX_BODY_ATTEMPTS),
+            wait=wait_exponential_jitter(max=5),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        with self._translated(Access.READ, key):
+            return retrying(self._fetch_once, key, etag, start)
+
+    def _fetch_once(self, key: str, etag: str, start: int) -> "_Range":
+        wanted = f"bytes={start}-{start + self._range_bytes - 1}"
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=f'"{etag}"', Range=wanted)
+        except ClientError as error:
+            if start == 0 and error.response["Error"]["Code"] == "InvalidRange":
+                return _Range(b"", 0)  # an empty object has no first byte
+            raise
+        with closing(answer["Body"]) as body:
+            content = body.read()
+        got = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        if got is None or int(got["start"]) != start:
+            raise RetryLaterError(
+                f"cannot read s3://{self._bucket}/{key}: the server did not send the range that was asked for",
+                "see that source.endpoint_url names a server that knows the Range header",
+            )
+        total = int(got["total"])
+        expected = min(self._range_bytes, total - start)
+        if len(content) != expected:
+            raise IncompleteReadError(actual_bytes=len(content), expected_bytes=expected)
+        return _Range(content, total)
+
+    @contextmanager
+    def _translated(self, access: Access, name: str) -> Iterator[None]:
+        try:
+            yield
+        except VENDOR_ERRORS as error:
+            raise translate(error, access, self._bucket, name) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    content: bytes
+    object_bytes: int  # of the whole object
+
+
+class _RangeReader(io.RawIOBase):
+    """Reads an object forwards, one range after the other."""
+
+    def __init__(self, fetch: Callable[[int], _Range]) -> None:
+        super().__init__()
+        self._fetch = fetch
+        self._at = 0  # where the next range starts
+        self._object_bytes: int | None = None  # not known before the first range
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        if not self._rest and self._at != self._object_bytes:
+            self._rest = memoryview(b"")  # an empty view would still hold the last range in memory
+            fetched = self._fetch(self._at)
+            self._rest, self._object_bytes = memoryview(fetched.content), fetched.object_bytes
+            self._at += len(fetched.content)
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _listed(item: "ObjectTypeDef") -> ListedObject:
+    return ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))

@@ -1,0 +1,169 @@
+"""What S3 and botocore answer when they fail, in the words of `errors`.
+
+Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. Compatible servers may send only a status.
+Messages name bucket and key or prefix, and never repeat the vendor's text: it can hold signed URLs and key ids.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import urllib3
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
+
+VENDOR_ERRORS = (boto.BotoCoreError, boto.ClientError, ResponseParserError, urllib3.exceptions.HTTPError)
+
+
+class Access(Enum):
+    """What was asked of S3: the verb, and the permission that it needs."""
+
+    LIST = ("list", "s3:ListBucket")
+    READ = ("read", "s3:GetObject")
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    what: str
+    hint: str
+    credential: bool = False
+
+
+_DENIED = _Meaning(
+    "access denied, {permission} is not granted",
+    "grant {permission} on bucket {bucket} to the identity that this program runs as",
+    credential=True,
+)
+_NO_KMS = _Meaning(
+    "the KMS key of the object cannot be used",
+    "grant kms:Decrypt on that key, and see that it is enabled",
+    credential=True,
+)
+_EXPIRED = _Meaning("the AWS session has expired", "renew the session or the role's credentials", credential=True)
+_BAD_KEY = _Meaning(
+    "AWS does not know the access key", "set a valid access key (AWS_ACCESS_KEY_ID or a profile)", credential=True
+)
+_BAD_SECRET = _Meaning(
+    "the secret key does not belong to the access key", "set AWS_SECRET_ACCESS_KEY or the profile anew", credential=True
+)
+_ACCOUNT = _Meaning("the AWS account is blocked", "ask AWS support about the account of the bucket", credential=True)
+_NO_CREDENTIALS = _Meaning(
+    "no complete AWS credentials were found",
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role",
+    credential=True,
+)
+_NO_SESSION = _Meaning(
+    "AWS credentials could not be obtained",
+    "sign in again, or see that the role or metadata service answers",
+    credential=True,
+)
+_BAD_AWS_CONFIG = _Meaning("the AWS configuration cannot be used", "mend ~/.aws/config or AWS_PROFILE", credential=True)
+_NO_BUCKET = _Meaning("the bucket does not exist", "see that source.bucket and source.endpoint_url are right")
+_REGION = _Meaning("the bucket is in another region", "set source.region to the region of bucket {bucket}")
+_GONE = _Meaning("the object is gone", "see whether a lifecycle rule or a person deleted it")
+_CHANGED = _Meaning("the object has changed since it was listed", "the next poll looks at it again")
+_ARCHIVED = _Meaning("the object is archived", "restore it from its storage class, then it is read")
+_BUSY = _Meaning("S3 asks for fewer requests", "nothing is lost: it is tried again")
+_UNWELL = _Meaning("S3 has an internal error", "nothing is lost: it is tried again")
+_TIMEOUT = _Meaning("S3 did not answer in time", "nothing is lost: it is tried again; see that the network is well")
+_CLOCK = _Meaning("the clock of this machine is wrong", "set the clock: S3 accepts 15 minutes of difference")
+_UNREACHABLE = _Meaning("S3 cannot be reached", "see that the network, source.region and source.endpoint_url are right")
+_TLS = _Meaning("no trusted TLS connection", "see that the certificate of source.endpoint_url or of a proxy is trusted")
+_CUT_OFF = _Meaning("the connection broke off", "nothing is lost: it is tried again")
+_NOT_S3 = _Meaning("the answer is not one of S3", "see that source.endpoint_url names an S3 server")
+_OTHER = _Meaning("the request failed", "it is tried again; run the same command with -v to see the cause")
+
+_BY_CODE = {
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
+    "AccountProblem": _ACCOUNT,
+    "AllAccessDisabled": _ACCOUNT,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+    "InvalidToken": _EXPIRED,
+    "InvalidAccessKeyId": _BAD_KEY,
+    "InvalidClientTokenId": _BAD_KEY,
+    "UnrecognizedClientException": _BAD_KEY,
+    "SignatureDoesNotMatch": _BAD_SECRET,
+    "NoSuchBucket": _NO_BUCKET,
+    "InvalidBucketName": _NO_BUCKET,
+    "PermanentRedirect": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+    "NoSuchKey": _GONE,
+    "PreconditionFailed": _CHANGED,
+    "InvalidObjectState": _ARCHIVED,
+    "SlowDown": _BUSY,
+    "RequestTimeout": _TIMEOUT,
+    "RequestTimeTooSkewed": _CLOCK,
+}
+
+_BY_STATUS = {
+    301: _REGION,
+    307: _REGION,
+    401: _DENIED,
+    403: _DENIED,
+    408: _TIMEOUT,
+    412: _CHANGED,
+    429: _BUSY,
+    500: _UNWELL,
+    502: _UNWELL,
+    503: _BUSY,
+    504: _TIMEOUT,
+}
+
+_BY_CLASS: tuple[tuple[type[Exception], _Meaning], ...] = (  # the first that fits, so narrow classes come first
+    (boto.NoCredentialsError, _NO_CREDENTIALS),
+    (boto.PartialCredentialsError, _NO_CREDENTIALS),
+    (boto.NoAuthTokenError, _NO_SESSION),
+    (boto.CredentialRetrievalError, _NO_SESSION),
+    (boto.TokenRetrievalError, _NO_SESSION),
+    (boto.SSOError, _NO_SESSION),
+    (boto.LoginError, _NO_SESSION),
+    (boto.MetadataRetrievalError, _NO_SESSION),
+    (boto.RefreshWithMFAUnsupportedError, _NO_SESSION),
+    (boto.ProfileNotFound, _BAD_AWS_CONFIG),
+    (boto.ConfigNotFound, _BAD_AWS_CONFIG),
+    (boto.ConfigParseError, _BAD_AWS_CONFIG),
+    (boto.InvalidConfigError, _BAD_AWS_CONFIG),
+    (boto.ConnectTimeoutError, _TIMEOUT),
+    (boto.ReadTimeoutError, _TIMEOUT),
+    (boto.SSLError, _TLS),
+    (boto.ConnectionError, _UNREACHABLE),
+    (boto.HTTPClientError, _CUT_OFF),
+    (boto.IncompleteReadError, _CUT_OFF),
+    (urllib3.exceptions.HTTPError, _CUT_OFF),
+    (ResponseParserError, _NOT_S3),
+)
+
+
+def translate(error: Exception, access: Access, bucket: str, name: str) -> BridgeError:
+    """Return one of VENDOR_ERRORS as CredentialError(Side.SOURCE) or RetryLaterError.
+
+    `name` is the key that was to be read, or the prefix that was to be listed.
+    """
+    if isinstance(error, boto.ClientError):
+        label = error.response.get("Error", {}).get("Code") or "no code"
+        meaning = _meaning_of_answer(error, label, access)
+    else:
+        label = type(error).__name__
+        meaning = next((meaning for kind, meaning in _BY_CLASS if isinstance(error, kind)), _OTHER)
+    verb, permission = access.value
+    what = meaning.what.format(permission=permission)
+    message = f"cannot {verb} s3://{bucket}/{name}: {what} ({label})"
+    hint = meaning.hint.format(permission=permission, bucket=bucket)
+    return CredentialError(Side.SOURCE, message, hint) if meaning.credential else RetryLaterError(message, hint)
+
+
+def _meaning_of_answer(error: boto.ClientError, code: str, access: Access) -> _Meaning:
+    answer = error.response
+    if code.startswith("KMS.") or (code == "AccessDenied" and "kms:" in answer["Error"].get("Message", "")):
+        return _NO_KMS
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or (int(code) if code.isdecimal() else None)
+    if status == 404:  # noqa: PLR2004 - the status of HTTP
+        by_status = _NO_BUCKET if access is Access.LIST else _GONE
+    else:
+        by_status = _BY_STATUS.get(status or 0, _OTHER)
+    return _BY_CODE.get(code, by_status)

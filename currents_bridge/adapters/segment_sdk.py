@@ -1,0 +1,143 @@
+"""Segment's own Python library as a transport, for those who must send through it.
+
+What the library (2.4) would do by itself, and why it may not here:
+
+- It keeps a thread that wakes twice a second for new messages, and sends what it finds. Here each batch has a client
+  of its own, whose thread starts when the whole batch is queued, so that it goes out in one request and at once.
+- On `Retry-After` it puts the messages back and makes `flush()` wait, for up to half an hour. Here every error ends
+  the attempt: the sender repeats the batch, and all senders keep the pause.
+- It follows redirects, which turn the POST into a GET, and takes the 200 of some web page for an acknowledgement.
+- It logs whole messages and, at debug level, the write key.
+"""
+
+import logging
+import queue
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from pydantic import SecretStr
+from segment.analytics.client import Client
+from segment.analytics.consumer import Consumer
+from segment.analytics.request import APIError
+
+from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Endpoint
+from currents_bridge.errors import RetryLaterError
+from currents_bridge.model import Batch, Refusal
+
+# How long the library's thread waits for more messages than there are: after a batch that its own count (475,000
+# bytes with \u escapes) cuts in two, and once before it ends.
+_UPLOAD_INTERVAL_S = 0.05
+_TIMEOUT_S = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+
+
+class SegmentSdkTransport:
+    """Fulfils ports.Transport with `segment.analytics.client.Client.track`.
+
+    The library writes its own name into `context.library`, adds an empty `integrations` and empty ids, and writes
+    UTC as `+00:00`; all else arrives as it is in the batch. It may cut a batch into several requests.
+
+    Args:
+        write_key: of the source.
+        base_url: see `segment_url`.
+        clock: the time now, aware; reads dates in answers.
+    """
+
+    def __init__(self, write_key: SecretStr, *, base_url: str, clock: Callable[[], datetime]) -> None:
+        self._endpoint = Endpoint(write_key, base_url, clock)
+        logging.getLogger("segment").disabled = True  # what it would say is in our errors, without messages and key
+
+    def send(self, batch: Batch) -> Sequence[Refusal]:
+        """Make one attempt; see ports.Transport. Messages that the library calls too large or unfit are refused."""
+        failures: list[Exception] = []
+        client = Client(
+            self._endpoint.write_key.get_secret_value(),
+            host=self._endpoint.base_url,
+            max_queue_size=batch.events,
+            send=False,  # neither a running thread nor a hook at exit; `track` needs it on, see below
+        )
+        consumer = _Consumer(
+            client.queue,
+            client.write_key,
+            host=client.host,
+            on_error=lambda error, _: failures.append(error),
+            upload_size=batch.events,
+            upload_interval=_UPLOAD_INTERVAL_S,
+            gzip=True,
+            retries=0,
+            timeout=_TIMEOUT_S,
+        )
+        client.consumers, client.send = [consumer], True
+
+        refusals = _track_all(client, batch)
+        owed = batch.events - len(refusals)
+        if owed:
+            consumer.start()
+            client.flush()
+            client.join()
+        if failures:
+            raise self._error(failures[0]) from failures[0]
+        if consumer.acknowledged != owed:
+            raise RetryLaterError(f"segment-analytics-python confirmed {consumer.acknowledged} of {owed} messages")
+        return refusals
+
+    def close(self) -> None:
+        """Do nothing: each send ends the thread that it started."""
+
+    def _error(self, error: Exception) -> Exception:
+        if isinstance(error, APIError):
+            first = (error.response.history or [error.response])[0]  # a redirect counts, not what it led to
+            return self._endpoint.error(first.status_code, first.headers, first.text)
+        return self._endpoint.network_error(error)
+
+
+class _Consumer(Consumer):  # type: ignore[misc] # the library has no types
+    """The library's sending thread, which counts what Segment acknowledged and makes one attempt."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.acknowledged = 0
+
+    def request(self, batch: list[dict[str, object]]) -> None:
+        try:
+            answer = super().request(batch)
+        except APIError as error:
+            error.rate_limited = False  # so that it goes to on_error instead of back into the queue
+            raise
+        if answer.history:
+            raise APIError(answer.status_code, "redirect", "not Segment's own answer", answer)
+        self.acknowledged += len(batch)
+
+
+def _track_all(client: Client, batch: Batch) -> list[Refusal]:
+    """Queue every message of the batch; return those that the library refuses."""
+    refusals = []
+    for part in batch.parts:
+        for row, message_id, text in part.messages.select("row", "message_id", "message").iter_rows():
+            try:
+                _track(client, orjson.loads(text))
+            except (RuntimeError, AssertionError) as error:  # so says the library: over 32 KiB; of a wrong type
+                refusals.append(Refusal(part.object_id, row, message_id, _reason(error)))
+    return refusals
+
+
+def _track(client: Client, message: dict[str, Any]) -> None:
+    queued, _ = client.track(
+        user_id=message.get("userId"),
+        event=message.get("event"),
+        properties=message.get("properties"),
+        context=message.get("context"),
+        timestamp=datetime.fromisoformat(message["timestamp"]),
+        anonymous_id=message.get("anonymousId"),
+        integrations=message.get("integrations"),
+        message_id=message["messageId"],
+    )
+    if not queued:
+        raise queue.Full  # cannot be: the queue has a place for each message
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RuntimeError):  # its text holds the whole message
+        return "over 32 KB as segment-analytics-python counts it, with \\u escapes"
+    return f"segment-analytics-python refuses it: {error}"[:200]

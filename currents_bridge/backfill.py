@@ -1,0 +1,129 @@
+"""`backfill`: deliver the hours in [from, to) again or for the first time, at a pace of its own.
+
+What was delivered is left out, so an interrupted backfill is resumed by running it again.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from currents_bridge import catalogue
+from currents_bridge.connector import Connector, OnGroup, event_type_of
+from currents_bridge.decode import Container
+from currents_bridge.discovery import find_event_type_folders, list_objects
+from currents_bridge.errors import QuarantineObjectError, UsageError
+from currents_bridge.model import CurrentsObject, Selection
+from currents_bridge.transfer import TransferReport
+
+PAGE_OBJECTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a backfill would deliver; the answer of a dry run."""
+
+    objects: int
+    object_bytes: int
+    requests: int  # estimated from one object of each type
+
+    def as_json(self) -> dict[str, object]:
+        """Return the connector's part of the JSON document of a dry run."""
+        return {"objects": self.objects, "bytes": self.object_bytes, "requests": self.requests}
+
+
+def parse_span(from_: str, to: str) -> tuple[datetime, datetime]:
+    """Return the hours [first, end) that cover two ISO times (UTC where they name no zone); raises UsageError."""
+    first, end = _time("--from", from_), _time("--to", to)
+    first_hour = first.replace(minute=0, second=0, microsecond=0)
+    end_hour = end.replace(minute=0, second=0, microsecond=0)
+    if end_hour < end:
+        end_hour += timedelta(hours=1)
+    if first_hour >= end_hour:
+        raise UsageError(f"no hour lies in [{from_}, {to})", "give a --to that is later than --from")
+    return first_hour, end_hour
+
+
+def select(connector: Connector, span: tuple[datetime, datetime], globs: Sequence[str]) -> Selection:
+    """Return the connector's included types that match a glob (all without globs) over the span's hours.
+
+    Raises UsageError where no type matches, CredentialError or RetryLaterError where the bucket cannot be listed.
+    """
+    folders, _ = find_event_type_folders(connector.source.store, connector.source.prefix)
+    included = connector.source.event_types(folders)
+    wanted = included & catalogue.select(globs, (), known=folders) if globs else included
+    if not wanted:
+        raise UsageError(
+            f"no event type of {connector.name} matches {' '.join(globs)}",
+            "`currents-bridge events` lists the types that the configuration includes",
+        )
+    return Selection(wanted, *span)
+
+
+def plan(connector: Connector, selection: Selection, *, max_batch_bytes: int, resend: bool) -> Plan:
+    """Return what a backfill would deliver, writing nothing; raises as the listing does."""
+    sizes: dict[str, int] = {}
+    samples: dict[str, CurrentsObject] = {}
+    objects = 0
+    for page in _pages(list_objects(connector.source, selection)):
+        for obj in page if resend else connector.ledger.outstanding(connector.name, page):
+            objects += 1
+            sizes[obj.event_type] = sizes.get(obj.event_type, 0) + obj.size_bytes
+            samples.setdefault(obj.event_type, obj)
+    message_bytes = sum(size * _message_bytes_per_byte(connector, samples[name]) for name, size in sizes.items())
+    return Plan(objects, sum(sizes.values()), math.ceil(message_bytes / max_batch_bytes))
+
+
+def backfill(
+    connector: Connector,
+    selection: Selection,
+    *,
+    resend: bool = False,
+    requests_per_second: float | None = None,
+    on_group: OnGroup = lambda _: None,
+) -> TransferReport:
+    """Discover and deliver the selection; `resend` also what was delivered before.
+
+    `requests_per_second` None keeps the pace of the settings.
+    """
+    report = TransferReport()
+    if resend:
+        connector.ledger.reopen(connector.name, selection)
+    if connector.discover(report, selection):
+        pace = connector.pace(requests_per_second) if requests_per_second else None
+        connector.deliver(report, selection, pace=pace, on_group=on_group)
+    return report
+
+
+def _message_bytes_per_byte(connector: Connector, obj: CurrentsObject) -> float:
+    """Return how many bytes of messages a byte of such objects becomes, as one object shows."""
+    try:
+        with connector.source.store.open(obj.key, obj.etag) as stream:
+            pieces = (
+                connector.mapper.map(piece, event_type_of(obj.event_type), obj.key).messages["message"]
+                for piece in Container(stream).slices()
+            )
+            return sum(int(messages.str.len_bytes().sum()) + messages.len() for messages in pieces) / obj.size_bytes
+    except QuarantineObjectError:
+        return 0.0
+
+
+def _pages(objects: Iterator[CurrentsObject]) -> Iterator[list[CurrentsObject]]:
+    page: list[CurrentsObject] = []
+    for obj in objects:
+        page.append(obj)
+        if len(page) == PAGE_OBJECTS:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _time(option: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{option} {text} is no time", "write it like 2026-01-31, 2026-01-31T06 or 2026-01-31T06:00Z"
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

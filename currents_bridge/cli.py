@@ -1,0 +1,295 @@
+"""The commands: options in, exit code out. Everything heavy is imported by the command that needs it."""
+
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from currents_bridge.errors import BridgeError, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from currents_bridge.app import Bridge
+    from currents_bridge.config import Settings
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="CURRENTS_BRIDGE_CONFIG", help="Configuration file [default: config/bridge.yaml]"),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Debug logs, and tracebacks of errors")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
+ConnectorName = Annotated[str | None, typer.Option("--connector", help="Only this connector")]
+
+cli = typer.Typer(
+    name="currents-bridge",
+    help="Moves Braze Currents events from S3 into Segment: every event once, none lost.",
+    epilog="Exit codes: 0 well; 1 failed, will be tried again; 2 bad usage or configuration; "
+    "3 a credential is failing (everything kept); 4 done, but events or objects were set aside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the program; errors become two lines on stderr and an exit code."""
+    verbose = bool({"-v", "--verbose"} & set(sys.argv))
+    try:
+        cli()
+    except BridgeError as error:
+        if verbose:
+            traceback.print_exc()
+        _tell(error)
+        sys.exit(error.exit_code)
+
+
+@cli.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False) -> None:  # noqa: FBT002
+    """Moves Braze Currents events from S3 into Segment: every event once, none lost."""
+    if version:
+        from currents_bridge import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@cli.command()
+def demo(*, verbose: Verbose = False) -> None:
+    """Deliver sample files of all supported types from an embedded S3 to an embedded collector."""
+    from currents_bridge import app, console
+    from currents_bridge import demo as job
+
+    _configure_logs(verbose=verbose, level=logging.WARNING)
+    result = job.run(app.open_single, os.environ, app.utc_now())
+    console.print_demo(result)
+    raise typer.Exit(0 if result.agrees else 1)
+
+
+@cli.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write")] = Path("config/bridge.yaml"),
+) -> None:
+    """Write a commented configuration file."""
+    from currents_bridge.config import example_config
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(example_config())
+    except FileExistsError:
+        raise UsageError(f"{path} is there already", "name another file, or move that one away") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", "name a file in a folder of yours") from error
+    print(f"wrote {path}; edit the lines marked as examples, then run: currents-bridge check --config {path}")
+
+
+@cli.command()
+def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
+    """Check configuration, ledger, bucket, event types and write key, and say what to do."""
+    from currents_bridge import app, console
+    from currents_bridge.check import exit_code
+
+    with _open(config, verbose=verbose, level=logging.WARNING) as bridge:
+        verdicts = app.verdicts(bridge)
+    if as_json:
+        console.print_json({"checks": [verdict.as_json() for verdict in verdicts]})
+    else:
+        console.print_verdicts(verdicts)
+    raise typer.Exit(exit_code(verdicts))
+
+
+@cli.command()
+def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
+    """Discover and deliver once, then exit; for cron."""
+    from currents_bridge import app, console
+    from currents_bridge.daemon import stopped_by_signals
+
+    with _open(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+        reports = {c.name: c.once(bridge.settings.schedule.sweep) for c in bridge.connectors}
+    if as_json:
+        console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
+    else:
+        console.print_reports(reports)
+    for report in reports.values():
+        if report.error:
+            _tell(report.error)
+    raise typer.Exit(app.exit_code(reports.values()))
+
+
+@cli.command()
+def run(*, config: Config = None, verbose: Verbose = False) -> None:
+    """Run as a daemon: poll and sweep on a schedule. SIGTERM or Ctrl-C drains, a second one stops at once."""
+    from currents_bridge import daemon
+
+    with _open(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop):
+        schedule = bridge.settings.schedule
+        daemon.run(bridge.connectors, poll=schedule.poll, sweep=schedule.sweep, stop=bridge.stop)
+
+
+@cli.command()
+def backfill(  # noqa: PLR0913 - one parameter an option
+    *,
+    from_: Annotated[str, typer.Option("--from", help="First hour, ISO time, e.g. 2026-01-31T06:00Z")],
+    to: Annotated[str, typer.Option("--to", help="Hour to stop before, ISO time")],
+    connector: ConnectorName = None,
+    event_type: Annotated[
+        list[str] | None, typer.Option("--event-type", help="Only included types that match this glob; repeatable")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count objects, bytes and requests; send nothing")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="Also send what was delivered before")] = False,
+    requests_per_second: Annotated[
+        float | None, typer.Option("--requests-per-second", min=0.001, help="Pace of this backfill")
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Deliver the hours in [from, to); run it again to resume it."""
+    from currents_bridge import app, console
+    from currents_bridge import backfill as job
+    from currents_bridge.daemon import stopped_by_signals
+
+    span = job.parse_span(from_, to)
+    with _open(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+        chosen = {c: job.select(c, span, event_type or ()) for c in bridge.named(connector)}
+        if dry_run:
+            max_batch_bytes = bridge.settings.delivery.max_batch_bytes
+            plans = {c.name: job.plan(c, s, max_batch_bytes=max_batch_bytes, resend=resend) for c, s in chosen.items()}
+            if as_json:
+                console.print_json({"connectors": {name: plan.as_json() for name, plan in plans.items()}})
+            else:
+                console.print_plans(plans)
+            return
+        reports = {}
+        for c, selection in chosen.items():
+            with console.progress(lambda c=c: c.waiting_objects()) as on_group:  # type: ignore[misc]
+                reports[c.name] = job.backfill(
+                    c, selection, resend=resend, requests_per_second=requests_per_second, on_group=on_group
+                )
+    if as_json:
+        console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
+    else:
+        console.print_reports(reports)
+    for report in reports.values():
+        if report.error:
+            _tell(report.error)
+    if bridge.stop.is_set():
+        _say("stopped; run the same command without --resend to go on where it stopped")
+    raise typer.Exit(app.exit_code(reports.values()))
+
+
+@cli.command()
+def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
+    """Show what the ledger knows: objects, events, lag, credentials, what was noticed."""
+    from currents_bridge import app, console
+    from currents_bridge.status import read_status
+
+    _configure_logs(verbose=verbose, level=logging.WARNING)
+    settings = _load(config)
+    with app.open_ledger(settings) as ledger:
+        report = read_status(ledger, (c.name for c in settings.connectors), app.utc_now())
+    if as_json:
+        console.print_json(report.as_json())
+    else:
+        console.print_status(report)
+
+
+@cli.command()
+def inspect(
+    place: Annotated[str, typer.Argument(metavar="FILE_or_s3_URI", help="A Currents file, or s3://BUCKET/KEY")],
+    *,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many lines")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The events as they stand in the file")] = False,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Print the messages of a file as they would be sent, one JSON a line; sends nothing."""
+    from itertools import islice
+
+    from currents_bridge import app, inspection
+    from currents_bridge.config import DEFAULT_PATH
+
+    _configure_logs(verbose=verbose, level=logging.WARNING)
+    settings = _load(config) if config or DEFAULT_PATH.exists() else None
+    stream, key, connector = app.open_file(place, settings)
+    with stream:
+        if raw:
+            for line in islice(inspection.raw_lines(stream), limit):
+                print(line)
+            return
+        found, lines = inspection.inspect(stream, key, app.make_mapper(connector))
+        for line in islice(lines, limit):
+            print(line)
+    if found.skipped_anonymous:
+        _say(f"{found.skipped_anonymous} events without external_user_id are not sent")
+    for letter in found.dead_letters:
+        _say(f"row {letter.row} would be a dead letter: {letter.reason}")
+
+
+@cli.command()
+def events(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also types that are not included")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List the event types: Segment name, included or not."""
+    from currents_bridge import catalogue, console
+    from currents_bridge.config import DEFAULT_PATH
+
+    settings = _load(config) if config or DEFAULT_PATH.exists() else None
+    rules = [c.events for c in settings.connectors] if settings else []
+    included = frozenset().union(*(catalogue.select(r.include, r.exclude) for r in rules))
+    included = included if settings else frozenset(catalogue.supported_types())
+    rows = [
+        (event_type, name in included)
+        for name, event_type in catalogue.catalogue().items()
+        if everything or name in included
+    ]
+    if as_json:
+        document = [
+            {"event_type": e.name, "family": e.family, "segment_event": e.segment_event, "included": included}
+            for e, included in rows
+        ]
+        console.print_json({"events": document})
+    else:
+        console.print_events(rows)
+
+
+def _load(config: Path | None) -> "Settings":
+    from currents_bridge.config import config_path, load
+
+    return load(config_path(config, os.environ), os.environ)
+
+
+@contextmanager
+def _open(config: Path | None, *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
+    """Open the program as the configuration says; `level` is that of the logs without -v."""
+    from currents_bridge import app
+
+    _configure_logs(verbose=verbose, level=level)
+    with app.open_bridge(_load(config), os.environ, threading.Event()) as bridge:
+        yield bridge
+
+
+def _configure_logs(*, verbose: bool, level: int) -> None:
+    from currents_bridge.logs import configure_logs
+
+    configure_logs(json=not sys.stderr.isatty(), level=logging.DEBUG if verbose else level, stream=sys.stderr)
+
+
+def _tell(error: BridgeError) -> None:
+    problems = error.problems if isinstance(error, ConfigError) else [error.message]
+    for problem in problems:
+        _say(f"Error: {problem}")
+    _say(f"Try:   {error.hint}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

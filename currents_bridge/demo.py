@@ -1,0 +1,109 @@
+"""`demo`: the main job from end to end, without any account, leaving nothing behind.
+
+An embedded S3 server gets sample files of every supported type, the program delivers them to an embedded collector
+that checks what Segment checks, and what arrived is compared with what the ledger says.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from currents_bridge.catalogue import catalogue, supported_types
+from currents_bridge.config import Settings
+from currents_bridge.connector import Connector
+from currents_bridge.model import Books, ObjectState
+from currents_bridge.ports import Ledger
+from currents_bridge.testing.collector import Collector
+from currents_bridge.testing.currents_files import sample_file
+from currents_bridge.testing.embedded_s3 import EmbeddedS3
+
+BUCKET = "acme-currents"
+WRITE_KEY = "DemoDemoDemoDemoDemoDemoDemoDemo"
+EVENTS_A_FILE = 60
+ANONYMOUS_SHARE = 0.2
+ENVIRON = {
+    "DEMO_WRITE_KEY": WRITE_KEY,
+    "AWS_ACCESS_KEY_ID": "demo",
+    "AWS_SECRET_ACCESS_KEY": "demo",
+}
+
+OpenConnector = Callable[[Settings, Mapping[str, str]], AbstractContextManager[Connector]]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo saw, by event type."""
+
+    books: Mapping[str, Books]
+    arrived: Mapping[str, int]  # distinct messages at the collector, by Segment event name
+    requests: int
+    quarantined: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every supported type was delivered, and the sums equal what the collector holds."""
+        sent: Counter[str] = Counter()
+        for name, books in self.books.items():
+            sent[str(catalogue()[name].segment_event)] += books.sent
+        complete = set(self.books) == set(supported_types()) and not self.quarantined
+        return complete and sent == Counter(self.arrived) and all(books.balanced for books in self.books.values())
+
+
+def run(open_connector: OpenConnector, environ: Mapping[str, str], now: datetime) -> DemoResult:
+    """Write sample files, deliver them, and return what arrived."""
+    with EmbeddedS3() as s3, Collector(write_keys=[WRITE_KEY]) as collector, _workplace() as folder:
+        s3.make_bucket(BUCKET)
+        client = s3.client()
+        for key, body in sample_files(now):
+            client.put_object(Bucket=BUCKET, Key=key, Body=body)
+        settings = demo_settings(s3.url, collector.url, folder)
+        with open_connector(settings, {**environ, **ENVIRON}) as connector:
+            report = connector.poll()
+            if report.error:
+                raise report.error
+            ledger: Ledger = connector.ledger
+            arrived = Counter(message["event"] for message in collector.by_id.values())
+            quarantined = ledger.totals(connector.name).objects[ObjectState.QUARANTINED]
+            return DemoResult(ledger.books_by_type(connector.name), arrived, collector.request_count, quarantined)
+
+
+def sample_files(now: datetime) -> Iterator[tuple[str, bytes]]:
+    """Yield key and body of a file of each supported type, over the last three hours, in both layouts."""
+    hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    for number, event_type in enumerate(supported_types()):
+        yield sample_file(
+            event_type,
+            hour - timedelta(hours=number % 3),
+            EVENTS_A_FILE,
+            seed=number,
+            layout="version" if number % 2 else "schema",
+            codec=("null", "deflate", "snappy", "zstandard")[number % 4],
+            anonymous_share=ANONYMOUS_SHARE,
+            duplicate_share=0.05,
+        )
+
+
+def demo_settings(s3_url: str, collector_url: str, folder: Path) -> Settings:
+    """Return settings that read the embedded S3 server and send to the embedded collector."""
+    return Settings.model_validate(
+        {
+            "ledger": {"url": f"sqlite:///{folder / 'ledger.sqlite3'}"},
+            "connectors": [
+                {
+                    "name": "demo",
+                    "source": {"bucket": BUCKET, "endpoint_url": s3_url},
+                    "destination": {"write_key": "env:DEMO_WRITE_KEY", "endpoint_url": collector_url},
+                }
+            ],
+        }
+    )
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="currents-bridge-demo-") as folder:
+        yield Path(folder)

@@ -1,0 +1,1 @@
+"""Fakes, servers and sample files, for the tests, the benchmarks and `demo`."""

@@ -1,0 +1,137 @@
+"""Delivers everything that is due in a selection, with several workers; what `once`, `run` and `backfill` share."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from currents_bridge.delivery import Delivery, GroupReport
+from currents_bridge.errors import BridgeError
+from currents_bridge.model import Books, ClaimedObject, Delivered, Failed, GroupLimits, Quarantined, Selection
+from currents_bridge.ports import Ledger
+
+
+@dataclass(slots=True)
+class TransferReport:
+    """What one run did for one connector; the JSON of `once` and `backfill`."""
+
+    discovered: int = 0
+    delivered: int = 0
+    failed: int = 0
+    quarantined: int = 0
+    books: Books = field(default_factory=Books)
+    batches: int = 0
+    batch_bytes: int = 0  # serialised, before compression
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)  # why objects failed or were quarantined
+    error: BridgeError | None = None  # what ended the run early
+
+    def add(self, report: GroupReport) -> None:
+        """Add what became of a group."""
+        for settlement in report.settlements:
+            match settlement:
+                case Delivered(books=books):
+                    self.delivered += 1
+                    self.books += books
+                case Failed(reason=reason):
+                    self.failed += 1
+                    self.reasons[reason] += 1
+                case Quarantined(reason=reason):
+                    self.quarantined += 1
+                    self.reasons[reason] += 1
+        self.batches += report.batches
+        self.batch_bytes += report.batch_bytes
+
+    def as_json(self) -> dict[str, object]:
+        """Return the connector's part of the JSON document."""
+        return {
+            "objects": {
+                "discovered": self.discovered,
+                "delivered": self.delivered,
+                "failed": self.failed,
+                "quarantined": self.quarantined,
+            },
+            "events": {
+                "read": self.books.read,
+                "sent": self.books.sent,
+                "skipped_anonymous": self.books.skipped_anonymous,
+                "deduplicated": self.books.deduplicated,
+                "dead_lettered": self.books.dead_lettered,
+            },
+            "batches": self.batches,
+            "bytes": self.batch_bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Transfer:
+    """Runs the workers of one connector."""
+
+    def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
+        self,
+        *,
+        connector: str,
+        ledger: Ledger,
+        delivery: Delivery,
+        workers: int,
+        limits: GroupLimits,
+        now: Callable[[], datetime],
+        stop: threading.Event,
+    ) -> None:
+        self._connector = connector
+        self._ledger = ledger
+        self._delivery = delivery
+        self._workers = workers
+        self._limits = limits
+        self._now = now
+        self._stop = stop
+
+    def run(
+        self, selection: Selection, report: TransferReport, on_group: Callable[[TransferReport], None] = lambda _: None
+    ) -> None:
+        """Claim and deliver groups until nothing of the selection is due, adding to `report`.
+
+        Ends early on a stop, on a destination that takes nothing, and on a CredentialError or LedgerError, which is
+        kept as the report's error; a mistake of ours is raised once all workers have stopped. `on_group` is called
+        after each group, by one thread at a time.
+        """
+        ended = threading.Event()
+        lock = threading.Lock()
+        began = time.monotonic()
+
+        def work() -> None:
+            try:
+                while not (ended.is_set() or self._stop.is_set()):
+                    group = self._ledger.claim(self._connector, selection, self._limits, self._now())
+                    if not group:
+                        return
+                    outcome = self._deliver(group)
+                    with lock:
+                        report.add(outcome)
+                        report.seconds = time.monotonic() - began
+                        on_group(report)
+                    if outcome.destination_down:
+                        ended.set()
+            except BridgeError as error:
+                ended.set()
+                report.error = error
+            except BaseException:
+                ended.set()
+                raise
+
+        with ThreadPoolExecutor(self._workers, thread_name_prefix=f"worker-{self._connector}") as pool:
+            workers = [pool.submit(work) for _ in range(self._workers)]
+        report.seconds = time.monotonic() - began
+        for worker in workers:
+            worker.result()
+
+    def _deliver(self, group: Sequence[ClaimedObject]) -> GroupReport:
+        try:
+            return self._delivery.deliver(group)
+        except BaseException:
+            # whatever happened, a claim must not outlive the work on it; settled objects are not touched
+            self._ledger.release([claimed.id for claimed in group])
+            raise

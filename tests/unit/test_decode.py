@@ -1,0 +1,135 @@
+"""Decoding: whatever Avro the container holds becomes columns, or the object is set aside."""
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from currents_bridge.decode import Container, polars_reads
+from currents_bridge.errors import QuarantineObjectError, RetryLaterError
+
+Fields = Mapping[str, Any]
+
+
+def record(fields: Fields) -> dict[str, Any]:
+    """Return an Avro schema with these fields, named as Braze names its records."""
+    listed = [{"name": name, "type": avro_type} for name, avro_type in fields.items()]
+    namespace = "dataexport.S3.inner.users.messages.email"
+    return {"type": "record", "name": "Click", "namespace": namespace, "fields": listed}
+
+
+def container(schema: Any, records: Sequence[Any], **options: Any) -> bytes:
+    """Return a real Avro container."""
+    out = io.BytesIO()
+    fastavro.writer(out, schema, records, **options)
+    return out.getvalue()
+
+
+def rows(body: bytes, slice_bytes: int = 1 << 20) -> list[dict[str, Any]]:
+    """Return all events of a container as dictionaries."""
+    slices = Container(io.BytesIO(body)).slices(slice_bytes)
+    return [row for piece in slices for row in piece.events.to_dicts()]
+
+
+PLAIN = record({"id": "string", "n": ["null", "int"], "tags": ["null", {"type": "array", "items": ["null", "string"]}]})
+PLAIN_ROWS = [{"id": f"é{i}", "n": i or None, "tags": ["a", None] if i % 2 else None} for i in range(50)]
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "snappy", "zstandard"])
+def test_every_codec_gives_the_same_events(codec: str) -> None:
+    """The codec of a container does not show in its events."""
+    assert rows(container(PLAIN, PLAIN_ROWS, codec=codec)) == PLAIN_ROWS
+
+
+def test_the_record_name_is_the_full_name() -> None:
+    """The second witness of an object's event type."""
+    assert Container(io.BytesIO(container(PLAIN, []))).record_name.endswith("users.messages.email.Click")
+
+
+def test_slices_hold_whole_blocks_and_number_their_rows() -> None:
+    """A large object comes in slices of bounded size, each with the index of its first event."""
+    body = container(PLAIN, PLAIN_ROWS, sync_interval=50)
+    slices = list(Container(io.BytesIO(body)).slices(slice_bytes=120))
+    assert len(slices) > 5
+    assert [piece.first_row for piece in slices] == [
+        sum(p.events.height for p in slices[:i]) for i in range(len(slices))
+    ]
+    assert sum(piece.events.height for piece in slices) == 50
+
+
+@given(st.lists(st.fixed_dictionaries({"a": st.none() | st.text(), "b": st.floats(allow_nan=False, width=64)})))
+@settings(max_examples=40)
+def test_values_come_through_unchanged(records: list[dict[str, Any]]) -> None:
+    """Text and numbers are what the file holds."""
+    assert rows(container(record({"a": ["null", "string"], "b": "double"}), records)) == records
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "values", "expected"),
+    [
+        ({"type": "map", "values": "string"}, [{"k": "v"}], [{"k": "v"}]),
+        ({"type": "enum", "name": "E", "symbols": ["x", "y"]}, ["y", "x"], ["y", "x"]),
+        (["null", "string", "int"], [1, "s", None], ["1", "s", None]),
+        (["string", "null"], [None, "s"], [None, "s"]),
+        (["null", {"type": "record", "name": "S", "fields": [{"name": "b", "type": "int"}]}], [{"b": 1}], [{"b": 1}]),
+        ("bytes", [b"\xff"], ["/w=="]),
+        ({"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}, [Decimal("1.25")], ["1.25"]),
+        ({"type": "string", "logicalType": "uuid"}, [UUID(int=7)], [str(UUID(int=7))]),
+        (
+            {"type": "long", "logicalType": "timestamp-millis"},
+            [datetime(2026, 1, 2, tzinfo=UTC)],
+            ["2026-01-02T00:00:00+00:00"],
+        ),
+    ],
+)
+def test_types_that_polars_cannot_read_are_decoded_all_the_same(
+    avro_type: Any, values: list[Any], expected: list[Any]
+) -> None:
+    """fastavro decodes them, as values that JSON can say."""
+    schema = record({"id": "string", "a": avro_type})
+    assert not polars_reads(schema) or avro_type == ["string", "null"]
+    body = container(schema, [{"id": "x", "a": value} for value in values])
+    assert [row["a"] for row in rows(body)] == expected
+
+
+GOOD = container(record({"a": "string"}), [{"a": "xyz"}] * 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not readable as Avro: cannot read header"),
+        (b"id,time\n1,2\n" * 9, "not readable as Avro: cannot read header"),
+        (GOOD[:-5], "not readable as Avro: expected sync marker"),
+        (GOOD[:-20], "not readable as Avro: Expected 12 bytes, read 8"),
+        (GOOD.replace(b"xyz", b"\xff\xfe\xfd"), "not readable as Avro"),
+        (GOOD.replace(b"\x06xyz", b"\x03xyz"), "not readable as Avro"),
+        (GOOD.replace(b"\x06\x18", b"\xfe\xff\x03\x18"), "a block of 12 bytes cannot hold 32767 events"),
+        (container("string", ["x"]), "the Avro file holds no records"),
+    ],
+)
+def test_what_is_no_readable_container_is_quarantined(body: bytes, reason: str) -> None:
+    """The reason names what is wrong with the file."""
+    with pytest.raises(QuarantineObjectError) as caught:
+        rows(body)
+    assert caught.value.reason.startswith(reason)
+
+
+def test_a_broken_stream_is_no_fault_of_the_object() -> None:
+    """Errors of the connection are tried again, not quarantined."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 100:
+                raise RetryLaterError("the connection broke")
+            return super().read(size)
+
+    with pytest.raises(RetryLaterError):
+        list(Container(Broken(container(PLAIN, PLAIN_ROWS))).slices())

@@ -1,0 +1,134 @@
+from base64 import b64encode
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import httpx
+import polars as pl
+import pytest
+from pydantic import SecretStr
+
+from currents_bridge.adapters.segment_batch import SegmentBatchTransport
+from currents_bridge.adapters.segment_endpoint import MAX_WAIT_S, Endpoint, segment_url
+from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
+from currents_bridge.model import Batch, Part
+
+KEY = "k3yOfTheSource0000000000000000ab"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ENDPOINT = Endpoint(SecretStr(KEY), "https://api.segment.io", lambda: NOW)
+
+RETRY_LATER = {408, 429, 460}
+CREDENTIAL = {401, 403, 511}
+UNHEARD_OF = {199, 398, 419, 460, 499, 520, 529, 599, 600, 999}
+
+
+def expected_class(status: int) -> type[BridgeError]:
+    """Return the class that the table of docs/design.md gives a status."""
+    if status in CREDENTIAL:
+        return CredentialError
+    return RetryLaterError if status in RETRY_LATER or status >= 500 else RefusedError
+
+
+def all_subclasses(root: type[Exception]) -> list[type[Exception]]:
+    """Return the class and everything below it."""
+    return [root] + [deeper for child in root.__subclasses__() for deeper in all_subclasses(child)]
+
+
+@pytest.mark.parametrize("status", sorted({s.value for s in HTTPStatus if s >= 300} | UNHEARD_OF))
+def test_every_status_has_its_error(status: int) -> None:
+    """Each status outside 2xx, also an unheard-of one, becomes the error that says what to do next."""
+    error = ENDPOINT.error(status, {}, "")
+
+    assert type(error) is expected_class(status)
+    assert error.message == f"api.segment.io answered {status}"
+
+
+@pytest.mark.parametrize("status", sorted(CREDENTIAL))
+def test_a_refused_credential_is_the_destinations(status: int) -> None:
+    """A refused key pauses the destination, not S3."""
+    error = ENDPOINT.error(status, {}, "")
+
+    assert isinstance(error, CredentialError)
+    assert error.side is Side.DESTINATION
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({}, None),
+        ({"Retry-After": "30"}, 30),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "0"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 GMT"}, 40),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 -0000"}, 40),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:00 GMT"}, None),
+        ({"Retry-After": "Fri, 99 Jan 2026 03:04:45 GMT"}, None),
+        ({"X-RateLimit-Reset": "12"}, 12),
+        ({"Retry-After": "soon", "X-RateLimit-Reset": "12"}, 12),
+        ({"Retry-After": "30", "X-RateLimit-Reset": "12"}, 30),
+        ({"X-RateLimit-Reset": "1767323045"}, MAX_WAIT_S),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_wait_that_an_answer_names_is_read(status: int, headers: dict[str, str], wait_s: float | None) -> None:
+    """Seconds and HTTP dates are understood, nonsense is left alone, absurd waits are cut."""
+    error = ENDPOINT.error(status, httpx.Headers(headers), "")
+
+    assert isinstance(error, RetryLaterError)
+    assert error.wait_s == wait_s
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 404, 500])
+def test_a_message_shows_the_start_of_the_answer_on_one_line(status: int) -> None:
+    """An error page does not fill the log."""
+    message = ENDPOINT.error(status, {}, "<html>\n  " + "x" * 1000).message
+
+    assert message.startswith(f"api.segment.io answered {status}: <html> xxx")
+    assert len(message) < 250
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("secret", [KEY, b64encode(f"{KEY}:".encode()).decode()])
+@pytest.mark.parametrize("status", [302, 400, 401, 404, 429, 500])
+@pytest.mark.parametrize("padding", [0, 190])
+def test_no_error_holds_the_write_key(secret: str, status: int, padding: int) -> None:
+    """An answer that repeats the key, plain or as sent, also at the edge of what is shown, does not spread it."""
+    error = ENDPOINT.error(status, {}, "x" * padding + secret)
+
+    assert secret[:8] not in error.message + error.hint + repr(error)
+    assert secret[:8] not in ENDPOINT.network_error(OSError(f"no route for {secret}")).message
+
+
+@pytest.mark.parametrize("error_class", all_subclasses(httpx.RequestError))
+def test_every_network_fault_is_tried_again(error_class: type[httpx.RequestError]) -> None:
+    """Whatever httpx raises instead of an answer becomes RetryLaterError and names its cause."""
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise error_class("it broke", request=request)
+
+    transport = SegmentBatchTransport(
+        SecretStr(KEY), base_url="https://api.segment.io", max_in_flight=1, clock=lambda: NOW
+    )
+    transport._client.close()
+    transport._client = httpx.Client(transport=httpx.MockTransport(fail))
+    frame = pl.DataFrame({"row": [0], "message_id": ["a"], "message": ["{}"]}, schema_overrides={"row": pl.UInt32})
+
+    with pytest.raises(RetryLaterError, match=rf"no answer from api\.segment\.io: {error_class.__name__}: it broke"):
+        transport.send(Batch((Part(1, frame),), 1, 50))
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint_url", "url"),
+    [
+        ("us", None, "https://api.segment.io/v1/batch"),
+        ("eu", None, "https://events.eu1.segmentapis.com/v1/batch"),
+        ("us", "http://127.0.0.1:9/", "http://127.0.0.1:9/v1/batch"),
+        ("eu", "https://proxy.example/segment", "https://proxy.example/segment/v1/batch"),
+    ],
+)
+def test_batches_go_to_the_region_or_the_endpoint(region: str, endpoint_url: str | None, url: str) -> None:
+    """An endpoint takes the region's place, with or without a slash at its end."""
+    assert Endpoint(SecretStr(KEY), segment_url(region, endpoint_url), lambda: NOW).batch_url == url
