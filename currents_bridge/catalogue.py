@@ -88,6 +88,11 @@ def supported_types() -> tuple[str, ...]:
     return tuple(name for name, event in catalogue().items() if event.supported)
 
 
+def canonical_name(name: str) -> str:
+    """Return the type's name where `name` is another documented spelling of it, else `name` itself."""
+    return DOCUMENTED_SPELLINGS.get(name, name)
+
+
 def select(include: Sequence[str], exclude: Sequence[str], known: Iterable[str] = ()) -> frozenset[str]:
     """Return the names of the event types that `include` takes in and `exclude` does not take out.
 
@@ -176,7 +181,7 @@ def _named(tokens: Iterable[str], unknown: frozenset[str]) -> frozenset[str]:
 
 
 def _named_by(token: str, unknown: frozenset[str]) -> frozenset[str]:
-    token = DOCUMENTED_SPELLINGS.get(token, token)
+    token = canonical_name(token)
     if token == SUPPORTED:
         return frozenset(supported_types())
     if token == ALL:

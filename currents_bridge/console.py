@@ -19,6 +19,7 @@ from currents_bridge.status import StatusReport
 from currents_bridge.transfer import TransferReport
 
 PROGRESS_LINE_S = 5.0
+WIDTH_OFF_TERMINAL = 200
 
 log = get_logger()
 talk = Console(stderr=True)
@@ -164,5 +165,4 @@ def _table(first: str, *numbers: str) -> Table:
 
 def _print(table: Table) -> None:
     """Print on stdout, never cut to the width of a terminal that is not there."""
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(width=None if sys.stdout.isatty() else WIDTH_OFF_TERMINAL).print(table)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from currents_bridge.catalogue import EventType
+from currents_bridge.catalogue import EventType, canonical_name
 from currents_bridge.decode import Container, Slice
 from currents_bridge.errors import (
     BridgeError,
@@ -176,7 +176,7 @@ def check_witness(record_name: str, event_type: str) -> None:
     another kind is no witness.
     """
     _, marker, named = record_name.partition(".inner.")
-    if marker and named != event_type:
+    if marker and canonical_name(named) != event_type:
         raise QuarantineObjectError(f"the key says {event_type}, the records in the file are {named}")
 
 

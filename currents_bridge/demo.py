@@ -6,7 +6,7 @@ that checks what Segment checks, and what arrived is compared with what the ledg
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,15 +53,21 @@ class DemoResult:
         return complete and sent == Counter(self.arrived) and all(books.balanced for books in self.books.values())
 
 
-def run(open_connector: OpenConnector, environ: Mapping[str, str], now: datetime) -> DemoResult:
-    """Write sample files, deliver them, and return what arrived."""
+def run(open_connector: OpenConnector, environ: MutableMapping[str, str], now: datetime) -> DemoResult:
+    """Write sample files, deliver them, and return what arrived.
+
+    `environ` is the process's own: boto3 reads it, so the user's AWS settings make way for those of the demo.
+    """
+    for name in [name for name in environ if name.startswith("AWS_")]:
+        del environ[name]
+    environ.update(ENVIRON)
     with EmbeddedS3() as s3, Collector(write_keys=[WRITE_KEY]) as collector, _workplace() as folder:
         s3.make_bucket(BUCKET)
         client = s3.client()
         for key, body in sample_files(now):
             client.put_object(Bucket=BUCKET, Key=key, Body=body)
         settings = demo_settings(s3.url, collector.url, folder)
-        with open_connector(settings, {**environ, **ENVIRON}) as connector:
+        with open_connector(settings, environ) as connector:
             report = connector.poll()
             if report.error:
                 raise report.error

@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Literal
 
+from currents_bridge.catalogue import canonical_name
 from currents_bridge.keys import DATE_FOLDER, EVENT_TYPE_FOLDER, to_currents_object
-from currents_bridge.model import CurrentsObject, ListedObject, Notice, NoticeKind, Progress, format_hour
+from currents_bridge.model import CurrentsObject, ListedObject, Notice, NoticeKind, Progress, Selection, format_hour
 from currents_bridge.ports import Ledger, ObjectStore
 
 SWEEP_AGES = (timedelta(hours=1), timedelta(hours=6), timedelta(hours=24), timedelta(days=7))
@@ -26,6 +27,7 @@ PAGE_OBJECTS = 1_000  # admitted at once; one LIST answer holds as many
 LISTINGS_AT_ONCE = 8
 
 StartFrom = datetime | Literal["earliest", "now"]
+HOUR = timedelta(hours=1)
 HourRange = tuple[datetime | None, datetime | None]  # [first hour, end hour); None: without bound
 
 # A folder that sorts before every hour would hide from all listings but the first: sweeps look there too.
@@ -128,10 +130,10 @@ def window_start(
     The window reaches from `lookback` before the last complete poll to the end, but never before `start_from`.
     A first poll lists everything from `start_from` on.
     """
-    earliest = start_from and _hour_of(start_from)
+    earliest = start_from and hour_of(start_from)
     if progress.polled_at is None:
         return earliest
-    first = _hour_of(min(now, progress.polled_at) - lookback)
+    first = hour_of(min(now, progress.polled_at) - lookback)
     return max(first, earliest) if earliest else first
 
 
@@ -150,9 +152,9 @@ def sweep_hours(
         return []  # no poll was complete yet: the next one lists everything
     ranges: list[tuple[datetime, datetime]] = []
     for age in sorted(SWEEP_AGES, reverse=True):
-        first, end = _hour_of(since - age), min(_hour_of(now - age), hot)
+        first, end = hour_of(since - age), min(hour_of(now - age), hot)
         if start_from:
-            first = max(first, _hour_of(start_from))
+            first = max(first, hour_of(start_from))
         if first >= end:
             continue
         if ranges and first <= ranges[-1][1]:
@@ -199,6 +201,17 @@ def discover(source: Source, hours: Sequence[HourRange], now: datetime) -> Disco
     )
 
 
+def list_objects(source: Source, selection: Selection) -> Iterator[CurrentsObject]:
+    """Yield the objects of a selection as the bucket holds them, recording nothing; raises as `discover`."""
+    folders, _ = find_event_type_folders(source.store, source.prefix)
+    hours = (selection.first_hour, selection.end_hour)
+    for event_type in sorted(selection.event_types & folders.keys()):
+        for folder in folders[event_type]:
+            for item in _list_hours(source.store, _Spot(event_type, folder, True, hours)):
+                if currents_object := to_currents_object(item):
+                    yield currents_object
+
+
 def find_event_type_folders(store: ObjectStore, prefix: str) -> tuple[dict[str, list[str]], Unrecognised]:
     """Walk from the prefix down to the `event_type=` folders, at most MAX_LEVELS levels.
 
@@ -217,7 +230,7 @@ def find_event_type_folders(store: ObjectStore, prefix: str) -> tuple[dict[str, 
             for folder in folders:
                 before, marker, event_type = folder[len(parent) : -1].partition(EVENT_TYPE_FOLDER)
                 if marker and event_type and not before:
-                    by_type.setdefault(event_type, []).append(folder)
+                    by_type.setdefault(canonical_name(event_type), []).append(folder)
                 else:
                     below.append(folder)
         level = below
@@ -270,7 +283,9 @@ def _look(source: Source, spot: _Spot, now: datetime) -> _Look:
 def _list_hours(store: ObjectStore, spot: _Spot) -> Iterator[ListedObject]:
     first, end = spot.hours
     dates = spot.folder + DATE_FOLDER
-    listing = store.list(spot.folder, start_after=dates + format_hour(first) if first else "")
+    # Behind all keys of the hour before, since '0' sorts after '/'. The bare name of the first hour's folder would do
+    # for S3, but SeaweedFS takes it for the whole folder and starts behind that.
+    listing = store.list(spot.folder, start_after=f"{dates}{format_hour(first - HOUR)}0" if first else "")
     if end is None:
         return listing
     stop = dates + format_hour(end)
@@ -297,5 +312,6 @@ def _odd_keys(unrecognised: Unrecognised) -> Iterator[Notice]:
         yield Notice(NoticeKind.UNRECOGNISED_KEY, key, "fits no layout of Currents files; it is not read")
 
 
-def _hour_of(time: datetime) -> datetime:
+def hour_of(time: datetime) -> datetime:
+    """Return the UTC hour that a time lies in."""
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from currents_bridge.catalogue import canonical_name
 from currents_bridge.connector import event_type_of
 from currents_bridge.decode import Container
 from currents_bridge.errors import UsageError
@@ -36,7 +37,7 @@ def inspect(stream: BinaryIO, key: str, mapper: Mapper) -> tuple[Inspection, Ite
     container = Container(stream)
     _, marker, named = container.record_name.partition(".inner.")
     in_key = re.search(r"event_type=([^/]+)/", key)
-    event_type = named if marker else in_key[1] if in_key else ""
+    event_type = canonical_name(named if marker else in_key[1] if in_key else "")
     if not event_type:
         raise UsageError(
             f"{key}: neither the records nor the path name an event type",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from currents_bridge.catalogue import canonical_name
 from currents_bridge.model import CurrentsObject, ListedObject, format_hour, parse_hour
 
 EVENT_TYPE_FOLDER = "event_type="
@@ -96,6 +97,6 @@ def to_currents_object(listed: ListedObject) -> CurrentsObject | None:
         etag=listed.etag,
         size_bytes=listed.size_bytes,
         last_modified=listed.last_modified,
-        event_type=key.event_type,
+        event_type=canonical_name(key.event_type),
         hour=key.hour,
     )

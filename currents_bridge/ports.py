@@ -3,12 +3,13 @@
 Each docstring is a contract; the suites in tests/contract run it against the fake and the real thing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
 from currents_bridge.model import (
     Batch,
+    Books,
     ClaimedObject,
     ConnectorTotals,
     CredentialReport,
@@ -38,11 +39,14 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
-        """Yield all objects whose key starts with `prefix` and sorts after `start_after`, in key order."""
+        """Yield all objects whose key starts with `prefix` and sorts after `start_after`, in key order.
+
+        `start_after` is a key, or a text that names no folder: SeaweedFS would leave the folder's objects out.
+        """
         ...
 
     def open(self, key: str, etag: str) -> BinaryIO:
-        """Return a buffered, readable, forward-only stream of the object as it was when it had `etag`.
+        """Return a buffered, readable, forward-only stream (with `tell`) of the object as it was when it had `etag`.
 
         Reads in ranges, so a slow reader holds no connection and memory stays bounded. Opening or reading raises
         RetryLaterError where the object is gone or has another ETag by now, or the connection broke.
@@ -121,6 +125,14 @@ class Ledger(Protocol):
 
         Ended processes of this host are dead at once, others once their last heartbeat is older than 90 s.
         """
+        ...
+
+    def outstanding(self, connector: str, objects: Sequence[CurrentsObject]) -> list[CurrentsObject]:
+        """Return those of the objects that are not delivered and not quarantined: what a delivery would take."""
+        ...
+
+    def books_by_type(self, connector: str) -> Mapping[str, Books]:
+        """Return the books of all delivered objects, by event type."""
         ...
 
     def reopen(self, connector: str, selection: Selection) -> int:

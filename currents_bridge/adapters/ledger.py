@@ -164,6 +164,28 @@ class SqlLedger:
             )
             return connection.execute(orphaned.values(_UNCLAIMED)).rowcount
 
+    def outstanding(self, connector: str, listed: Sequence[CurrentsObject]) -> list[CurrentsObject]:
+        """Return the objects that are new or wait; costs the listing, whatever the history."""
+        waiting = select(objects.c.key).where(
+            objects.c.connector == connector, NOT_DELIVERED, objects.c.state != ObjectState.QUARANTINED
+        )
+        found: list[CurrentsObject] = []
+        with self._store.reading() as connection:
+            sorter = Sorter(connection, connector)
+            for start in range(0, len(listed), _CHUNK_OBJECTS):
+                chunk = listed[start : start + _CHUNK_OBJECTS]
+                of_chunk = waiting.where(objects.c.key.in_([item.key for item in chunk]))
+                keys = {item.key for item in sorter.sort(chunk).new}.union(connection.execute(of_chunk).scalars())
+                found += [item for item in chunk if item.key in keys]
+        return found
+
+    def books_by_type(self, connector: str) -> dict[str, Books]:
+        """Add up what each hour holds."""
+        sums = select(hours.c.event_type, *(func.sum(hours.c[name]) for name in BOOKS))
+        with self._store.reading() as connection:
+            rows = connection.execute(sums.where(hours.c.connector == connector).group_by(hours.c.event_type))
+            return {event_type: Books(*books) for event_type, *books in rows}
+
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""
         delivered = update(objects).where(DELIVERED, *_selected(objects, connector, selection))
@@ -229,7 +251,7 @@ class SqlLedger:
         )
         with self._store.reading() as connection:
             by_state = {row[0]: row for row in connection.execute(waiting.group_by(objects.c.state))}
-            reasons: dict[str, int] = dict(row.tuple() for row in connection.execute(troubled.group_by(objects.c.reason)))
+            reasons = {row[0]: row[1] for row in connection.execute(troubled.group_by(objects.c.reason))}
             delivered, *books = connection.execute(sums.where(hours.c.connector == connector)).one()
             seen = [
                 Notice(NoticeKind(kind), subject, detail, count)

@@ -44,7 +44,7 @@ class SqliteStore:
 
     def __init__(self, url: str) -> None:
         database = make_url(url).database
-        if not database:
+        if database in (None, "", ":memory:"):
             raise LedgerError(f"the ledger url {url} names no file", "use sqlite:///currents-bridge.sqlite3")
         self._path = Path(database)
         self._engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})

@@ -155,6 +155,9 @@ class _RangeReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._at - len(self._rest)
+
     def readinto(self, buffer: "WriteableBuffer") -> int:
         if not self._rest and self._at != self._object_bytes:
             self._rest = memoryview(b"")  # an empty view would still hold the last range in memory

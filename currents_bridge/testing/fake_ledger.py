@@ -1,4 +1,4 @@
-"""A ledger in memory: plain lists, one lock, nothing clever; what tests of the core use and what SqlLedger must equal."""
+"""A ledger in memory: plain lists, one lock, nothing clever; SqlLedger must answer as this does."""
 
 import threading
 from collections import Counter
@@ -51,8 +51,8 @@ class _Record:
 
 
 @dataclass
-class _Memory:
-    """What all owners share."""
+class LedgerMemory:
+    """What all owners of one ledger share."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     records: list[_Record] = field(default_factory=list)
@@ -67,18 +67,18 @@ class _Memory:
 class FakeLedger:
     """One owner of a ledger in memory; fulfils `ports.Ledger`.
 
-    `beside` is another owner of the same ledger. Nothing is ever known of an owner's process but its heartbeat.
+    Another owner of the same ledger is made with its `memory`. Of an owner, only the heartbeat is known.
     """
 
-    def __init__(self, *, beside: "FakeLedger | None" = None) -> None:
-        self._memory = beside._memory if beside else _Memory()
+    def __init__(self, memory: LedgerMemory | None = None) -> None:
+        self.memory = memory or LedgerMemory()
 
     def dead_letters(self, connector: str) -> list[tuple[str, DeadLetter]]:
         """Return all dead letters of the connector, each with the key of its object, by key and row."""
-        with self._memory.lock:
+        with self.memory.lock:
             return [
                 (key, letter)
-                for (of, key), letters in sorted(self._memory.letters.items())
+                for (of, key), letters in sorted(self.memory.letters.items())
                 if of == connector
                 for letter in sorted(letters, key=lambda letter: letter.row)
             ]
@@ -91,14 +91,14 @@ class FakeLedger:
     ) -> tuple[int, list[CurrentsObject]]:
         """Record new objects as pending."""
         new, changed = 0, []
-        with self._memory.lock:
-            known = {record.object.key: record for record in self._memory.records if record.connector == connector}
+        with self.memory.lock:
+            known = {record.object.key: record for record in self.memory.records if record.connector == connector}
             for item in listed:
                 record = known.get(item.key)
                 if record is None:
-                    record = known[item.key] = _Record(self._memory.next_id, connector, item)
-                    self._memory.records.append(record)
-                    self._memory.next_id += 1
+                    record = known[item.key] = _Record(self.memory.next_id, connector, item)
+                    self.memory.records.append(record)
+                    self.memory.next_id += 1
                     new += 1
                 elif record.object.etag == item.etag:
                     continue
@@ -112,8 +112,8 @@ class FakeLedger:
         self, connector: str, selection: Selection, limits: GroupLimits, now: datetime
     ) -> Sequence[ClaimedObject]:
         """Take the next group of due objects."""
-        with self._memory.lock:
-            self._memory.heartbeats[self] = now
+        with self.memory.lock:
+            self.memory.heartbeats[self] = now
             group: list[_Record] = []
             due = [record for record in self._selected(connector, selection) if record.is_due(now)]
             for record in sorted(due, key=lambda r: (r.object.hour, r.object.event_type, r.object.key)):
@@ -130,8 +130,8 @@ class FakeLedger:
         for settlement in settlements:
             if isinstance(settlement, Delivered) and not settlement.books.balanced:
                 raise ValueError(f"the books of object {settlement.id} do not balance: {settlement.books}")
-        with self._memory.lock:
-            mine = {record.id: record for record in self._memory.records if record.owner is self}
+        with self.memory.lock:
+            mine = {record.id: record for record in self.memory.records if record.owner is self}
             ids = [settlement.id for settlement in settlements]
             if not mine.keys() >= set(ids) or len(set(ids)) != len(ids):
                 raise RuntimeError(f"cannot settle objects that are not claimed, or twice at once: {ids}")
@@ -141,7 +141,7 @@ class FakeLedger:
                 match settlement:
                     case Delivered(books=books, dead_letters=letters):
                         record.state, record.books = ObjectState.DELIVERED, books
-                        self._memory.letters[record.connector, record.object.key] = list(letters)
+                        self.memory.letters[record.connector, record.object.key] = list(letters)
                     case Failed(reason=reason, retry_at=retry_at):
                         record.state, record.reason, record.retry_at = ObjectState.FAILED, reason, retry_at
                         record.attempts += 1
@@ -150,39 +150,56 @@ class FakeLedger:
 
     def release(self, ids: Sequence[int]) -> None:
         """Give back those of the objects that are claimed by this owner."""
-        with self._memory.lock:
-            for record in self._memory.records:
+        with self.memory.lock:
+            for record in self.memory.records:
                 if record.owner is self and record.id in ids:
                     record.free()
 
     def heartbeat(self, now: datetime) -> None:
         """Say that this owner lives."""
-        with self._memory.lock:
-            self._memory.heartbeats[self] = now
+        with self.memory.lock:
+            self.memory.heartbeats[self] = now
 
     def reclaim(self, now: datetime) -> int:
         """Free the claims of every other owner without a heartbeat in the last 90 s."""
-        with self._memory.lock:
-            live = {owner for owner, at in self._memory.heartbeats.items() if at >= now - LEASE} | {self}
-            orphans = [record for record in self._memory.records if record.owner and record.owner not in live]
+        with self.memory.lock:
+            live = {owner for owner, at in self.memory.heartbeats.items() if at >= now - LEASE} | {self}
+            orphans = [record for record in self.memory.records if record.owner and record.owner not in live]
             for record in orphans:
                 record.free()
             return len(orphans)
 
+    def outstanding(self, connector: str, listed: Sequence[CurrentsObject]) -> list[CurrentsObject]:
+        """Return the objects that are neither delivered nor quarantined."""
+        done = {ObjectState.DELIVERED, ObjectState.QUARANTINED}
+        with self.memory.lock:
+            settled = {r.object.key for r in self.memory.records if r.connector == connector and r.state in done}
+        return [item for item in listed if item.key not in settled]
+
+    def books_by_type(self, connector: str) -> dict[str, Books]:
+        """Add up the books of delivered objects."""
+        books: dict[str, Books] = {}
+        with self.memory.lock:
+            for record in self.memory.records:
+                if record.connector == connector and record.state == ObjectState.DELIVERED:
+                    of_type = record.object.event_type
+                    books[of_type] = books.get(of_type, Books()) + record.books
+        return books
+
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""
-        with self._memory.lock:
+        with self.memory.lock:
             delivered = [r for r in self._selected(connector, selection) if r.state == ObjectState.DELIVERED]
             forgotten = [record.id for record in delivered if record.folded]
-            self._memory.records = [record for record in self._memory.records if record.id not in forgotten]
+            self.memory.records = [record for record in self.memory.records if record.id not in forgotten]
             for record in delivered:
                 record.state, record.attempts, record.books = ObjectState.PENDING, 0, Books()
             return len(delivered) - len(forgotten)
 
     def fold(self, connector: str, before_hour: datetime) -> int:
         """Mark delivered objects of complete hours as folded."""
-        with self._memory.lock:
-            old = [r for r in self._memory.records if r.connector == connector and r.object.hour < before_hour]
+        with self.memory.lock:
+            old = [r for r in self.memory.records if r.connector == connector and r.object.hour < before_hour]
             unfinished = {
                 (record.object.hour, record.object.event_type)
                 for record in old
@@ -199,30 +216,30 @@ class FakeLedger:
 
     def progress(self, connector: str) -> Progress:
         """Return how far discovery has come."""
-        with self._memory.lock:
-            return self._memory.progress.get(connector, Progress())
+        with self.memory.lock:
+            return self.memory.progress.get(connector, Progress())
 
     def save_progress(self, connector: str, progress: Progress) -> None:
         """Keep the fields that are not None."""
-        with self._memory.lock:
-            known = self._memory.progress.get(connector, Progress())
+        with self.memory.lock:
+            known = self.memory.progress.get(connector, Progress())
             given = {name: at for name, at in asdict(progress).items() if at is not None}
-            self._memory.progress[connector] = replace(known, **given)
+            self.memory.progress[connector] = replace(known, **given)
 
     def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:  # noqa: ARG002
         """Keep notices, the latest of each kind and subject."""
-        with self._memory.lock:
-            self._memory.notices.update({(connector, notice.kind, notice.subject): notice for notice in notices})
+        with self.memory.lock:
+            self.memory.notices.update({(connector, notice.kind, notice.subject): notice for notice in notices})
 
     def save_credential(self, connector: str, report: CredentialReport) -> None:
         """Keep what is known of the connector's credentials."""
-        with self._memory.lock:
-            self._memory.credentials[connector] = report
+        with self.memory.lock:
+            self.memory.credentials[connector] = report
 
     def totals(self, connector: str) -> ConnectorTotals:
         """Add up everything."""
-        with self._memory.lock:
-            records = [record for record in self._memory.records if record.connector == connector]
+        with self.memory.lock:
+            records = [record for record in self.memory.records if record.connector == connector]
             states = Counter(record.state for record in records)
             settled = (ObjectState.DELIVERED, ObjectState.QUARANTINED)
             return ConnectorTotals(
@@ -231,28 +248,28 @@ class FakeLedger:
                 oldest_pending_at=min(
                     (r.object.last_modified for r in records if r.state not in settled), default=None
                 ),
-                credential=self._memory.credentials.get(connector, CredentialReport()),
-                notices=[notice for (of, *_), notice in sorted(self._memory.notices.items()) if of == connector],
-                progress=self._memory.progress.get(connector, Progress()),
+                credential=self.memory.credentials.get(connector, CredentialReport()),
+                notices=[notice for (of, *_), notice in sorted(self.memory.notices.items()) if of == connector],
+                progress=self.memory.progress.get(connector, Progress()),
                 failed_reasons=dict(
                     Counter(
                         record.reason
                         for record in records
-                        if record.reason and record.state in (ObjectState.FAILED, ObjectState.QUARANTINED)
+                        if record.reason is not None and record.state in (ObjectState.FAILED, ObjectState.QUARANTINED)
                     )
                 ),
             )
 
     def close(self) -> None:
         """Give back all claims of this owner."""
-        with self._memory.lock:
-            for record in self._memory.records:
+        with self.memory.lock:
+            for record in self.memory.records:
                 if record.owner is self:
                     record.free()
-            self._memory.heartbeats.pop(self, None)
+            self.memory.heartbeats.pop(self, None)
 
     def _selected(self, connector: str, selection: Selection) -> Iterator[_Record]:
-        for record in self._memory.records:
+        for record in self.memory.records:
             if (
                 record.connector == connector
                 and record.object.event_type in selection.event_types

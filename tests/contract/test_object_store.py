@@ -11,9 +11,11 @@ import pytest
 from botocore.config import Config
 
 from currents_bridge.adapters.s3 import S3ObjectStore
+from currents_bridge.discovery import Source, discover
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.ports import ObjectStore
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
+from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_store import FakeObjectStore
 
 RANGE_BYTES = 1_000
@@ -41,11 +43,12 @@ class Bucket:
 @pytest.fixture(params=["fake", "moto", "weed"])
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Endpoint | None:
     """The server behind the store; None: the fake needs none."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    fixture = {"fake": None, "moto": "embedded_s3", "weed": "weed_s3"}[request.param]
+    server = request.getfixturevalue(fixture) if fixture else None
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)  # after weed has started, which would take it for its own
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    fixture = {"fake": None, "moto": "embedded_s3", "weed": "weed_s3"}[request.param]
-    return request.getfixturevalue(fixture) if fixture else None
+    return server
 
 
 @pytest.fixture
@@ -98,13 +101,13 @@ def test_a_listing_tells_etag_size_and_time(bucket: Bucket) -> None:
 
 
 def test_a_listing_holds_only_keys_after_the_given_one(bucket: Bucket) -> None:
-    """`start_after` need not be a key that exists."""
-    for key in ("t/date=01/x", "t/date=02/x", "t/date=03/x", "u/x"):
+    """`start_after` may be a key, or lie between keys or folders."""
+    for key in ("t/date=01/x", "t/date=02/x", "t/date=02/y", "t/date=03/x", "u/x"):
         bucket.put(key, b"x")
 
-    assert [item.key for item in bucket.store.list("t/", "t/date=02")] == ["t/date=02/x", "t/date=03/x"]
-    assert [item.key for item in bucket.store.list("t/", "t/date=02/x")] == ["t/date=03/x"]
-    assert list(bucket.store.list("t/", "t/date=04")) == []
+    assert [item.key for item in bucket.store.list("t/", "t/date=010")] == ["t/date=02/x", "t/date=02/y", "t/date=03/x"]
+    assert [item.key for item in bucket.store.list("t/", "t/date=02/x")] == ["t/date=02/y", "t/date=03/x"]
+    assert list(bucket.store.list("t/", "t/date=030")) == []
 
 
 def test_folders_are_told_from_objects(bucket: Bucket) -> None:
@@ -176,15 +179,26 @@ def test_keys_with_special_characters_are_listed_and_read(bucket: Bucket, key: s
 
 
 def test_a_missing_bucket_is_an_error_that_may_pass(server: S3Endpoint | None) -> None:
-    """Every method says that there is no bucket."""
+    """Every method fails, and listings say why."""
     store: ObjectStore = FakeObjectStore(exists=False) if server is None else open_store(server, "no-such-bucket")
 
     with pytest.raises(RetryLaterError, match="bucket does not exist"):
         store.folders("")
     with pytest.raises(RetryLaterError, match="bucket does not exist"):
         list(store.list(""))
-    with pytest.raises(RetryLaterError, match="bucket does not exist"), store.open("key", "etag") as stream:
+    with pytest.raises(RetryLaterError), store.open("key", "etag") as stream:
         stream.read()
+
+
+def test_discovery_lists_whole_hours(bucket: Bucket) -> None:
+    """The first hour is not skipped, and the end is not listed, on servers that sort by folders too."""
+    stem = "dataexport.prod-01.S3.integration.aaa"
+    for hour in ("16", "17", "18", "19"):
+        bucket.put(f"{stem}/event_type=Open/date=2024-03-09-{hour}/12/zone/{stem}+0+1.avro", b"x")
+    source = Source(bucket.store, FakeLedger(), "production", "", frozenset, frozenset({"Open"}))
+    first, end = datetime(2024, 3, 9, 17, tzinfo=UTC), datetime(2024, 3, 9, 19, tzinfo=UTC)
+
+    assert discover(source, [(first, end)], end).discovered == 2
 
 
 @pytest.mark.parametrize("server", ["moto", "weed"], indirect=True)

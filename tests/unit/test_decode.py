@@ -92,7 +92,7 @@ def test_values_come_through_unchanged(records: list[dict[str, Any]]) -> None:
 def test_types_that_polars_cannot_read_are_decoded_all_the_same(
     avro_type: Any, values: list[Any], expected: list[Any]
 ) -> None:
-    """fastavro decodes them, as values that JSON can say."""
+    """Fastavro decodes them, as values that JSON can say."""
     schema = record({"id": "string", "a": avro_type})
     assert not polars_reads(schema) or avro_type == ["string", "null"]
     body = container(schema, [{"id": "x", "a": value} for value in values])

@@ -1,5 +1,7 @@
 """Packing: batches in order, nothing lost or doubled, within the limits."""
 
+from itertools import pairwise
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -63,7 +65,7 @@ def test_no_batch_exceeds_a_limit(objects: Objects, max_bytes: int, max_events: 
 def test_a_batch_ends_only_where_the_next_message_does_not_fit(objects: Objects) -> None:
     """Batches are as full as the limits allow, across objects."""
     batches = pack(objects, max_bytes=300, max_events=9)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         next_bytes = len(following.parts[0].messages["message"][0].encode())
         assert batch.events == 9 or batch.size_bytes + 1 + next_bytes > 300
 

@@ -1,0 +1,525 @@
+"""What every ledger promises, on the fake and on SQLite; ports.Ledger is the text."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.model import (
+    Books,
+    ClaimedObject,
+    CredentialReport,
+    CurrentsObject,
+    DeadLetter,
+    Delivered,
+    Failed,
+    GroupLimits,
+    Notice,
+    NoticeKind,
+    ObjectState,
+    Progress,
+    Quarantined,
+    Selection,
+)
+from currents_bridge.ports import Ledger
+from currents_bridge.testing.fake_ledger import FakeLedger
+
+NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
+HOUR = datetime(2026, 3, 4, 5, tzinfo=UTC)
+CLICK, OPEN = "users.messages.email.Click", "users.messages.email.Open"
+BOTH = Selection(frozenset({CLICK, OPEN}))
+ONE_EVENT = Books(read=1, sent=1)
+NO_LIMITS = GroupLimits()
+
+
+class Case:
+    """One store, any number of owners."""
+
+    def __init__(self, opener: Callable[[], Ledger], dead_letters: Callable[[], list[tuple[str, str]]]) -> None:
+        self._opener = opener
+        self._opened: list[Ledger] = []
+        self.dead_letters = dead_letters  # (key of the object, reason) in order
+
+    def open(self) -> Ledger:
+        """Return one owner more."""
+        ledger = self._opener()
+        self._opened.append(ledger)
+        return ledger
+
+    def close(self) -> None:
+        """Close all that were opened."""
+        for ledger in self._opened:
+            ledger.close()
+
+
+@pytest.fixture(params=["fake", "sqlite"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+    """Run each test on both ledgers."""
+    if request.param == "fake":
+        fake = FakeLedger()
+        made = Case(
+            lambda: FakeLedger(fake.memory), lambda: [(key, letter.reason) for key, letter in fake.dead_letters("acme")]
+        )
+    else:
+        path = tmp_path / "ledger.sqlite3"
+
+        def letters() -> list[tuple[str, str]]:
+            connection = sqlite3.connect(path)
+            rows = connection.execute("SELECT object_key, reason FROM dead_letters ORDER BY object_key, row").fetchall()
+            connection.close()
+            return rows
+
+        made = Case(lambda: SqlLedger(f"sqlite:///{path}", now=NOW), letters)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ledger(case: Case) -> Ledger:
+    """Return the one owner that most tests need."""
+    return case.open()
+
+
+def an_object(key: str, event_type: str = CLICK, hour: datetime = HOUR, *, size_bytes: int = 100) -> CurrentsObject:
+    """Return an object whose key says nothing of its hour and type."""
+    return CurrentsObject(key, "etag-1", size_bytes, hour + timedelta(minutes=7), event_type, hour)
+
+
+def objects(count: int) -> list[CurrentsObject]:
+    """Return key-0000, key-0001, ... of one hour and type."""
+    return [an_object(f"key-{number:04}") for number in range(count)]
+
+
+def claim(ledger: Ledger, now: datetime = NOW, limits: GroupLimits = NO_LIMITS) -> Sequence[ClaimedObject]:
+    """Claim from both event types."""
+    return ledger.claim("acme", BOTH, limits, now)
+
+
+def keys(group: Sequence[ClaimedObject]) -> list[str]:
+    """Return the keys of a group, in order."""
+    return [claimed.object.key for claimed in group]
+
+
+def deliver(ledger: Ledger, *listed: CurrentsObject, books: Books = ONE_EVENT) -> None:
+    """Admit the objects, then deliver everything that is due."""
+    ledger.admit("acme", listed, NOW)
+    ledger.settle([Delivered(claimed.id, books) for claimed in claim(ledger)], NOW)
+
+
+class TestAdmit:
+    """New, known and changed objects."""
+
+    def test_new_objects_are_counted_once(self, ledger: Ledger) -> None:
+        """Admitting is idempotent."""
+        listed = objects(3)
+        assert ledger.admit("acme", listed, NOW) == (3, [])
+        assert ledger.admit("acme", listed, NOW) == (0, [])
+        assert ledger.totals("acme").objects[ObjectState.PENDING] == 3
+
+    def test_an_object_named_twice_is_one_object(self, ledger: Ledger) -> None:
+        """A listing that repeats a key admits it once."""
+        assert ledger.admit("acme", [an_object("a"), an_object("a")], NOW) == (1, [])
+
+    def test_a_listing_of_any_length_is_taken_in(self, ledger: Ledger) -> None:
+        """More objects than fit into one query are all admitted."""
+        assert ledger.admit("acme", objects(1201), NOW) == (1201, [])
+        assert ledger.admit("acme", objects(1202), NOW) == (1, [])
+
+    def test_connectors_know_nothing_of_each_other(self, ledger: Ledger) -> None:
+        """One key under two connectors is two objects."""
+        assert ledger.admit("acme", objects(2), NOW) == (2, [])
+        assert ledger.admit("beta", objects(2), NOW) == (2, [])
+        assert len(claim(ledger)) == 2
+
+    def test_a_changed_object_that_waits_is_taken_over(self, ledger: Ledger) -> None:
+        """Before delivery a new ETag and size just replace the old ones."""
+        ledger.admit("acme", [an_object("a")], NOW)
+        changed = replace(an_object("a", size_bytes=999), etag="etag-2")
+        assert ledger.admit("acme", [changed], NOW) == (0, [])
+        assert [claimed.object for claimed in claim(ledger)] == [changed]
+
+    def test_a_changed_object_that_failed_is_taken_over(self, ledger: Ledger) -> None:
+        """A failed object waits on with its new ETag."""
+        ledger.admit("acme", [an_object("a")], NOW)
+        ledger.settle([Failed(claim(ledger)[0].id, "gone", NOW)], NOW)
+        changed = replace(an_object("a"), etag="etag-2")
+        assert ledger.admit("acme", [changed], NOW) == (0, [])
+        (claimed,) = claim(ledger)
+        assert (claimed.object, claimed.attempts) == (changed, 1)
+
+    @pytest.mark.parametrize("settlement", [None, Delivered(0, ONE_EVENT), Quarantined(0, "no Avro")])
+    def test_a_changed_object_that_was_worked_on_is_reported(
+        self, ledger: Ledger, settlement: Delivered | Quarantined | None
+    ) -> None:
+        """Claimed, delivered and quarantined objects keep their ETag and are returned at every look."""
+        ledger.admit("acme", [an_object("a")], NOW)
+        (claimed,) = claim(ledger)
+        if settlement:
+            ledger.settle([replace(settlement, id=claimed.id)], NOW)
+        changed = replace(an_object("a"), etag="etag-2")
+        assert ledger.admit("acme", [changed], NOW) == (0, [changed])
+        assert ledger.admit("acme", [changed, an_object("b")], NOW) == (1, [changed])
+
+
+class TestClaim:
+    """Who gets what, in which order."""
+
+    def test_oldest_hour_then_type_then_key(self, ledger: Ledger) -> None:
+        """Groups come in one order, whatever the order of admission."""
+        later = HOUR + timedelta(hours=1)
+        ordered = [an_object("c"), an_object("d"), an_object("a", OPEN), an_object("b", CLICK, later)]
+        ledger.admit("acme", ordered[::-1], NOW)
+        assert [claimed.object for claimed in claim(ledger)] == ordered
+
+    def test_a_group_keeps_to_its_number_of_objects(self, ledger: Ledger) -> None:
+        """The next claim goes on where the group ended."""
+        ledger.admit("acme", objects(3), NOW)
+        two = GroupLimits(max_objects=2)
+        assert keys(claim(ledger, limits=two)) == ["key-0000", "key-0001"]
+        assert keys(claim(ledger, limits=two)) == ["key-0002"]
+        assert claim(ledger, limits=two) == []
+
+    def test_a_group_keeps_to_its_bytes(self, ledger: Ledger) -> None:
+        """A group ends before the object that would exceed it."""
+        ledger.admit("acme", objects(3), NOW)
+        assert len(claim(ledger, limits=GroupLimits(max_bytes=299))) == 2
+
+    def test_a_large_object_is_a_group_of_its_own(self, ledger: Ledger) -> None:
+        """At least one object is claimed if any is due."""
+        ledger.admit("acme", [an_object("large", size_bytes=10_000), an_object("small")], NOW)
+        assert keys(claim(ledger, limits=GroupLimits(max_bytes=50))) == ["large"]
+
+    def test_only_the_selection_is_claimed(self, ledger: Ledger) -> None:
+        """Types are named; hours run from the first to before the end."""
+        hours = [HOUR + timedelta(hours=number) for number in range(4)]
+        ledger.admit("acme", [an_object(f"click-{hour:%H}", CLICK, hour) for hour in hours], NOW)
+        ledger.admit("acme", [an_object(f"open-{hour:%H}", OPEN, hour) for hour in hours], NOW)
+        middle = Selection(frozenset({CLICK}), hours[1], hours[3])
+        assert keys(ledger.claim("acme", middle, NO_LIMITS, NOW)) == ["click-06", "click-07"]
+        assert ledger.claim("acme", Selection(frozenset()), NO_LIMITS, NOW) == []
+
+    def test_a_failed_object_waits_for_its_time(self, ledger: Ledger) -> None:
+        """It is due at `retry_at`, with its attempt counted."""
+        ledger.admit("acme", objects(1), NOW)
+        (claimed,) = claim(ledger)
+        retry_at = NOW + timedelta(minutes=5)
+        ledger.settle([Failed(claimed.id, "Segment is unwell", retry_at)], NOW)
+        assert claim(ledger, retry_at - timedelta(seconds=1)) == []
+        assert claim(ledger, retry_at) == [replace(claimed, attempts=1)]
+
+    def test_quarantined_objects_are_never_due(self, ledger: Ledger) -> None:
+        """Nothing but a person brings them back."""
+        ledger.admit("acme", objects(1), NOW)
+        ledger.settle([Quarantined(claim(ledger)[0].id, "no Avro")], NOW)
+        assert claim(ledger, NOW + timedelta(days=365)) == []
+
+    def test_two_owners_share_nothing(self, case: Case) -> None:
+        """What one has claimed, the other does not get."""
+        one, other = case.open(), case.open()
+        one.admit("acme", objects(4), NOW)
+        two = GroupLimits(max_objects=2)
+        assert keys(claim(one, limits=two)) + keys(claim(other, limits=two)) == [o.key for o in objects(4)]
+        assert claim(other) == []
+
+    def test_many_threads_claim_and_settle_each_object_once(self, ledger: Ledger) -> None:
+        """Sixteen threads on one ledger deliver everything exactly once."""
+        ledger.admit("acme", objects(320), NOW)
+
+        def work(_: int) -> list[str]:
+            done = []
+            while group := claim(ledger, limits=GroupLimits(max_objects=7)):
+                ledger.settle([Delivered(claimed.id, ONE_EVENT) for claimed in group], NOW)
+                done += keys(group)
+            return done
+
+        with ThreadPoolExecutor(16) as pool:
+            delivered = [key for done in pool.map(work, range(16)) for key in done]
+        assert sorted(delivered) == [item.key for item in objects(320)]
+        assert ledger.totals("acme").books == Books(read=320, sent=320)
+
+
+class TestGivingBack:
+    """Release, close, and the claims of the dead."""
+
+    def test_a_released_object_is_as_before_the_claim(self, ledger: Ledger) -> None:
+        """No attempt is counted, neither for a new object nor for a failed one."""
+        ledger.admit("acme", objects(2), NOW)
+        first, second = claim(ledger)
+        ledger.settle([Failed(second.id, "boom", NOW)], NOW)
+        ledger.release([first.id])
+        before = ledger.totals("acme")
+        group = claim(ledger)
+        assert group == [first, replace(second, attempts=1)]
+        ledger.release([claimed.id for claimed in group])
+        assert ledger.totals("acme") == before
+        assert claim(ledger) == group
+
+    def test_only_own_claims_are_released(self, case: Case) -> None:
+        """Objects that another owner has claimed are left alone."""
+        one, other = case.open(), case.open()
+        one.admit("acme", objects(1), NOW)
+        (claimed,) = claim(one)
+        other.release([claimed.id, 12345])
+        assert claim(other) == []
+
+    def test_close_gives_back_all_claims(self, case: Case) -> None:
+        """Closing twice does no harm."""
+        one, other = case.open(), case.open()
+        one.admit("acme", objects(3), NOW)
+        claim(one)
+        one.close()
+        one.close()
+        assert len(claim(other)) == 3
+
+    def test_a_silent_owner_is_dead_after_90_seconds(self, case: Case) -> None:
+        """The lease counts from the last heartbeat, and a claim is one."""
+        one, other = case.open(), case.open()
+        one.admit("acme", objects(2), NOW)
+        claim(one, NOW + timedelta(seconds=10))
+        assert other.reclaim(NOW + timedelta(seconds=100)) == 0
+        one.heartbeat(NOW + timedelta(seconds=40))
+        assert other.reclaim(NOW + timedelta(seconds=130)) == 0
+        assert other.reclaim(NOW + timedelta(seconds=131)) == 2
+        assert len(claim(other)) == 2
+
+    def test_an_owner_never_takes_from_itself(self, ledger: Ledger) -> None:
+        """Own claims are kept, however old the heartbeat."""
+        ledger.admit("acme", objects(1), NOW)
+        claim(ledger)
+        assert ledger.reclaim(NOW + timedelta(days=1)) == 0
+
+    def test_an_owner_declared_dead_can_start_again(self, case: Case) -> None:
+        """After a long sleep its old claims are gone, and its new ones are as safe as any."""
+        one, other = case.open(), case.open()
+        later = NOW + timedelta(hours=1)
+        one.admit("acme", objects(1), NOW)
+        (lost,) = claim(one)
+        other.reclaim(later)
+        with pytest.raises(RuntimeError, match="not claimed"):
+            one.settle([Delivered(lost.id, ONE_EVENT)], later)
+        assert claim(one, later) == [lost]
+        assert other.reclaim(later) == 0
+
+
+class TestSettle:
+    """One transaction, balanced books, own claims only."""
+
+    def test_delivered_objects_enter_the_totals(self, ledger: Ledger) -> None:
+        """The totals of a connector are the sum over its delivered objects."""
+        ledger.admit("acme", [*objects(2), an_object("x", OPEN), an_object("y", hour=HOUR - timedelta(days=9))], NOW)
+        books = Books(read=10, sent=4, skipped_anonymous=3, deduplicated=2, dead_lettered=1)
+        ledger.settle([Delivered(claimed.id, books) for claimed in claim(ledger)], NOW)
+        totals = ledger.totals("acme")
+        assert totals.books == Books(read=40, sent=16, skipped_anonymous=12, deduplicated=8, dead_lettered=4)
+        assert totals.objects == dict.fromkeys(ObjectState, 0) | {ObjectState.DELIVERED: 4}
+        assert ledger.totals("beta").books == Books()
+
+    def test_unbalanced_books_are_refused(self, ledger: Ledger) -> None:
+        """An event without a fate would be a lost event."""
+        ledger.admit("acme", objects(1), NOW)
+        (claimed,) = claim(ledger)
+        with pytest.raises(ValueError, match="do not balance"):
+            ledger.settle([Delivered(claimed.id, Books(read=2, sent=1))], NOW)
+
+    def test_a_refused_settlement_leaves_all_untouched(self, case: Case) -> None:
+        """All of a list is settled, or none of it."""
+        ledger, other = case.open(), case.open()
+        ledger.admit("acme", objects(3), NOW)
+        (foreign,) = claim(other, limits=GroupLimits(max_objects=1))
+        mine, bad = claim(ledger)
+        before = ledger.totals("acme")
+        good = Delivered(mine.id, Books(1, dead_lettered=1), [DeadLetter(0, "m", "too large", "{}")])
+        for refused, error in (
+            (Delivered(bad.id, Books(read=2, sent=1)), ValueError),
+            (Delivered(foreign.id, ONE_EVENT), RuntimeError),
+            (Failed(mine.id, "twice in one list", NOW), RuntimeError),
+        ):
+            with pytest.raises(error):
+                ledger.settle([good, refused], NOW)
+        assert ledger.totals("acme") == before
+        assert case.dead_letters() == []
+
+    @pytest.mark.parametrize("settlement", [Delivered(0, ONE_EVENT), Failed(0, "", NOW), Quarantined(0, "")])
+    def test_an_object_is_settled_once(self, ledger: Ledger, settlement: Delivered | Failed | Quarantined) -> None:
+        """Settling ends the claim."""
+        ledger.admit("acme", objects(1), NOW)
+        settlement = replace(settlement, id=claim(ledger)[0].id)
+        ledger.settle([settlement], NOW)
+        with pytest.raises(RuntimeError):
+            ledger.settle([settlement], NOW)
+
+    def test_nothing_to_settle_is_well(self, ledger: Ledger) -> None:
+        """An empty list changes nothing."""
+        ledger.settle([], NOW)
+        assert ledger.totals("acme").objects[ObjectState.DELIVERED] == 0
+
+    def test_reasons_are_counted(self, ledger: Ledger) -> None:
+        """Failed and quarantined objects are shown by reason until they are delivered."""
+        ledger.admit("acme", objects(4), NOW)
+        first, second, third, fourth = claim(ledger)
+        ledger.settle(
+            [
+                Failed(first.id, "429", NOW),
+                Failed(second.id, "429", NOW),
+                Quarantined(third.id, "no Avro"),
+                Delivered(fourth.id, ONE_EVENT),
+            ],
+            NOW,
+        )
+        totals = ledger.totals("acme")
+        assert totals.failed_reasons == {"429": 2, "no Avro": 1}
+        assert (totals.objects[ObjectState.FAILED], totals.objects[ObjectState.QUARANTINED]) == (2, 1)
+        ledger.settle([Delivered(claimed.id, ONE_EVENT) for claimed in claim(ledger)], NOW)
+        assert ledger.totals("acme").failed_reasons == {"no Avro": 1}
+
+    def test_dead_letters_are_replaced_on_the_next_delivery(self, case: Case) -> None:
+        """What a resend sets aside is what counts; letters of other objects stay."""
+        ledger = case.open()
+        ledger.admit("acme", objects(2), NOW)
+        letter = DeadLetter(3, "id-3", "over 32 KB", '{"id": "3"}')
+        books = Books(read=5, sent=4, dead_lettered=1)
+        ledger.settle([Delivered(claimed.id, books, [letter]) for claimed in claim(ledger)], NOW)
+        assert case.dead_letters() == [("key-0000", "over 32 KB"), ("key-0001", "over 32 KB")]
+        ledger.fold("acme", NOW)
+        assert len(case.dead_letters()) == 2
+        ledger.reopen("acme", BOTH)
+        deliver(ledger, objects(1)[0])
+        assert case.dead_letters() == [("key-0001", "over 32 KB")]
+
+
+class TestOldestPending:
+    """What the lag is measured by."""
+
+    def test_it_is_the_oldest_object_that_waits(self, ledger: Ledger) -> None:
+        """Pending, claimed and failed objects wait; delivered and quarantined ones do not."""
+        listed = [an_object(f"key-{number}", hour=HOUR + timedelta(hours=number)) for number in range(4)]
+        ledger.admit("acme", listed, NOW)
+        assert ledger.totals("acme").oldest_pending_at == listed[0].last_modified
+        group = claim(ledger)
+        ledger.settle([Delivered(group[0].id, ONE_EVENT), Quarantined(group[1].id, "no Avro")], NOW)
+        assert ledger.totals("acme").oldest_pending_at == listed[2].last_modified
+        ledger.settle([Delivered(group[2].id, ONE_EVENT), Failed(group[3].id, "429", NOW)], NOW)
+        assert ledger.totals("acme").oldest_pending_at == listed[3].last_modified
+        ledger.settle([Delivered(claim(ledger)[0].id, ONE_EVENT)], NOW)
+        assert ledger.totals("acme").oldest_pending_at is None
+
+
+class TestFold:
+    """Delivered hours shrink without being forgotten."""
+
+    def test_folding_keeps_totals_and_knowledge(self, ledger: Ledger) -> None:
+        """A folded object is known by key and ETag, and counted as before."""
+        deliver(ledger, *objects(3))
+        before = ledger.totals("acme")
+        assert ledger.fold("acme", HOUR + timedelta(hours=1)) == 3
+        assert ledger.totals("acme") == before
+        changed = replace(an_object("key-0001"), etag="etag-2")
+        assert ledger.admit("acme", [an_object("key-0000"), changed], NOW) == (0, [changed])
+        assert ledger.fold("acme", HOUR + timedelta(hours=1)) == 0
+
+    def test_hours_from_the_limit_on_stay(self, ledger: Ledger) -> None:
+        """`before_hour` itself is not folded."""
+        deliver(ledger, *objects(3))
+        assert ledger.fold("acme", HOUR) == 0
+        assert ledger.fold("beta", NOW) == 0
+
+    @pytest.mark.parametrize("settlement", [None, Failed(0, "429", NOW), Quarantined(0, "no Avro")])
+    def test_an_hour_and_type_with_an_undelivered_object_stays(
+        self, ledger: Ledger, settlement: Failed | Quarantined | None
+    ) -> None:
+        """Other types of the same hour are folded."""
+        ledger.admit("acme", [an_object("a"), an_object("b"), an_object("c", OPEN)], NOW)
+        first, second, third = claim(ledger)
+        ledger.settle([Delivered(second.id, ONE_EVENT), Delivered(third.id, ONE_EVENT)], NOW)
+        if settlement:
+            ledger.settle([replace(settlement, id=first.id)], NOW)
+        assert ledger.fold("acme", NOW) == 1
+
+    def test_a_late_object_is_delivered_and_merged(self, ledger: Ledger) -> None:
+        """A folded hour takes in what arrives after it."""
+        deliver(ledger, *objects(2))
+        ledger.fold("acme", NOW)
+        assert ledger.admit("acme", objects(3), NOW) == (1, [])
+        (late,) = claim(ledger)
+        ledger.settle([Delivered(late.id, ONE_EVENT)], NOW)
+        assert ledger.fold("acme", NOW) == 1
+        assert ledger.admit("acme", objects(3), NOW) == (0, [])
+        assert ledger.totals("acme").books == Books(read=3, sent=3)
+
+
+class TestReopen:
+    """Sending delivered objects again."""
+
+    def test_delivered_objects_are_sent_again_and_counted_once(self, ledger: Ledger) -> None:
+        """Books of the first delivery do not count on."""
+        deliver(ledger, *objects(2))
+        assert ledger.reopen("acme", BOTH) == 2
+        totals = ledger.totals("acme")
+        assert (totals.books, totals.objects[ObjectState.PENDING]) == (Books(), 2)
+        deliver(ledger, books=Books(read=7, sent=7))
+        assert ledger.totals("acme").books == Books(read=14, sent=14)
+
+    def test_folded_objects_are_forgotten(self, ledger: Ledger) -> None:
+        """The next look at the bucket finds them new."""
+        deliver(ledger, *objects(2))
+        ledger.fold("acme", NOW)
+        assert ledger.reopen("acme", BOTH) == 0
+        assert ledger.totals("acme").objects[ObjectState.DELIVERED] == 0
+        assert ledger.admit("acme", objects(2), NOW) == (2, [])
+
+    def test_only_the_selection_is_reopened(self, ledger: Ledger) -> None:
+        """Other hours, other types, other states and other connectors stay."""
+        later = HOUR + timedelta(hours=1)
+        deliver(ledger, an_object("a"), an_object("b", OPEN), an_object("c", hour=later))
+        ledger.admit("acme", [an_object("d")], NOW)
+        ledger.settle([Quarantined(claim(ledger)[0].id, "no Avro")], NOW)
+        clicks = Selection(frozenset({CLICK}), HOUR, later)
+        assert ledger.reopen("beta", clicks) == 0
+        assert ledger.reopen("acme", clicks) == 1
+        assert keys(claim(ledger)) == ["a"]
+
+
+class TestConnectorState:
+    """Progress, notices and credentials."""
+
+    def test_an_unknown_connector_is_all_zero(self, ledger: Ledger) -> None:
+        """Nothing has to be set up."""
+        totals = ledger.totals("acme")
+        assert totals.objects == dict.fromkeys(ObjectState, 0)
+        assert (totals.books, totals.oldest_pending_at, totals.notices) == (Books(), None, [])
+        assert (totals.credential, totals.progress) == (CredentialReport(), Progress())
+        assert ledger.progress("acme") == Progress()
+
+    def test_progress_keeps_what_is_not_given(self, ledger: Ledger) -> None:
+        """None leaves a field as it is."""
+        ledger.save_progress("acme", Progress(polled_at=HOUR, started_at=HOUR))
+        ledger.save_progress("acme", Progress(swept_at=NOW))
+        ledger.save_progress("acme", Progress())
+        ledger.save_progress("acme", Progress(polled_at=NOW))
+        assert ledger.progress("acme") == Progress(polled_at=NOW, swept_at=NOW, started_at=HOUR)
+        assert ledger.totals("acme").progress == ledger.progress("acme")
+        assert ledger.progress("beta") == Progress()
+
+    def test_a_repeated_notice_replaces_the_earlier_one(self, ledger: Ledger) -> None:
+        """There is one notice for each kind and subject."""
+        unknown = Notice(NoticeKind.UNKNOWN_EVENT_TYPE, "users.new.Thing", count=3)
+        odd = Notice(NoticeKind.UNRECOGNISED_KEY, "_SUCCESS", "fits no layout")
+        ledger.note("acme", [unknown, odd], NOW)
+        ledger.note("acme", [replace(unknown, count=5)], NOW)
+        ledger.note("acme", [], NOW)
+        assert ledger.totals("acme").notices == [replace(unknown, count=5), odd]
+        assert ledger.totals("beta").notices == []
+
+    def test_the_latest_credential_report_is_kept(self, ledger: Ledger) -> None:
+        """It does not touch the progress kept beside it."""
+        ledger.save_progress("acme", Progress(polled_at=NOW))
+        ledger.save_credential("acme", CredentialReport("failing", HOUR, "401"))
+        assert ledger.totals("acme").credential == CredentialReport("failing", HOUR, "401")
+        ledger.save_credential("acme", CredentialReport())
+        assert ledger.totals("acme").credential == CredentialReport()
+        assert ledger.progress("acme").polled_at == NOW

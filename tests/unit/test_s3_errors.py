@@ -1,0 +1,257 @@
+"""The S3 adapter: what becomes of every failure, without a network."""
+
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import urllib3
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+from botocore.response import StreamingBody
+from botocore.stub import ANY, Stubber
+
+from currents_bridge.adapters.s3 import MAX_BODY_ATTEMPTS, S3ObjectStore
+from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
+
+URL = "https://acme.s3.amazonaws.com/?X-Amz-Credential=LEAKED&X-Amz-Signature=LEAKED"
+
+
+def answer(code: str, status: int = 400, message: str = URL) -> boto.ClientError:
+    """Return what botocore raises for an error answer of S3."""
+    return boto.ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item] # the rest of the metadata is not read
+        "GetObject",
+    )
+
+
+CREDENTIAL_ERRORS = [
+    (answer("AccessDenied", 403), "access denied, s3:GetObject is not granted"),
+    (answer("AccessDenied", 403, "not authorized to perform: kms:Decrypt on arn"), "the KMS key"),
+    (answer("KMS.DisabledException"), "the KMS key"),
+    (answer("AllAccessDisabled", 403), "the AWS account is blocked"),
+    (answer("AccountProblem", 403), "the AWS account is blocked"),
+    (answer("403", 403), "access denied"),
+    (answer("401", 401), "access denied"),
+    (answer("NeverHeardOf", 403), "access denied"),
+    (answer("ExpiredToken"), "session has expired"),
+    (answer("ExpiredTokenException"), "session has expired"),
+    (answer("TokenRefreshRequired"), "session has expired"),
+    (answer("InvalidToken"), "session has expired"),
+    (answer("InvalidAccessKeyId", 403), "does not know the access key"),
+    (answer("InvalidClientTokenId", 403), "does not know the access key"),
+    (answer("UnrecognizedClientException"), "does not know the access key"),
+    (answer("SignatureDoesNotMatch", 403), "the secret key does not belong"),
+    (boto.NoCredentialsError(), "no complete AWS credentials"),
+    (boto.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), "no complete AWS credentials"),
+    (boto.CredentialRetrievalError(provider="sso", error_msg="LEAKED"), "could not be obtained"),
+    (boto.TokenRetrievalError(provider="sso", error_msg="LEAKED"), "could not be obtained"),
+    (boto.UnauthorizedSSOTokenError(), "could not be obtained"),
+    (boto.LoginRefreshRequired(), "could not be obtained"),
+    (boto.NoAuthTokenError(), "could not be obtained"),
+    (boto.MetadataRetrievalError(error_msg="LEAKED"), "could not be obtained"),
+    (boto.RefreshWithMFAUnsupportedError(), "could not be obtained"),
+    (boto.ProfileNotFound(profile="acme"), "the AWS configuration"),
+    (boto.ConfigNotFound(path="/x"), "the AWS configuration"),
+    (boto.ConfigParseError(path="/x"), "the AWS configuration"),
+    (boto.InvalidConfigError(error_msg="LEAKED"), "the AWS configuration"),
+]
+
+PASSING_ERRORS = [
+    (answer("NoSuchBucket", 404), "the bucket does not exist"),
+    (answer("InvalidBucketName"), "the bucket does not exist"),
+    (answer("PermanentRedirect", 301), "in another region"),
+    (answer("301", 301), "in another region"),
+    (answer("307", 307), "in another region"),
+    (answer("AuthorizationHeaderMalformed"), "in another region"),
+    (answer("IllegalLocationConstraintException"), "in another region"),
+    (answer("NoSuchKey", 404), "the object is gone"),
+    (answer("404", 404), "the object is gone"),
+    (answer("PreconditionFailed", 412), "has changed since it was listed"),
+    (answer("412", 412), "has changed since it was listed"),
+    (answer("InvalidObjectState", 403), "archived"),
+    (answer("SlowDown", 503), "asks for fewer requests"),
+    (answer("ServiceUnavailable", 503), "asks for fewer requests"),
+    (answer("TooManyRequests", 429), "asks for fewer requests"),
+    (answer("InternalError", 500), "internal error"),
+    (answer("BadGateway", 502), "internal error"),
+    (answer("504", 504), "did not answer in time"),
+    (answer("408", 408), "did not answer in time"),
+    (answer("RequestTimeout"), "did not answer in time"),
+    (answer("RequestTimeTooSkewed", 403), "the clock of this machine"),
+    (answer("NeverHeardOf"), "the request failed (NeverHeardOf)"),
+    (boto.ClientError({}, "GetObject"), "the request failed (no code)"),
+    (boto.ConnectTimeoutError(endpoint_url=URL), "did not answer in time"),
+    (boto.ReadTimeoutError(endpoint_url=URL), "did not answer in time"),
+    (boto.SSLError(endpoint_url=URL, error=OSError("LEAKED")), "no trusted TLS connection"),
+    (boto.EndpointConnectionError(endpoint_url=URL), "cannot be reached"),
+    (boto.ProxyConnectionError(proxy_url=URL), "cannot be reached"),
+    (boto.ConnectionClosedError(endpoint_url=URL), "broke off"),
+    (boto.ResponseStreamingError(error="LEAKED"), "broke off"),
+    (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), "broke off"),
+    (urllib3.exceptions.SSLError("LEAKED"), "broke off"),
+    (ResponseParserError("LEAKED"), "not one of S3"),
+    (boto.BotoCoreError(), "the request failed (BotoCoreError)"),
+]
+
+
+def ids(case: object) -> str | None:
+    """Name a case for its code or class."""
+    if isinstance(case, boto.ClientError):
+        return str(case.response.get("Error", {}).get("Code"))
+    return type(case).__name__ if isinstance(case, Exception) else None
+
+
+@pytest.mark.parametrize(("error", "what"), CREDENTIAL_ERRORS, ids=ids)
+def test_a_credential_that_does_not_work_is_a_credential_error(error: Exception, what: str) -> None:
+    """The connector pauses; the message says what is wrong with the credential."""
+    translated = translate(error, Access.READ, "acme", "a/key.avro")
+
+    assert isinstance(translated, CredentialError)
+    assert translated.side is Side.SOURCE
+    assert_speaks(translated, what)
+
+
+@pytest.mark.parametrize(("error", "what"), PASSING_ERRORS, ids=ids)
+def test_every_other_failure_may_pass(error: Exception, what: str) -> None:
+    """The request is made again later, unknown errors included."""
+    translated = translate(error, Access.READ, "acme", "a/key.avro")
+
+    assert isinstance(translated, RetryLaterError)
+    assert_speaks(translated, what)
+
+
+def assert_speaks(translated: BridgeError, what: str) -> None:
+    """Check that the error names the object and the failure, and repeats nothing of the vendor's text."""
+    assert translated.message.startswith("cannot read s3://acme/a/key.avro: ")
+    assert what in translated.message
+    assert "{" not in translated.message + translated.hint
+    assert "LEAKED" not in translated.message + translated.hint
+
+
+def test_the_tables_above_hold_every_kind_of_vendor_error() -> None:
+    """Whatever the adapter catches has a case."""
+    cases = [error for error, _ in CREDENTIAL_ERRORS + PASSING_ERRORS]
+
+    assert all(any(isinstance(case, kind) for case in cases) for kind in VENDOR_ERRORS)
+
+
+def test_a_listing_names_its_prefix_and_its_permission() -> None:
+    """The user learns what to grant, and where."""
+    translated = translate(answer("AccessDenied", 403), Access.LIST, "acme", "braze/")
+
+    assert translated.message == (
+        "cannot list s3://acme/braze/: access denied, s3:ListBucket is not granted (AccessDenied)"
+    )
+    assert translated.hint == "grant s3:ListBucket on bucket acme to the identity that this program runs as"
+
+
+def test_a_listing_that_is_not_found_lacks_its_bucket() -> None:
+    """A server that answers only a status means the bucket."""
+    assert "the bucket does not exist" in translate(answer("404", 404), Access.LIST, "acme", "").message
+
+
+def test_an_unknown_profile_is_a_credential_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong before the first request is translated too."""
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+
+    with pytest.raises(CredentialError, match="the AWS configuration cannot be used"):
+        S3ObjectStore("acme")
+
+
+class TestStore:
+    """The store on a client that answers what the test says."""
+
+    @pytest.fixture
+    def waits_s(self) -> list[float]:
+        """The waits between attempts, in seconds."""
+        return []
+
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch, waits_s: list[float]) -> S3ObjectStore:
+        """A store of ranges of 4 bytes that does not really wait."""
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.delenv("AWS_PROFILE", raising=False)
+        return S3ObjectStore("acme", region="us-east-1", range_bytes=4, sleep=waits_s.append)
+
+    @pytest.fixture
+    def stub(self, store: S3ObjectStore) -> Iterator[Stubber]:
+        """The answers of S3, all of which must be asked for."""
+        with closing(store._client), Stubber(store._client) as stub:
+            yield stub
+            stub.assert_no_pending_responses()
+
+    def test_each_range_is_asked_for_under_the_etag(self, store: S3ObjectStore, stub: Stubber) -> None:
+        """The ETag goes out in quotes, as HTTP wants it."""
+        asked = {"Bucket": "acme", "Key": "key", "IfMatch": '"abc"'}
+        stub.add_response("get_object", part(b"1234", "bytes 0-3/6"), {**asked, "Range": "bytes=0-3"})
+        stub.add_response("get_object", part(b"56", "bytes 4-5/6"), {**asked, "Range": "bytes=4-7"})
+
+        assert read(store) == b"123456"
+
+    def test_a_body_that_is_cut_off_is_asked_for_again(
+        self, store: S3ObjectStore, stub: Stubber, waits_s: list[float]
+    ) -> None:
+        """A few broken connections cost a wait each and no byte."""
+        stub.add_response("get_object", part(b"12", "bytes 0-3/4", announced_bytes=4))
+        stub.add_response("get_object", part(b"1234", "bytes 0-3/4"))
+
+        assert read(store) == b"1234"
+        assert len(waits_s) == 1
+
+    def test_a_body_that_is_always_cut_off_fails_for_now(self, store: S3ObjectStore, stub: Stubber) -> None:
+        """The object waits for a later attempt."""
+        for _ in range(MAX_BODY_ATTEMPTS):
+            stub.add_response("get_object", part(b"12", "bytes 0-3/4", announced_bytes=4))
+
+        with pytest.raises(RetryLaterError, match="cannot read s3://acme/key: the connection broke off"):
+            read(store)
+
+    def test_a_range_shorter_than_it_should_be_counts_as_cut_off(self, store: S3ObjectStore, stub: Stubber) -> None:
+        """A proxy that shortens a body and its length is found out."""
+        for _ in range(MAX_BODY_ATTEMPTS):
+            stub.add_response("get_object", part(b"12", "bytes 0-3/4"))
+
+        with pytest.raises(RetryLaterError, match="the connection broke off"):
+            read(store)
+
+    def test_an_answer_without_the_range_is_refused(self, store: S3ObjectStore, stub: Stubber) -> None:
+        """A server that sends the whole object each time would fill the memory."""
+        stub.add_response("get_object", part(b"12345678"))
+
+        with pytest.raises(RetryLaterError, match="did not send the range"):
+            read(store)
+
+    def test_a_refusal_is_not_asked_for_again(self, store: S3ObjectStore, stub: Stubber, waits_s: list[float]) -> None:
+        """Only broken connections are worth another attempt at once."""
+        stub.add_client_error("get_object", "AccessDenied", http_status_code=403, expected_params=ANY_PARAMS)
+
+        with pytest.raises(CredentialError, match="s3:GetObject"):
+            read(store)
+        assert waits_s == []
+
+    def test_a_listing_that_fails_is_translated(self, store: S3ObjectStore, stub: Stubber) -> None:
+        """Errors come while the caller goes through the listing."""
+        stub.add_client_error("list_objects_v2", "AccessDenied", http_status_code=403)
+
+        with pytest.raises(CredentialError, match="cannot list s3://acme/braze/: access denied, s3:ListBucket") as info:
+            list(store.list("braze/"))
+        assert isinstance(info.value.__cause__, boto.ClientError)
+
+
+ANY_PARAMS = {"Bucket": "acme", "Key": "key", "IfMatch": ANY, "Range": ANY}
+
+
+def part(content: bytes, content_range: str | None = None, announced_bytes: int | None = None) -> dict[str, Any]:
+    """Return an answer of S3; `announced_bytes` is its Content-Length where the body is cut off."""
+    body = StreamingBody(io.BytesIO(content), announced_bytes or len(content))
+    return {"Body": body, **({"ContentRange": content_range} if content_range else {})}
+
+
+def read(store: S3ObjectStore) -> bytes:
+    """Read the object to its end."""
+    with store.open("key", "abc") as stream:
+        return stream.read()
