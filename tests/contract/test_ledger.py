@@ -409,6 +409,40 @@ class TestOldestPending:
         assert ledger.totals("acme").oldest_pending_at is None
 
 
+class TestViews:
+    """What backfill and demo ask besides."""
+
+    def test_outstanding_objects_are_new_or_wait(self, ledger: Ledger) -> None:
+        """Delivered ones, also folded, and quarantined ones are left out; the order stays, and nothing is recorded."""
+        old = an_object("folded", hour=HOUR - timedelta(hours=1))
+        deliver(ledger, old)
+        ledger.fold("acme", HOUR)
+        listed = [an_object(key) for key in ("a-delivered", "b-quarantined", "c-failed", "d-claimed", "e-pending")]
+        ledger.admit("acme", listed, NOW)
+        delivered, quarantined, failed, _ = claim(ledger, limits=GroupLimits(max_objects=4))
+        ledger.settle(
+            [
+                Delivered(delivered.id, ONE_EVENT),
+                Quarantined(quarantined.id, "no Avro"),
+                Failed(failed.id, "429", NOW),
+            ],
+            NOW,
+        )
+        new = an_object("new")
+        before = ledger.totals("acme")
+        assert ledger.outstanding("acme", [new, old, *listed]) == [new, *listed[2:]]
+        assert ledger.totals("acme") == before
+
+    def test_books_by_type_add_up_to_the_totals(self, ledger: Ledger) -> None:
+        """Folded or not."""
+        deliver(ledger, an_object("a"), an_object("b"), an_object("c", OPEN), books=Books(read=2, sent=2))
+        expected = {CLICK: Books(read=4, sent=4), OPEN: Books(read=2, sent=2)}
+        assert ledger.books_by_type("acme") == expected
+        ledger.fold("acme", NOW)
+        assert ledger.books_by_type("acme") == expected
+        assert ledger.books_by_type("beta") == {}
+
+
 class TestFold:
     """Delivered hours shrink without being forgotten."""
 

@@ -50,7 +50,7 @@ def test_a_second_signal_stops_at_once_and_the_next_run_sends_the_rest(site: Sit
     process.send_signal(signal.SIGINT)
     until_logged(process, "daemon_draining")
     process.send_signal(signal.SIGINT)
-    process.wait(TIMEOUT_S)
+    process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 128 + signal.SIGINT
     site.collector.answer_with(lambda _: None)
     assert site.once()["events"]["sent"] == 100
