@@ -158,8 +158,8 @@ def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, Con
     connectors = settings.connectors if settings else ()
     connector = next((c for c in connectors if c.source.bucket == bucket and key.startswith(c.source.prefix)), None)
     store = make_store(connector.source if connector else SourceSettings(bucket=bucket))
-    listed = next((item for item in store.list(key) if item.key == key), None)
-    if listed is None:
+    listed = next(iter(store.list(key)), None)  # of all keys that begin like this one, itself comes first
+    if listed is None or listed.key != key:
         raise UsageError(f"{place} is not there", "list the bucket to find the key")
     return store.open(key, listed.etag), key, connector
 

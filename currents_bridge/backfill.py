@@ -6,12 +6,12 @@ What was delivered is left out, so an interrupted backfill is resumed by running
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from currents_bridge import catalogue
 from currents_bridge.connector import Connector, OnGroup, event_type_of
 from currents_bridge.decode import Container
-from currents_bridge.discovery import find_event_type_folders, list_objects
+from currents_bridge.discovery import HOUR, find_event_type_folders, hour_of, list_objects
 from currents_bridge.errors import QuarantineObjectError, UsageError
 from currents_bridge.model import CurrentsObject, Selection
 from currents_bridge.transfer import TransferReport
@@ -35,13 +35,9 @@ class Plan:
 def parse_span(from_: str, to: str) -> tuple[datetime, datetime]:
     """Return the hours [first, end) that cover two ISO times (UTC where they name no zone); raises UsageError."""
     first, end = _time("--from", from_), _time("--to", to)
-    first_hour = first.replace(minute=0, second=0, microsecond=0)
-    end_hour = end.replace(minute=0, second=0, microsecond=0)
-    if end_hour < end:
-        end_hour += timedelta(hours=1)
-    if first_hour >= end_hour:
-        raise UsageError(f"no hour lies in [{from_}, {to})", "give a --to that is later than --from")
-    return first_hour, end_hour
+    if first >= end:
+        raise UsageError(f"no time lies in [{from_}, {to})", "give a --to that is later than --from")
+    return hour_of(first), hour_of(end + HOUR - datetime.resolution)
 
 
 def select(connector: Connector, span: tuple[datetime, datetime], globs: Sequence[str]) -> Selection:
@@ -54,7 +50,7 @@ def select(connector: Connector, span: tuple[datetime, datetime], globs: Sequenc
     wanted = included & catalogue.select(globs, (), known=folders) if globs else included
     if not wanted:
         raise UsageError(
-            f"no event type of {connector.name} matches {' '.join(globs)}",
+            f"no event type of {connector.name} matches {' '.join(globs) or 'events.include'}",
             "`currents-bridge events` lists the types that the configuration includes",
         )
     return Selection(wanted, *span)
@@ -84,7 +80,8 @@ def backfill(
 ) -> TransferReport:
     """Discover and deliver the selection; `resend` also what was delivered before.
 
-    `requests_per_second` None keeps the pace of the settings.
+    `requests_per_second` None keeps the pace of the settings. Trouble is kept in the report, except that a ledger
+    which cannot reopen objects for `resend` raises LedgerError.
     """
     report = TransferReport()
     if resend:
@@ -122,8 +119,9 @@ def _pages(objects: Iterator[CurrentsObject]) -> Iterator[list[CurrentsObject]]:
 def _time(option: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(
             f"{option} {text} is no time", "write it like 2026-01-31, 2026-01-31T06 or 2026-01-31T06:00Z"
         ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment

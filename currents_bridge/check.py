@@ -35,9 +35,10 @@ def check_connector(connector: Connector, write_key: str, now: datetime) -> Iter
         folders, unrecognised = find_event_type_folders(connector.source.store, connector.source.prefix)
         yield Verdict(f"{connector.name}: bucket", ok=True, detail=f"can be listed, {len(folders)} event types")
         yield from _contents(connector, folders, unrecognised)
-        yield from _readable(connector, folders)
     except BridgeError as error:
         yield Verdict(f"{connector.name}: bucket", False, error.message, error.hint, error.exit_code)
+    else:
+        yield from _readable(connector, folders)
     yield _backlog(connector, now)
 
 
@@ -70,20 +71,24 @@ def _contents(connector: Connector, folders: dict[str, list[str]], unrecognised:
 
 
 def _readable(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
-    """Read the first object of some type, and tell the hours that the bucket holds."""
-    hours: list[str] = []
-    for name in sorted(folders):
-        for folder in folders[name]:
-            dates, _ = connector.source.store.folders(folder)
-            hours += [date[len(folder) + len(DATE_FOLDER) : -1] for date in (dates[:1] + dates[-1:])]
-    if not hours:
-        return
-    yield Verdict(f"{connector.name}: hours", ok=True, detail=f"{min(hours)} to {max(hours)}")
-    first = next(iter(connector.source.store.list(folders[min(folders)][0])), None)
-    if first:
-        with connector.source.store.open(first.key, first.etag) as stream:
-            stream.read(1)
-        yield Verdict(f"{connector.name}: objects", ok=True, detail="can be read")
+    """Tell the hours that the bucket holds, and read the first object of some type."""
+    try:
+        store = connector.source.store
+        hours: list[str] = []
+        for folder in (folder for of_type in folders.values() for folder in of_type):
+            below, _ = store.folders(folder)
+            dates = [name for name in below if name.startswith(folder + DATE_FOLDER)]
+            hours += [date[len(folder + DATE_FOLDER) : -1] for date in (dates[:1] + dates[-1:])]
+        if not hours:
+            return
+        yield Verdict(f"{connector.name}: hours", ok=True, detail=f"{min(hours)} to {max(hours)}")
+        first = next(iter(store.list(folders[min(folders)][0])), None)
+        if first:
+            with store.open(first.key, first.etag) as stream:
+                stream.read(1)
+            yield Verdict(f"{connector.name}: objects", ok=True, detail="can be read")
+    except BridgeError as error:
+        yield Verdict(f"{connector.name}: objects", False, error.message, error.hint, error.exit_code)
 
 
 def _backlog(connector: Connector, now: datetime) -> Verdict:

@@ -184,7 +184,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
             return
         reports = {}
         for c, selection in chosen.items():
-            with console.progress(lambda c=c: c.waiting_objects()) as on_group:  # type: ignore[misc]
+            with console.progress(c.waiting_objects) as on_group:
                 reports[c.name] = job.backfill(
                     c, selection, resend=resend, requests_per_second=requests_per_second, on_group=on_group
                 )

@@ -62,6 +62,7 @@ class Connector:
         self._stop = stop
         self._pace = self.pace(settings.requests_per_second)
         self._seen_types: frozenset[str] = frozenset()
+        self._unreleased: list[int] = []
 
     @property
     def ledger(self) -> Ledger:
@@ -88,13 +89,15 @@ class Connector:
         return self._finished(report, "sweep_finished")
 
     def once(self, sweep_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
-        """Sweep if that is due, then poll."""
-        swept_at = self.ledger.progress(self.name).swept_at
-        swept = self.sweep() if swept_at is None or swept_at <= self._now() - sweep_every else TransferReport()
-        if swept.error:
-            return swept
+        """Sweep if that is due, then poll, whatever became of the sweep; the report is that of both."""
+        swept = TransferReport()
+        with _kept(swept):
+            swept_at = self.ledger.progress(self.name).swept_at
+            if swept_at is None or swept_at <= self._now() - sweep_every:
+                swept = self.sweep()
         report = self.poll(on_group)
         report.discovered += swept.discovered
+        report.error = report.error or swept.error
         return report
 
     def discover(self, report: TransferReport, selection: Selection) -> bool:
@@ -140,12 +143,15 @@ class Connector:
                 stop=self._stop,
             )
             with _kept(report):
+                if self._unreleased:
+                    self.ledger.release(self._unreleased)
+                self._unreleased = transfer.unreleased  # the run fills it
                 self.ledger.reclaim(self._now())
                 transfer.run(selection, report, on_group)
         self._keep_credential(report)
 
     def waiting_objects(self) -> int:
-        """Return how many objects are known and not settled."""
+        """Return how many objects wait for their first attempt or are worked on; raises LedgerError."""
         states = self.ledger.totals(self.name).objects
         return states[ObjectState.PENDING] + states[ObjectState.CLAIMED]
 

@@ -40,7 +40,7 @@ def print_reports(reports: Mapping[str, TransferReport]) -> None:
     _print(table)
     for name, r in reports.items():
         for reason, count in r.reasons.most_common(10):
-            talk.print(f"{name}: {count} objects: {reason}", markup=False, highlight=False)
+            talk.print(f"{name}: {count} objects: {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_plans(plans: Mapping[str, Plan]) -> None:
@@ -73,10 +73,10 @@ def print_status(report: StatusReport) -> None:
     _print(table)
     for status in report.connectors:
         for reason, count in status.totals.failed_reasons.items():
-            talk.print(f"{status.name}: {count} objects: {reason}", markup=False, highlight=False)
+            talk.print(f"{status.name}: {count} objects: {reason}", markup=False, highlight=False, soft_wrap=True)
         for notice in status.totals.notices:
             line = f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)"
-            talk.print(line, markup=False, highlight=False)
+            talk.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_events(rows: Sequence[tuple[EventType, bool]]) -> None:

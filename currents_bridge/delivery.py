@@ -53,6 +53,7 @@ class GroupReport:
     settlements: Sequence[Settlement] = ()
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression, acknowledged ones only
+    credential_error: CredentialError | None = None  # what it hit was released, all else settled
     destination_down: bool = False  # batches failed and none was acknowledged
 
 
@@ -93,9 +94,9 @@ class Delivery:
     def deliver(self, group: Sequence[ClaimedObject]) -> GroupReport:
         """Deliver the group and settle each of its objects.
 
-        Objects that a stop left untouched are released. Raises CredentialError after releasing what it hit, and
-        LedgerError where the outcome cannot be recorded: then the claims stay, and a later run sends again with the
-        same message ids.
+        Objects that a stop left untouched, or that a CredentialError hit, are released. Raises LedgerError where the
+        outcome cannot be recorded: then the claims stay the caller's to release, and a later run sends again with
+        the same message ids.
         """
         works = {claimed.id: _Work(claimed) for claimed in group}
         sent = _Acknowledgements()
@@ -132,8 +133,10 @@ class Delivery:
                 yield messages
         except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
             work.failure = error
-        except pl.exceptions.PolarsError as error:  # a column that no rule of ours foresaw costs its object only
-            work.failure = QuarantineObjectError(f"cannot be mapped: {str(error).splitlines()[0]}")
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            # a column that no rule of ours foresaw costs its object only
+            reason, _, _ = str(error).strip().partition("\n")
+            work.failure = QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")
 
     def _slices(self, work: _Work) -> Iterator[Slice]:
         obj = work.claimed.object
@@ -163,10 +166,9 @@ class Delivery:
                     at = retry_at(now, work.claimed.attempts)
                     settlements.append(Failed(work.claimed.id, failure.message, at))
         self._ledger.settle(settlements, now)
-        self._ledger.release(released)
-        if credential_error:
-            raise credential_error
-        return GroupReport(settlements, sent.batches, sent.batch_bytes, sent.destination_down)
+        if released:
+            self._ledger.release(released)
+        return GroupReport(settlements, sent.batches, sent.batch_bytes, credential_error, sent.destination_down)
 
 
 def check_witness(record_name: str, event_type: str) -> None:
@@ -194,15 +196,17 @@ class _Repeats:
     """The message ids of one group, so that an event that stands in it twice is sent once."""
 
     def __init__(self) -> None:
-        self._seen = pl.DataFrame(schema={"message_id": pl.String})
+        self._seen: set[str] = set()  # grows in place; a join would look at all of them again for each small object
 
     def leave_out(self, messages: pl.DataFrame) -> pl.DataFrame:
         """Return the messages whose id the group has not had yet, in order."""
-        fresh = messages.filter(pl.col("message_id").is_first_distinct())
-        if self._seen.height:
-            fresh = fresh.join(self._seen, on="message_id", how="anti", maintain_order="left")
-        self._seen = pl.concat([self._seen, fresh.select("message_id")])
-        return fresh
+        ids = set(messages["message_id"].to_list())
+        again = ids & self._seen
+        self._seen |= ids
+        if len(ids) == messages.height and not again:
+            return messages
+        fresh = pl.col("message_id").is_first_distinct() & ~pl.col("message_id").is_in(list(again))
+        return messages.filter(fresh)
 
 
 class _Acknowledgements:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from currents_bridge.delivery import Delivery, GroupReport
-from currents_bridge.errors import BridgeError
+from currents_bridge.errors import BridgeError, LedgerError
 from currents_bridge.model import Books, ClaimedObject, Delivered, Failed, GroupLimits, Quarantined, Selection
 from currents_bridge.ports import Ledger
 
@@ -20,30 +20,41 @@ class TransferReport:
 
     discovered: int = 0
     delivered: int = 0
-    failed: int = 0
     quarantined: int = 0
     books: Books = field(default_factory=Books)
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression
     seconds: float = 0.0
-    reasons: Counter[str] = field(default_factory=Counter)  # why objects failed or were quarantined
-    error: BridgeError | None = None  # what ended the run early
+    error: BridgeError | None = None  # what ended the run early, the first one
+    _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
+    _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined
+
+    @property
+    def failed(self) -> int:
+        """How many objects wait after a failed attempt; a long run may deliver them yet."""
+        return len(self._waiting)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Why objects wait or were quarantined, and how many."""
+        return self._set_aside + Counter(self._waiting.values())
 
     def add(self, report: GroupReport) -> None:
         """Add what became of a group."""
         for settlement in report.settlements:
+            self._waiting.pop(settlement.id, None)
             match settlement:
                 case Delivered(books=books):
                     self.delivered += 1
                     self.books += books
-                case Failed(reason=reason):
-                    self.failed += 1
-                    self.reasons[reason] += 1
+                case Failed(id=id_, reason=reason):
+                    self._waiting[id_] = reason
                 case Quarantined(reason=reason):
                     self.quarantined += 1
-                    self.reasons[reason] += 1
+                    self._set_aside[reason] += 1
         self.batches += report.batches
         self.batch_bytes += report.batch_bytes
+        self.error = self.error or report.credential_error
 
     def as_json(self) -> dict[str, object]:
         """Return the connector's part of the JSON document."""
@@ -68,7 +79,11 @@ class TransferReport:
 
 
 class Transfer:
-    """Runs the workers of one connector."""
+    """Runs the workers of one connector.
+
+    Attributes:
+        unreleased: ids of objects that are still claimed though no one works on them, since the ledger failed twice.
+    """
 
     def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
         self,
@@ -88,6 +103,7 @@ class Transfer:
         self._limits = limits
         self._now = now
         self._stop = stop
+        self.unreleased: list[int] = []
 
     def run(
         self, selection: Selection, report: TransferReport, on_group: Callable[[TransferReport], None] = lambda _: None
@@ -113,11 +129,12 @@ class Transfer:
                         report.add(outcome)
                         report.seconds = time.monotonic() - began
                         on_group(report)
-                    if outcome.destination_down:
+                    if outcome.destination_down or outcome.credential_error:
                         ended.set()
             except BridgeError as error:
                 ended.set()
-                report.error = error
+                with lock:
+                    report.error = report.error or error
             except BaseException:
                 ended.set()
                 raise
@@ -133,5 +150,9 @@ class Transfer:
             return self._delivery.deliver(group)
         except BaseException:
             # whatever happened, a claim must not outlive the work on it; settled objects are not touched
-            self._ledger.release([claimed.id for claimed in group])
+            ids = [claimed.id for claimed in group]
+            try:
+                self._ledger.release(ids)
+            except LedgerError:  # what went wrong first is told
+                self.unreleased += ids
             raise

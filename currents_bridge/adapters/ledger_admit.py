@@ -16,7 +16,7 @@ Slot = tuple[str, str]  # hour as text, event type
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """What a listing means to the ledger."""
+    """What a listing means to the ledger; each list in the order of the listing."""
 
     new: list[CurrentsObject] = field(default_factory=list)
     retaken: list[CurrentsObject] = field(default_factory=list)  # waits for delivery, and has another ETag now
@@ -33,24 +33,29 @@ class Sorter:
 
     def sort(self, listed: Sequence[CurrentsObject]) -> Sorted:
         """Sort at most a few hundred objects, since each is a parameter of one query."""
-        result = Sorted()
         by_key = {item.key: item for item in listed}
-        for key, etag, state in self._connection.execute(
-            select(objects.c.key, objects.c.etag, objects.c.state).where(
-                objects.c.connector == self._connector, objects.c.key.in_(by_key)
+        recorded = {
+            key: (etag, state)
+            for key, etag, state in self._connection.execute(
+                select(objects.c.key, objects.c.etag, objects.c.state).where(
+                    objects.c.connector == self._connector, objects.c.key.in_(by_key)
+                )
             )
-        ):
-            item = by_key.pop(key)
-            if item.etag != etag:
-                (result.retaken if state in _RETAKEN else result.changed).append(item)
-        slots = {key: (format_hour(item.hour), item.event_type) for key, item in by_key.items()}
+        }
+        slots = {key: (format_hour(item.hour), item.event_type) for key, item in by_key.items() if key not in recorded}
         self._load_folds(set(slots.values()))
+        result = Sorted()
         for key, item in by_key.items():
-            fold = self._folds[slots[key]]
-            if fold is None or not ledger_digests.knows(fold, key):
-                result.new.append(item)
-            elif not ledger_digests.has_etag(fold, key, item.etag):
-                result.changed.append(item)
+            if key in recorded:
+                etag, state = recorded[key]
+                if item.etag != etag:
+                    (result.retaken if state in _RETAKEN else result.changed).append(item)
+            else:
+                fold = self._folds[slots[key]]
+                if fold is None or not ledger_digests.knows(fold, key):
+                    result.new.append(item)
+                elif not ledger_digests.has_etag(fold, key, item.etag):
+                    result.changed.append(item)
         return result
 
     def _load_folds(self, slots: set[Slot]) -> None:

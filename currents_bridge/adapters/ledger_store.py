@@ -50,7 +50,7 @@ class SqliteStore:
         self._engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
-        # SQLite lets waiting writers poll, first come last served; threads of one process better queue.
+        # Waiting writers of SQLite poll, with sleeps and in no order; threads of one process do better in a queue.
         self._write_lock = threading.Lock()
         with self._errors_explained():
             self._create_file()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import hypothesis.strategies as st
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from currents_bridge.adapters.ledger import SqlLedger
@@ -136,7 +136,8 @@ class Agreement(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+# Shrinking opens hundreds of ledgers and takes minutes: add Phase.shrink to study a failure.
 Agreement.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+    max_examples=25, stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )
 TestAgreement = Agreement.TestCase

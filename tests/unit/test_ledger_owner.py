@@ -1,5 +1,6 @@
 """Which processes are seen to have ended."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +33,5 @@ def test_a_process_that_only_waits_to_be_reaped_has_ended() -> None:
         identity = ProcessIdentity(this_host(), child.pid, started)
         assert not has_ended(identity, this_host())
         child.kill()
-        while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
-            pass
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert has_ended(identity, this_host())
