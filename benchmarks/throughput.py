@@ -43,13 +43,20 @@ RESULTS = Path(__file__).with_name("results")
 
 CONNECTOR = "benchmark"
 WRITE_KEY = "benchmark-write-key"
+ENVIRON = {
+    "BENCHMARK_WRITE_KEY": WRITE_KEY,
+    "AWS_ACCESS_KEY_ID": "benchmark",
+    "AWS_SECRET_ACCESS_KEY": "benchmark",
+    "NO_PROXY": "127.0.0.1",
+    "no_proxy": "127.0.0.1",
+}
 
 talk = Console(stderr=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured run of `once`; rates are of events sent, skipped ones are read but do not count."""
+    """One measured run of `once`; rates count events sent, not those that were read and skipped."""
 
     events_per_s: float  # of the process's whole life
     delivery_events_per_s: float  # of the seconds that the report names: from the first claim to the last settlement
@@ -135,19 +142,60 @@ def _pin() -> None:
     os.sched_setaffinity(0, cores[:CORES])
 
 
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Where the program is run."""
+
+    folder: Path
+    s3: S3Endpoint
+    workers: int
+
+    def once(self, bucket: str, sink_url: str, files: Sequence[BenchmarkFile]) -> Measured:
+        """Run `currents-bridge once` with a new ledger; raises RuntimeError unless it delivered all the files."""
+        events = sum(file.events for file in files)
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            config, log = Path(name) / "bridge.yaml", Path(name) / "once.log"
+            config.write_text(yaml.safe_dump(self._settings(f"sqlite:///{name}/ledger.sqlite3", bucket, sink_url)))
+            program = str(Path(sysconfig.get_path("scripts")) / "currents-bridge")
+            measured = run_measured(
+                [program, "once", "--config", str(config), "--json"],
+                environ=os.environ | ENVIRON,
+                log=log,
+                timeout_s=START_ALLOWANCE_S + events / SLOWEST_EVENTS_PER_S,
+            )
+            if measured.exit_code or _report(measured)["events"]["read"] != events:
+                output = f"{measured.stdout}\n{log.read_text(errors='replace')[-3000:]}"
+                raise RuntimeError(f"`once` ended with {measured.exit_code}:\n{output}")
+        return measured
+
+    def _settings(self, ledger_url: str, bucket: str, sink_url: str) -> dict[str, Any]:
+        return {
+            "ledger": {"url": ledger_url},
+            "delivery": {"workers": self.workers, "requests_per_second": None},
+            "connectors": [
+                {
+                    "name": CONNECTOR,
+                    "source": {"bucket": bucket, "region": REGION, "endpoint_url": self.s3.url},
+                    "destination": {"write_key": "env:BENCHMARK_WRITE_KEY", "endpoint_url": sink_url},
+                }
+            ],
+        }
+
+
 def _whole_program(files: Sequence[BenchmarkFile], sink: SinkKind, *, workers: int, runs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="currents-bridge-benchmark-") as name:
         folder = Path(name)
         (folder / "s3").mkdir()
         with weed_server(folder / "s3") as s3:
-            checked = _checked(files, s3, folder, workers)
+            bench = _Bench(folder, s3, workers)
+            checked = _checked(bench, files)
             talk.print(f"each of {checked:,} events owed arrived once; writing {len(files)} files")
             bucket_bytes = upload(files, s3, "measured")
+            measured = []
             with running_sink(sink, folder) as url:
-                measured = []
-                for number in range(runs):
-                    measured.append(Run.of(_once(folder, f"run-{number}", s3, "measured", url, files, workers)))
-                    talk.print(f"run {number + 1}: {measured[-1].events_per_s:,.0f} events/s")
+                for number in range(1, runs + 1):
+                    measured.append(Run.of(bench.once("measured", url, files)))
+                    talk.print(f"run {number}: {measured[-1].events_per_s:,.0f} events/s")
     return {
         "sink": sink.value,
         "bucket_bytes": bucket_bytes,
@@ -158,16 +206,16 @@ def _whole_program(files: Sequence[BenchmarkFile], sink: SinkKind, *, workers: i
     }
 
 
-def _checked(files: Sequence[BenchmarkFile], s3: S3Endpoint, folder: Path, workers: int) -> int:
-    """Deliver the first files into a collector; returns how many events arrived, each owed one once and no other.
+def _checked(bench: _Bench, files: Sequence[BenchmarkFile]) -> int:
+    """Deliver the first files into a collector; returns how many events arrived: each that is owed, once, no other.
 
     Raises RuntimeError where that is not so.
     """
     count = next((n for n in range(1, len(files)) if sum(f.events for f in files[:n]) >= CHECKED_EVENTS), len(files))
     few = files[:count]
-    upload(few, s3, "checked")
+    upload(few, bench.s3, "checked")
     with Collector(write_keys=[WRITE_KEY]) as collector:
-        report = _report(_once(folder, "check", s3, "checked", collector.url, few, workers))
+        report = _report(bench.once("checked", collector.url, few))
     owed = set(owed_ids(few))
     found = {
         "sent twice": collector.duplicates,
@@ -179,48 +227,6 @@ def _checked(files: Sequence[BenchmarkFile], s3: S3Endpoint, folder: Path, worke
     if any(found.values()):
         raise RuntimeError(f"of {len(owed)} events owed: {found}")
     return len(owed)
-
-
-def _once(  # noqa: PLR0913 - what a run is made of
-    folder: Path, name: str, s3: S3Endpoint, bucket: str, sink_url: str, files: Sequence[BenchmarkFile], workers: int
-) -> Measured:
-    """Run `currents-bridge once` with a new ledger; raises RuntimeError unless it delivered everything."""
-    settings = {
-        "ledger": {"url": f"sqlite:///{folder / name}.sqlite3"},
-        "delivery": {"workers": workers, "requests_per_second": None},
-        "connectors": [
-            {
-                "name": CONNECTOR,
-                "source": {"bucket": bucket, "region": REGION, "endpoint_url": s3.url},
-                "destination": {"write_key": "env:BENCHMARK_WRITE_KEY", "endpoint_url": sink_url},
-            }
-        ],
-    }
-    config = folder / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    log = folder / f"{name}.log"
-    events = sum(file.events for file in files)
-    measured = run_measured(
-        [str(Path(sysconfig.get_path("scripts")) / "currents-bridge"), "once", "--config", str(config), "--json"],
-        environ=os.environ | _environ(),
-        log=log,
-        timeout_s=START_ALLOWANCE_S + events / SLOWEST_EVENTS_PER_S,
-    )
-    if measured.exit_code or _report(measured)["events"]["read"] != events:
-        raise RuntimeError(
-            f"`once` ended with {measured.exit_code}:\n{measured.stdout}\n{log.read_text(errors='replace')[-3000:]}"
-        )
-    return measured
-
-
-def _environ() -> dict[str, str]:
-    return {
-        "BENCHMARK_WRITE_KEY": WRITE_KEY,
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
 
 
 def _report(measured: Measured) -> dict[str, Any]:

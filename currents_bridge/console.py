@@ -1,5 +1,6 @@
 """What people see: tables and progress, made with Rich; data for programs is plain JSON on stdout."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ PROGRESS_LINE_S = 5.0
 WIDTH_OFF_TERMINAL = 200
 
 log = get_logger()
-talk = Console(stderr=True)
+talk = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def print_json(document: object) -> None:
@@ -40,7 +41,7 @@ def print_reports(reports: Mapping[str, TransferReport]) -> None:
     _print(table)
     for name, r in reports.items():
         for reason, count in r.reasons.most_common(10):
-            talk.print(f"{name}: {count} objects: {reason}", markup=False, highlight=False, soft_wrap=True)
+            _say(f"{name}: {count} objects: {reason}")
 
 
 def print_plans(plans: Mapping[str, Plan]) -> None:
@@ -72,11 +73,14 @@ def print_status(report: StatusReport) -> None:
         )
     _print(table)
     for status in report.connectors:
+        known = status.totals.credential
+        if known.state == "failing":
+            since = f" since {known.since:%Y-%m-%d %H:%M} UTC" if known.since else ""
+            _say(f"{status.name}: a credential is failing{since}: {known.evidence}")
         for reason, count in status.totals.failed_reasons.items():
-            talk.print(f"{status.name}: {count} objects: {reason}", markup=False, highlight=False, soft_wrap=True)
+            _say(f"{status.name}: {count} objects: {reason}")
         for notice in status.totals.notices:
-            line = f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)"
-            talk.print(line, markup=False, highlight=False, soft_wrap=True)
+            _say(f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)")
 
 
 def print_events(rows: Sequence[tuple[EventType, bool]]) -> None:
@@ -103,13 +107,14 @@ def print_demo(result: DemoResult) -> None:
 
 
 @contextmanager
-def progress(total_objects: Callable[[], int]) -> Iterator[Callable[[TransferReport], None]]:
+def progress(waiting_objects: Callable[[], int]) -> Iterator[Callable[[TransferReport], None]]:
     """Show the progress of a run: a bar in a terminal, a log line every few seconds elsewhere.
 
-    Yields what is to be called after each group. `total_objects` is asked each time, since discovery finds more.
+    Yields what is to be called after each group. `waiting_objects` returns how many objects are still to come; it is
+    asked every few seconds at most, since it counts them.
     """
     if not talk.is_terminal:
-        yield _progress_lines(total_objects)
+        yield _progress_lines(waiting_objects)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -120,27 +125,39 @@ def progress(total_objects: Callable[[], int]) -> Iterator[Callable[[TransferRep
     )
     with Progress(*columns, console=talk) as bar:
         task = bar.add_task("objects", total=None)
+        counted_s = -math.inf
 
         def show(report: TransferReport) -> None:
-            done = report.delivered + report.failed + report.quarantined
-            bar.update(task, total=done + total_objects(), completed=done, description=f"{report.books.sent:,} events")
+            nonlocal counted_s
+            done = _done(report)
+            bar.update(task, completed=done, description=f"{report.books.sent:,} events")
+            if report.seconds - counted_s >= PROGRESS_LINE_S:
+                counted_s = report.seconds
+                bar.update(task, total=done + waiting_objects())
 
         yield show
 
 
-def _progress_lines(total_objects: Callable[[], int]) -> Callable[[TransferReport], None]:
+def _progress_lines(waiting_objects: Callable[[], int]) -> Callable[[TransferReport], None]:
     shown_s = 0.0
 
     def show(report: TransferReport) -> None:
         nonlocal shown_s
         if report.seconds - shown_s >= PROGRESS_LINE_S:
             shown_s = report.seconds
-            done = report.delivered + report.failed + report.quarantined
             log.info(
-                "progress", objects=done, waiting=total_objects(), sent=report.books.sent, seconds=round(shown_s, 1)
+                "progress",
+                objects=_done(report),
+                waiting=waiting_objects(),
+                sent=report.books.sent,
+                seconds=round(shown_s, 1),
             )
 
     return show
+
+
+def _done(report: TransferReport) -> int:
+    return report.delivered + report.failed + report.quarantined
 
 
 _BOOKS = ("read", "sent", "skipped", "deduplicated", "dead")
@@ -164,5 +181,11 @@ def _table(first: str, *numbers: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    """Print on stdout, never cut to the width of a terminal that is not there."""
-    Console(width=None if sys.stdout.isatty() else WIDTH_OFF_TERMINAL).print(table)
+    """Print on stdout, never cut to the width of a terminal that is not there; brackets in a text are no markup."""
+    width = None if sys.stdout.isatty() else WIDTH_OFF_TERMINAL
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+
+
+def _say(line: str) -> None:
+    """Print a line on stderr, which only a terminal may wrap."""
+    talk.print(line, soft_wrap=True)

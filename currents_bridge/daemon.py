@@ -4,6 +4,7 @@ Each connector has jobs of its own, so that one that hangs or fails costs itself
 from overlapping and lets missed ones coalesce.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -29,6 +30,8 @@ def run(connectors: Sequence[Connector], *, poll: timedelta, sweep: timedelta, s
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone=UTC,
     )
+    # _log_mistake tells of jobs that fail, and a poll that a long delivery keeps from starting is as it should be
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     scheduler.add_listener(_log_mistake, EVENT_JOB_ERROR)
     for connector in connectors:
         for name, job, interval in (("poll", connector.poll, poll), ("sweep", connector.sweep, sweep)):

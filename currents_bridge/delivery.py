@@ -43,7 +43,7 @@ LAST_RETRY = timedelta(hours=6)
 
 def retry_at(now: datetime, attempts: int) -> datetime:
     """Return when an object that failed `attempts` times before is due again: one minute, doubling up to six hours."""
-    return now + min(FIRST_RETRY * 2 ** min(attempts, 16), LAST_RETRY)
+    return now + min(FIRST_RETRY * (1 << min(attempts, 16)), LAST_RETRY)
 
 
 @dataclass(frozen=True, slots=True)

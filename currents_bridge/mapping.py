@@ -101,21 +101,19 @@ class _Plan:
         """Return the slice's messages, its count of skipped events, and its dead letters."""
         events = piece.events
         heads = events.select(self._row(piece), *self._head(piece, object_key))
-        skipped = (heads["user_id"].is_null() & heads["anonymous_is_skipped"]).sum()
-        due = heads["user_id"].is_not_null() | ~heads["anonymous_is_skipped"]
-        sendable = due & heads["refusal"].is_null()
-        chosen = events if sendable.all() else events.filter(sendable)
-        kept = heads if sendable.all() else heads.filter(sendable)
-        messages = pl.DataFrame([kept["row"], kept["message_id"], self._encoded(chosen, kept)])
-        fits = messages["message"].str.len_bytes() <= MAX_MESSAGE_BYTES
-        refused = heads.filter(due & heads["refusal"].is_not_null())
-        dead = _dead_letters(events.filter(due & ~sendable), refused)
-        if not fits.all():
-            large = messages.filter(~fits)
-            reason = pl.format("the message has {} bytes, Segment takes 32768", pl.col("message").str.len_bytes())
-            dead += _dead_letters(chosen.filter(~fits), large.with_columns(refusal=reason))
-            messages = messages.filter(fits)
-        return Mapped(messages, int(skipped), sorted(dead, key=lambda letter: letter.row))
+        skipped = heads["user_id"].is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
+        refused = ~skipped & heads["refusal"].is_not_null()
+        sendable = ~skipped & ~refused
+        chosen, ids = (events, heads) if sendable.all() else (events.filter(sendable), heads.filter(sendable))
+        messages = pl.DataFrame([ids["row"], ids["message_id"], self._encoded(chosen, ids)])
+        dead = _dead_letters(events.filter(refused), heads.filter(refused))
+        size_bytes = messages["message"].str.len_bytes()
+        large = size_bytes > MAX_MESSAGE_BYTES
+        if large.any():
+            reason = pl.format("the message has {} bytes, Segment takes 32768", size_bytes.filter(large))
+            dead += _dead_letters(chosen.filter(large), messages.filter(large).with_columns(refusal=reason))
+            messages = messages.filter(~large)
+        return Mapped(messages, int(skipped.sum()), sorted(dead, key=lambda letter: letter.row))
 
     def _row(self, piece: Slice) -> pl.Expr:
         return pl.int_range(piece.first_row, piece.first_row + pl.len(), dtype=pl.UInt32).alias("row")
@@ -127,7 +125,6 @@ class _Plan:
         prefix = pl.lit(self._rules.message_id_prefix)
         message_id = prefix + pl.coalesce(self._text("id"), derived)
         time_ms = self._time_ms()
-        skip = self._rules.anonymous_users is AnonymousUsers.SKIP
         refusal = pl.coalesce(
             pl.when(time_ms.is_null()).then(pl.lit("the event has no time that is a number")),
             pl.when(~time_ms.is_between(_ms(EARLIEST_TIME), _ms(LATEST_TIME))).then(
@@ -145,13 +142,12 @@ class _Plan:
             message_id.alias("message_id"),
             self._text("external_user_id").alias("user_id"),
             self._text("user_id").alias("anonymous_id"),
-            pl.lit(skip).alias("anonymous_is_skipped"),
             refusal.alias("refusal"),
         ]
 
-    def _encoded(self, events: pl.DataFrame, heads: pl.DataFrame) -> pl.Series:
+    def _encoded(self, events: pl.DataFrame, ids: pl.DataFrame) -> pl.Series:
         """Return the column `message`: one JSON object for each event."""
-        identity = heads.select(
+        identity = ids.select(
             pl.col("message_id").alias("\0message_id"),
             pl.col("user_id").alias("\0user_id"),
             pl.col("anonymous_id").alias("\0anonymous_id"),
@@ -219,7 +215,7 @@ class _Plan:
 
     def _text(self, name: str | None) -> pl.Expr:
         """Return a field as text, null where it is missing or empty."""
-        if name not in self._schema:
+        if name is None or name not in self._schema:
             return pl.lit(None, dtype=pl.String)
         text = self._value(name).cast(pl.String, strict=False)
         return pl.when(text != "").then(text)

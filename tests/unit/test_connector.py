@@ -1,0 +1,277 @@
+from datetime import timedelta
+
+import pytest
+
+from currents_bridge.connector import FOLD_AFTER, event_type_of
+from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side
+from currents_bridge.model import CredentialReport, ObjectState, Progress
+from currents_bridge.transfer import TransferReport
+from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench
+
+DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING
+SWEEP = timedelta(hours=1)
+NOT_LISTED = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow s3:ListBucket")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A connector's core on fakes."""
+    return Bench()
+
+
+def credential(bench: Bench) -> CredentialReport:
+    """Return what the ledger holds of the connector's credentials."""
+    return bench.ledger.totals(NAME).credential
+
+
+def test_a_poll_finds_and_delivers_what_is_new(bench: Bench) -> None:
+    """Once."""
+    connector = bench.connector()
+    bench.put(3, offset=1)
+
+    first, second = connector.poll(), connector.poll()
+
+    assert (first.discovered, first.delivered, first.books.sent) == (1, 1, 3)
+    assert (second.discovered, second.delivered, second.error) == (0, 0, None)
+
+
+def test_a_poll_delivers_an_included_type_that_the_catalogue_lacks(bench: Bench) -> None:
+    """`source.event_types` is asked with the types that the bucket holds."""
+    bench.put(2, event_type="users.messages.carrierpigeon.Send")
+    connector = bench.connector()
+    object.__setattr__(connector.source, "event_types", frozenset)
+
+    assert connector.poll().books.sent == 2
+
+
+@pytest.mark.parametrize("error", [NOT_LISTED, RetryLaterError("s3 answered 503")])
+def test_a_bucket_that_cannot_be_listed_is_kept_in_the_report(bench: Bench, error: Exception) -> None:
+    """Nothing is raised and nothing is delivered."""
+    bench.put(3)
+    bench.store.faults[""] = error
+
+    report = bench.connector().poll()
+
+    assert report.error is error
+    assert bench.transport.attempts == 0
+
+
+@pytest.mark.parametrize("method", ["progress", "totals", "settle"])
+def test_a_ledger_that_fails_is_kept_in_the_report(bench: Bench, method: str) -> None:
+    """Wherever it fails, and the objects are free afterwards."""
+    bench.put(3)
+    bench.ledger.faults[method] = LedgerError("disk full")
+
+    report = bench.connector().once(SWEEP)
+
+    assert str(report.error) == "disk full"
+    bench.ledger.faults.clear()
+    assert ObjectState.CLAIMED not in bench.states()
+
+
+def test_objects_that_the_ledger_did_not_take_back_are_released_by_the_next_pass(bench: Bench) -> None:
+    """An outage of the ledger costs delay, not a restart."""
+    bench.put(3)
+    connector = bench.connector()
+    bench.ledger.faults |= {"settle": LedgerError("disk full"), "release": LedgerError("disk full")}
+    connector.poll()
+    assert bench.states() == {ObjectState.CLAIMED: 1}
+
+    connector.poll()
+    assert bench.states() == {ObjectState.CLAIMED: 1}
+    bench.ledger.faults.clear()
+    report = connector.poll()
+
+    assert (report.delivered, bench.states()) == (1, {DELIVERED: 1})
+
+
+def test_a_failing_credential_is_kept_with_the_time_of_its_first_failure(bench: Bench) -> None:
+    """Later failures do not move it, however the program is started again."""
+    bench.put(3)
+    began = bench.now
+    bench.transport.outcomes.extend([DENIED, DENIED])
+    bench.connector().poll()
+    bench.now += timedelta(hours=5)
+
+    report = bench.connector().poll()
+
+    assert isinstance(report.error, CredentialError)
+    assert credential(bench) == CredentialReport("failing", began, "segment answered 401")
+    assert bench.states() == {PENDING: 1}
+
+
+def test_a_credential_recovers_with_the_first_acknowledged_batch(bench: Bench) -> None:
+    """To unverified: a 200 is no proof that Segment keeps what it takes."""
+    bench.put(3)
+    bench.transport.outcomes.append(DENIED)
+    bench.connector().poll()
+    bench.now += timedelta(hours=1)
+
+    bench.connector().poll()
+
+    assert credential(bench) == CredentialReport("unverified", bench.now, "Segment answers 2xx")
+    assert bench.states() == {DELIVERED: 1}
+
+
+def test_a_poll_without_anything_to_send_proves_nothing(bench: Bench) -> None:
+    """The destination's credential stays failing until Segment has answered."""
+    bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
+
+    bench.connector().poll()
+
+    assert credential(bench).state == "failing"
+
+
+def test_a_credential_that_works_is_not_written_again_and_again(bench: Bench) -> None:
+    """Most polls have nothing to say of it."""
+    bench.put(3)
+
+    bench.connector().poll()
+
+    assert credential(bench) == CredentialReport()
+
+
+def test_a_source_that_denies_is_a_failing_credential(bench: Bench) -> None:
+    """From S3 as from Segment."""
+    bench.store.faults[""] = NOT_LISTED
+
+    bench.connector().poll()
+
+    assert credential(bench) == CredentialReport("failing", bench.now, "s3 answered AccessDenied")
+
+
+def test_a_destination_that_is_down_leaves_the_rest_for_later(bench: Bench) -> None:
+    """The report has the reason, and no error: nobody has to act."""
+    bench.put(3)
+    bench.transport.outcomes.extend([UNWELL] * 6)
+
+    report = bench.connector().poll()
+
+    assert (report.error, report.failed, dict(report.reasons)) == (None, 1, {UNWELL.message: 1})
+
+
+def test_a_failed_object_is_delivered_by_a_poll_after_its_retry_time(bench: Bench) -> None:
+    """Not by an earlier one."""
+    bench.put(3)
+    bench.transport.outcomes.extend([UNWELL] * 6)
+    connector = bench.connector()
+    connector.poll()
+
+    assert connector.poll().delivered == 0
+    bench.now += timedelta(minutes=1)
+    assert connector.poll().delivered == 1
+
+
+def test_claims_of_a_dead_process_are_taken_over(bench: Bench) -> None:
+    """Its objects are delivered by the next poll."""
+    bench.put(3)
+    bench.claim()
+    for record in bench.ledger.memory.records:
+        record.owner = type(bench.ledger)()
+
+    assert bench.connector().poll().delivered == 1
+
+
+def test_once_sweeps_when_that_is_due_and_polls_in_any_case(bench: Bench) -> None:
+    """The first run sweeps, the next one only after the interval."""
+    connector = bench.connector()
+    connector.once(SWEEP)
+    swept_at = bench.now
+    bench.now += SWEEP - timedelta(seconds=1)
+    connector.once(SWEEP)
+    assert bench.ledger.progress(NAME) == Progress(polled_at=bench.now, swept_at=swept_at, started_at=swept_at)
+
+    bench.now += timedelta(seconds=1)
+    connector.once(SWEEP)
+
+    assert bench.ledger.progress(NAME).swept_at == bench.now
+
+
+def test_once_counts_what_the_sweep_found(bench: Bench) -> None:
+    """A file that came late into an hour of yesterday is discovered and delivered."""
+    connector = bench.connector()
+    connector.once(SWEEP)
+    bench.put(2, hour=HOUR - timedelta(hours=20))
+    bench.now += timedelta(hours=6)
+
+    report = connector.once(SWEEP)
+
+    assert (report.discovered, report.delivered) == (1, 1)
+
+
+def test_a_sweep_that_fails_does_not_keep_once_from_delivering(bench: Bench) -> None:
+    """Its error is told all the same."""
+    bench.put(2)
+    connector = bench.connector()
+    fold = bench.ledger.fold
+
+    def failing(*_: object) -> int:
+        raise LedgerError("cannot fold")
+
+    bench.ledger.fold = failing  # type: ignore[method-assign]
+    report = connector.once(SWEEP)
+    bench.ledger.fold = fold  # type: ignore[method-assign]
+
+    assert (str(report.error), report.delivered) == ("cannot fold", 1)
+
+
+def test_a_sweep_folds_hours_that_no_sweep_looks_at_again(bench: Bench) -> None:
+    """Delivered objects of old hours become one row; younger ones stay."""
+    bench.put(1, offset=1)
+    bench.put(1, offset=2, hour=HOUR + timedelta(days=1))
+    bench.connector().poll()
+    bench.now = HOUR + FOLD_AFTER + timedelta(hours=1)
+
+    bench.connector().sweep()
+
+    assert [record.folded for record in bench.ledger.memory.records] == [True, False]
+
+
+def test_a_stop_before_the_poll_lets_it_deliver_nothing(bench: Bench) -> None:
+    """What it found waits for the next run."""
+    bench.put(2)
+    bench.stop.set()
+
+    report = bench.connector().poll()
+
+    assert (report.discovered, report.delivered, bench.states()) == (1, 0, {PENDING: 1})
+
+
+def test_the_pace_of_the_settings_holds(bench: Bench) -> None:
+    """Requests a second, and events a second."""
+    connector = bench.connector(requests_per_second=20, events_per_second=100)
+
+    assert connector.pace(4)._request_s == 0.25
+    assert connector._pace._request_s == 0.05
+    assert connector._pace._event_s == 0.01
+
+
+def test_batches_keep_to_the_limits_of_the_settings(bench: Bench) -> None:
+    """Events and bytes of a request."""
+    bench.put(7)
+
+    report = bench.connector(max_batch_events=3).poll()
+
+    assert [batch.events for batch in bench.transport.batches] == [3, 3, 1]
+    assert report.batches == 3
+
+
+def test_objects_wait_until_they_are_settled(bench: Bench) -> None:
+    """Failed ones have had their turn."""
+    for offset in range(3):
+        bench.put(1, offset=offset)
+    bench.admit()
+    connector = bench.connector()
+    assert connector.waiting_objects() == 3
+
+    bench.transport.outcomes.extend([UNWELL] * 6)
+    connector.deliver(TransferReport(), bench.admit())
+
+    assert connector.waiting_objects() == 0
+
+
+def test_event_types_that_are_not_mapped_follow_the_general_rules() -> None:
+    """Known or not; the catalogue's own placement wins where there is one."""
+    assert event_type_of(CLICK).segment_event == "Email Link Clicked"
+    assert event_type_of("users.behaviors.app.SessionStart").open_ended
+    assert event_type_of("users.messages.carrierpigeon.DropOff").segment_event == "Carrierpigeon Drop Off"

@@ -1,0 +1,386 @@
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from currents_bridge.decode import Container
+from currents_bridge.delivery import LAST_RETRY, check_witness, retry_at
+from currents_bridge.errors import (
+    BridgeError,
+    CredentialError,
+    LedgerError,
+    QuarantineObjectError,
+    RefusedError,
+    RetryLaterError,
+    Side,
+)
+from currents_bridge.model import Batch, Books, Delivered, Failed, ObjectState, Quarantined, Refusal
+from currents_bridge.testing.fake_transport import FakeTransport
+from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks, of_kind
+
+DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A connector's core on fakes."""
+    return Bench()
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block, so each event of a file of the bench, is a slice of its own."""
+    monkeypatch.setattr(Container.slices, "__defaults__", (1,))
+
+
+def outage(attempts: int = 6) -> list[BridgeError]:
+    """Return the outcomes of a batch that is given up."""
+    return [UNWELL] * attempts
+
+
+def test_small_objects_share_one_batch_in_the_order_of_their_events(bench: Bench) -> None:
+    """Requests grow with bytes, not with files."""
+    first, second = clicks(3, 1), clicks(2, 2)
+    bench.put(first, offset=1)
+    bench.put(second, offset=2)
+
+    report = bench.deliver()
+
+    assert (report.batches, report.batch_bytes) == (1, bench.transport.batches[0].size_bytes)
+    assert bench.sent_ids() == [event["id"] for event in first + second]
+    assert bench.states() == {DELIVERED: 2}
+
+
+def test_nothing_is_settled_before_its_last_batch_is_acknowledged(bench: Bench) -> None:
+    """While a batch is under way its object is still claimed."""
+    seen: list[dict[ObjectState, int]] = []
+
+    class Watching(FakeTransport):
+        def send(self, batch: Batch) -> Sequence[Refusal]:
+            seen.append(bench.states())
+            return super().send(batch)
+
+    bench.transport = Watching()
+    bench.put(3)
+
+    bench.deliver(max_batch_events=1)
+
+    assert seen == [{ObjectState.CLAIMED: 1}] * 3
+    assert bench.states() == {DELIVERED: 1}
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_failed_batch_fails_every_object_with_messages_in_it_and_no_other(bench: Bench, failing: int) -> None:
+    """Objects of 2, 2 and 2 messages in batches of 3: the first, the second and the third batch fail in turn."""
+    keys = [bench.put(2, offset=offset) for offset in (1, 2, 3, 4)]  # batches: 1 1 2 | 2 3 3 | 4 4
+    bench.transport.outcomes.extend([*([()] * failing), *outage()])
+
+    bench.deliver(max_batch_events=3)
+
+    hit = {0: keys[:2], 1: keys[1:3], 2: keys[3:]}[failing]
+    assert {key for key, state in bench.states_by_key().items() if state is FAILED} == set(hit)
+    assert bench.states()[DELIVERED] == 4 - len(hit)
+
+
+def test_a_failed_object_is_sent_whole_again_with_the_same_message_ids(bench: Bench) -> None:
+    """What was acknowledged of it counts for nothing but Segment's own deduplication."""
+    bench.put(4)
+    bench.transport.outcomes.extend([(), *outage()])
+    bench.deliver(max_batch_events=2)
+    bench.now += timedelta(minutes=1)
+
+    bench.deliver(max_batch_events=2)
+
+    assert bench.sent_ids()[:2] == bench.sent_ids()[2:4]
+    assert len(set(bench.sent_ids())) == 4
+    assert bench.ledger.totals(NAME).books == Books(read=4, sent=4)
+
+
+def test_an_event_that_stands_twice_in_a_group_is_sent_once(bench: Bench) -> None:
+    """Within one object and across objects."""
+    events = clicks(4)
+    bench.put([events[0], events[0], events[1]], offset=1)
+    bench.put([events[2], events[1], events[3], events[2]], offset=2)
+
+    report = bench.deliver()
+
+    assert bench.sent_ids() == [event["id"] for event in events]
+    assert [settled.books for settled in of_kind(report.settlements, Delivered)] == [
+        Books(read=3, sent=2, deduplicated=1),
+        Books(read=4, sent=2, deduplicated=2),
+    ]
+
+
+def test_an_object_that_leans_on_the_batch_of_another_is_held_back_with_it(bench: Bench) -> None:
+    """The second object owes an event that only the first one's failed batch carries."""
+    events = clicks(3)
+    leaning, alone = [events[0], events[1]], [events[2]]
+    keys = [bench.put(rows, offset=n) for n, rows in enumerate(([events[0]], leaning, alone))]
+    bench.transport.outcomes.extend(outage())
+
+    bench.deliver(max_batch_events=1)
+
+    assert bench.states_by_key() == {keys[0]: FAILED, keys[1]: FAILED, keys[2]: DELIVERED}
+
+
+def test_books_tell_the_fate_of_every_event(bench: Bench) -> None:
+    """Read = sent + skipped + deduplicated + dead-lettered, for each object."""
+    good, anonymous, absurd = clicks(1, 1)[0], clicks(1, 2)[0], clicks(1, 3)[0]
+    bench.put([good, good, anonymous | {"external_user_id": None}, absurd | {"time": 0}])
+
+    bench.deliver()
+
+    books = bench.ledger.totals(NAME).books
+    assert books == Books(read=4, sent=1, skipped_anonymous=1, deduplicated=1, dead_lettered=1)
+    assert books.balanced
+
+
+def test_a_refused_message_becomes_a_dead_letter_and_is_no_longer_counted_as_sent(bench: Bench) -> None:
+    """The message itself is kept, with the reason and its row in the object."""
+    events = clicks(3)
+    first = bench.put(1, offset=1)
+    second = bench.put(events, offset=2)
+    group = bench.claim()
+    bench.transport.outcomes.append([Refusal(group[1].id, 1, events[1]["id"], "too large")])
+
+    report = bench.deliver(group)
+
+    assert report.settlements[1].id == group[1].id
+    assert of_kind(report.settlements, Delivered)[1].books == Books(read=3, sent=2, dead_lettered=1)
+    ((key, letter),) = bench.ledger.dead_letters(NAME)
+    assert (key, letter.row, letter.message_id, letter.reason) == (second, 1, events[1]["id"], "too large")
+    assert f'"messageId":"{events[1]["id"]}"' in letter.event
+    assert bench.states_by_key()[first] is DELIVERED
+
+
+def test_an_object_without_messages_is_settled(bench: Bench) -> None:
+    """Nothing is owed, nothing is sent."""
+    bench.put([], offset=1)
+    bench.put([event | {"external_user_id": None} for event in clicks(2)], offset=2)
+
+    report = bench.deliver()
+
+    assert (bench.states(), report.batches, bench.transport.attempts) == ({DELIVERED: 2}, 0, 0)
+    assert not report.destination_down
+
+
+def test_an_unreadable_object_costs_itself_only(bench: Bench) -> None:
+    """It is quarantined with its reason."""
+    bad = bench.put(3, offset=1)
+    bench.store.put(bad, b"no Avro at all")
+    bench.put(3, offset=2)
+
+    report = bench.deliver()
+
+    (quarantined,) = of_kind(report.settlements, Quarantined)
+    assert "not readable as Avro" in quarantined.reason
+    assert bench.states() == {ObjectState.QUARANTINED: 1, DELIVERED: 1}
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_an_object_that_breaks_off_in_the_middle_is_quarantined_without_books(bench: Bench) -> None:
+    """What was sent of it before the damage was seen is not counted; its neighbour keeps its own books."""
+    bench.put(5, offset=1, cut_bytes=40)
+    bench.put(2, offset=2)
+
+    bench.deliver()
+
+    assert bench.states() == {ObjectState.QUARANTINED: 1, DELIVERED: 1}
+    assert len(bench.sent_ids()) > 2
+    assert bench.ledger.totals(NAME).books == Books(read=2, sent=2)
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_a_connection_that_breaks_in_mid_object_costs_that_object_a_later_try(bench: Bench) -> None:
+    """It fails and is sent whole the next time; its neighbours are delivered."""
+    broken = bench.put(5, offset=1)
+    bench.store.breaks[broken] = RetryLaterError("the connection broke")
+    bench.put(2, offset=2)
+
+    report = bench.deliver()
+
+    (failed,) = of_kind(report.settlements, Failed)
+    assert (failed.reason, failed.retry_at) == ("the connection broke", bench.now + timedelta(minutes=1))
+    assert bench.states_by_key()[broken] is FAILED
+    assert bench.states()[DELIVERED] == 1
+    assert not report.destination_down
+    bench.store.breaks.clear()
+    bench.now += timedelta(minutes=1)
+    bench.deliver()
+    assert bench.ledger.totals(NAME).books == Books(read=7, sent=7)
+
+
+def test_an_object_of_another_type_than_its_key_says_costs_itself_only(bench: Bench) -> None:
+    """The record's name is the second witness of the type."""
+    foreign = bench.put(clicks(2, event_type=OPEN), offset=1, record_type=OPEN)
+    bench.put(2, offset=2)
+
+    report = bench.deliver()
+
+    (quarantined,) = of_kind(report.settlements, Quarantined)
+    assert quarantined.reason == f"the key says {CLICK}, the records in the file are {OPEN}"
+    assert bench.states_by_key()[foreign] is ObjectState.QUARANTINED
+    assert bench.states()[DELIVERED] == 1
+
+
+@pytest.mark.parametrize("name", ["record", "com.acme.Click", "", f"dataexport.S3.inner.{CLICK}"])
+def test_a_record_of_another_kind_or_of_the_same_type_is_no_contradiction(name: str) -> None:
+    """Only Braze's own way to name a record can speak against the key."""
+    check_witness(name, CLICK)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (pl.exceptions.ComputeError("odd column\nin detail"), "cannot be mapped: odd column"),
+        (pl.exceptions.ComputeError(""), "cannot be mapped: ComputeError"),
+        (pl.exceptions.PanicException("not implemented"), "cannot be mapped: not implemented"),
+        (QuarantineObjectError("no Currents file"), "no Currents file"),
+    ],
+)
+def test_an_object_that_cannot_be_mapped_costs_itself_only(bench: Bench, error: BaseException, reason: str) -> None:
+    """Also where polars panics, or says nothing."""
+    bench.mapper.faults[bench.put(2, offset=1)] = error
+    bench.put(2, offset=2)
+
+    report = bench.deliver()
+
+    assert of_kind(report.settlements, Quarantined)[0].reason == reason
+    assert bench.states()[DELIVERED] == 1
+
+
+def test_a_refused_batch_is_no_reason_to_try_at_once_again(bench: Bench) -> None:
+    """RefusedError fails the batch's objects after a single request."""
+    bench.put(2)
+    bench.transport.outcomes.append(RefusedError("segment answered 400"))
+
+    report = bench.deliver()
+
+    assert of_kind(report.settlements, Failed)[0].reason == "segment answered 400"
+    assert bench.transport.attempts == 1
+
+
+def test_a_denied_destination_costs_delay_only(bench: Bench) -> None:
+    """What was acknowledged is settled and reported; the rest is given back, without an attempt counted."""
+    keys = [bench.put(2, offset=offset) for offset in range(4)]
+    bench.transport.outcomes.extend([(), DENIED])
+
+    report = bench.deliver(max_batch_events=2)
+
+    assert isinstance(report.credential_error, CredentialError)
+    assert [settled.id for settled in of_kind(report.settlements, Delivered)] == [1]
+    assert report.batches == 1
+    assert bench.states_by_key() == {keys[0]: DELIVERED} | dict.fromkeys(keys[1:], PENDING)
+    assert [record.attempts for record in bench.ledger.memory.records] == [0] * 4
+
+
+def test_after_a_denial_no_further_object_is_begun(bench: Bench) -> None:
+    """Reading objects whose messages cannot go anywhere would be for nothing."""
+    keys = [bench.put(1, offset=offset) for offset in range(8)]
+    group = bench.claim()
+    bench.transport.outcomes.append(DENIED)
+
+    bench.deliver(group, max_batch_events=1)
+
+    assert set(bench.store.opened) < set(keys)
+    assert bench.states() == {PENDING: 8}
+
+
+def test_a_denied_object_is_given_back_and_the_others_are_delivered(bench: Bench) -> None:
+    """S3 says no to one object: the error is told, the rest of the group is settled."""
+    denied = bench.put(2, offset=1)
+    error = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow s3:GetObject")
+    bench.store.faults[denied] = error
+    other = bench.put(2, offset=2)
+
+    report = bench.deliver()
+
+    assert report.credential_error is error
+    assert bench.states_by_key() == {denied: PENDING, other: DELIVERED}
+
+
+def test_a_stop_releases_what_was_not_begun_and_settles_what_was(bench: Bench) -> None:
+    """The object whose batch is under way at the stop is delivered."""
+
+    class Stopping(FakeTransport):
+        def send(self, batch: Batch) -> Sequence[Refusal]:
+            bench.stop.set()
+            return super().send(batch)
+
+    bench.transport = Stopping()
+    keys = [bench.put(3, offset=offset) for offset in range(5)]
+
+    report = bench.deliver(max_batch_events=1)
+
+    states = bench.states_by_key()
+    assert states[keys[0]] is DELIVERED
+    assert states[keys[-1]] is PENDING
+    assert set(states.values()) == {DELIVERED, PENDING}
+    assert len(bench.sent_ids()) == 3 * len(report.settlements)
+
+
+def test_a_batch_that_gives_up_because_of_a_stop_costs_no_attempt(bench: Bench) -> None:
+    """Its object is released, so that the next run takes it at once."""
+
+    class Stopping(FakeTransport):
+        def send(self, batch: Batch) -> Sequence[Refusal]:
+            bench.stop.set()
+            return super().send(batch)
+
+    bench.transport = Stopping(outage())
+    bench.put(2)
+
+    bench.deliver()
+
+    assert bench.transport.attempts == 1
+    assert bench.states() == {PENDING: 1}
+
+
+def test_a_destination_is_down_when_batches_failed_and_none_was_acknowledged(bench: Bench) -> None:
+    """One acknowledged batch is proof to the contrary."""
+    bench.put(4)
+    bench.transport.outcomes.extend(outage(12))
+    assert bench.deliver(max_batch_events=2).destination_down
+
+    bench.now += timedelta(minutes=1)
+    bench.transport.outcomes.extend(outage(6))
+    assert not bench.deliver(max_batch_events=2).destination_down
+
+
+def test_an_outcome_that_cannot_be_recorded_leaves_the_claims(bench: Bench) -> None:
+    """The error is raised, and no object counts as delivered."""
+    bench.put(2)
+    group = bench.claim()
+    bench.ledger.faults["settle"] = LedgerError("disk full")
+
+    with pytest.raises(LedgerError):
+        bench.deliver(group)
+
+    assert bench.states() == {ObjectState.CLAIMED: 1}
+
+
+def test_a_mistake_of_ours_is_raised(bench: Bench) -> None:
+    """Nothing hides it, and nothing is settled."""
+    bench.mapper.faults[bench.put(2)] = ZeroDivisionError("a mistake")
+    group = bench.claim()
+
+    with pytest.raises(ZeroDivisionError):
+        bench.deliver(group)
+
+    assert bench.states() == {ObjectState.CLAIMED: 1}
+
+
+def test_retries_start_at_a_minute_and_double_up_to_six_hours() -> None:
+    """1, 2, 4 ... 256 minutes, then six hours for ever."""
+    waits = [retry_at(HOUR, attempts) - HOUR for attempts in range(11)]
+
+    assert waits == [*(timedelta(minutes=2**n) for n in range(9)), timedelta(hours=6), timedelta(hours=6)]
+
+
+@given(st.integers(min_value=0))
+def test_no_number_of_attempts_leads_beyond_the_longest_wait(attempts: int) -> None:
+    """An object that fails for years is still tried."""
+    assert timedelta() < retry_at(HOUR, attempts) - HOUR <= LAST_RETRY

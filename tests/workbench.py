@@ -1,0 +1,248 @@
+"""One connector's core on fakes: a bucket, a ledger and a Segment source in memory, and a clock that stands still."""
+
+import io
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
+
+from currents_bridge import catalogue
+from currents_bridge.config import DeliverySettings
+from currents_bridge.connector import Connector, event_type_of
+from currents_bridge.delivery import Delivery, GroupReport
+from currents_bridge.discovery import Source
+from currents_bridge.errors import CredentialError, RetryLaterError, Side
+from currents_bridge.mapping import Mapper, MappingRules
+from currents_bridge.model import (
+    ClaimedObject,
+    ConnectorTotals,
+    GroupLimits,
+    ObjectState,
+    Progress,
+    Selection,
+    Settlement,
+)
+from currents_bridge.packing import Packer
+from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
+from currents_bridge.testing.currents_files import Event, make_events, object_key, schema_of, write_container
+from currents_bridge.testing.fake_ledger import FakeLedger
+from currents_bridge.testing.fake_store import FakeObjectStore
+from currents_bridge.testing.fake_transport import FakeTransport
+from currents_bridge.transfer import Transfer, TransferReport
+
+CLICK = "users.messages.email.Click"
+OPEN = "users.messages.email.Open"
+HOUR = datetime(2026, 1, 2, 3, tzinfo=UTC)
+NAME = "production"
+DENIED = CredentialError(Side.DESTINATION, "segment answered 401", "check the write key")
+UNWELL = RetryLaterError("segment answered 503")
+
+
+class Stop(threading.Event):
+    """A stop event that nobody waits for: a wait is over at once."""
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+        """Return whether the event is set."""
+        return self.is_set()
+
+
+class BreakingStore(FakeObjectStore):
+    """A bucket whose streams may break: `breaks` holds, by key, what is raised 200 bytes before the end.
+
+    `opened` are the keys of all objects that were opened.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaks: dict[str, Exception] = {}
+        self.opened: list[str] = []
+
+    def open(self, key: str, etag: str) -> BinaryIO:
+        """Open an object, for as far as it can be read."""
+        self.opened.append(key)
+        stream = super().open(key, etag)
+        return _Breaking(stream.read(), self.breaks[key]) if key in self.breaks else stream
+
+
+class _Breaking(io.BytesIO):
+    def __init__(self, content: bytes, error: Exception) -> None:
+        super().__init__(content)
+        self._good_bytes, self._error = len(content) - 200, error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if self.tell() > self._good_bytes:
+            raise self._error
+        return content
+
+
+class FaultyLedger(FakeLedger):
+    """A ledger some of whose methods raise what `faults` names for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: dict[str, Exception] = {}
+
+    def _check(self, method: str) -> None:
+        if fault := self.faults.get(method):
+            raise fault
+
+    def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
+        """Settle, or raise."""
+        self._check("settle")
+        super().settle(settlements, now)
+
+    def release(self, ids: Sequence[int]) -> None:
+        """Release, or raise."""
+        self._check("release")
+        super().release(ids)
+
+    def progress(self, connector: str) -> Progress:
+        """Return the progress, or raise."""
+        self._check("progress")
+        return super().progress(connector)
+
+    def totals(self, connector: str) -> ConnectorTotals:
+        """Add up, or raise."""
+        self._check("totals")
+        return super().totals(connector)
+
+
+class PickyMapper(Mapper):
+    """Raises what `faults` names for an object's key."""
+
+    def __init__(self) -> None:
+        super().__init__(MappingRules(library_version="1"))
+        self.faults: dict[str, BaseException] = {}
+
+    def map(self, piece: Any, event_type: Any, object_key: str) -> Any:
+        """Map, or raise."""
+        if object_key in self.faults:
+            raise self.faults[object_key]
+        return super().map(piece, event_type, object_key)
+
+
+@dataclass
+class Bench:
+    """The collaborators, and what is made of them."""
+
+    store: BreakingStore = field(default_factory=BreakingStore)
+    ledger: FaultyLedger = field(default_factory=FaultyLedger)
+    transport: FakeTransport = field(default_factory=FakeTransport)
+    mapper: PickyMapper = field(default_factory=PickyMapper)
+    stop: Stop = field(default_factory=Stop)
+    now: datetime = HOUR + timedelta(minutes=10)
+    prefix: str = ""
+
+    def put(self, events: int | Sequence[Event] = 3, *, offset: int = 0, cut_bytes: int = 0, **options: Any) -> str:
+        """Put a file of so many events, or of these, into the bucket, a block for each event; return its key.
+
+        `cut_bytes` are missing at its end. Options: event_type, hour, and record_type, if that is another.
+        """
+        event_type, hour = options.get("event_type", CLICK), options.get("hour", HOUR)
+        records = clicks(events, offset, event_type=event_type, hour=hour) if isinstance(events, int) else events
+        key = object_key(event_type, hour, prefix=self.prefix, offset=offset)
+        schema = schema_of(options.get("record_type", event_type))
+        body = write_container(schema, records, sync_interval=1)
+        self.store.put(key, body[: len(body) - cut_bytes], last_modified=hour)
+        return key
+
+    def source(self) -> Source:
+        """Return the bucket with all types of the catalogue that are delivered by default."""
+        return Source(
+            store=self.store,
+            ledger=self.ledger,
+            connector=NAME,
+            prefix=self.prefix,
+            event_types=lambda seen: catalogue.select(("supported",), (), known=seen),
+            catalogue_types=frozenset(catalogue.catalogue()),
+        )
+
+    def connector(self, **settings: Any) -> Connector:
+        """Return a connector without a limit on its pace, with one worker and one request at a time by default."""
+        chosen = {"requests_per_second": None, "workers": 1, "max_in_flight": 1} | settings
+        return Connector(
+            source=self.source(),
+            transport=self.transport,
+            mapper=self.mapper,
+            settings=DeliverySettings.model_validate(chosen),
+            now=lambda: self.now,
+            stop=self.stop,
+        )
+
+    def admit(self) -> Selection:
+        """Make every object of the bucket known; return a selection of all of them."""
+        self.connector().discover(TransferReport(), selection := everything())
+        return selection
+
+    def claim(self) -> Sequence[ClaimedObject]:
+        """Make every object of the bucket known, and claim what is due as one group."""
+        return self.ledger.claim(NAME, self.admit(), GroupLimits(), self.now)
+
+    def deliver(self, group: Sequence[ClaimedObject] | None = None, *, max_batch_events: int = 2500) -> GroupReport:
+        """Deliver a group, by default all that is due, one request at a time."""
+        with self.sender() as sender:
+            return self.delivery(sender, max_batch_events).deliver(self.claim() if group is None else group)
+
+    def transfer(self, report: TransferReport, *, workers: int = 1, max_objects: int = 500, **options: Any) -> Transfer:
+        """Run a transfer of everything in the bucket, adding to the report."""
+        selection = self.admit()
+        with self.sender(options.pop("max_in_flight", 1)) as sender:
+            transfer = Transfer(
+                connector=NAME,
+                ledger=self.ledger,
+                delivery=self.delivery(sender, options.pop("max_batch_events", 2500)),
+                workers=workers,
+                limits=GroupLimits(max_objects=max_objects),
+                now=lambda: self.now,
+                stop=self.stop,
+            )
+            transfer.run(selection, report, **options)
+            return transfer
+
+    def sender(self, max_in_flight: int = 1) -> Sender:
+        """Return a sender without a limit on its pace."""
+        return Sender(
+            self.transport, max_in_flight=max_in_flight, pace=Pace(None, None, stop=self.stop), stop=self.stop
+        )
+
+    def delivery(self, sender: Sender, max_batch_events: int = 2500) -> Delivery:
+        """Return the delivery."""
+        return Delivery(
+            store=self.store,
+            ledger=self.ledger,
+            sender=sender,
+            mapper=self.mapper,
+            event_type=event_type_of,
+            packer=lambda: Packer(max_bytes=475_000, max_events=max_batch_events, envelope_bytes=ENVELOPE_BYTES),
+            now=lambda: self.now,
+            stop=self.stop,
+        )
+
+    def states(self) -> dict[ObjectState, int]:
+        """Return how many objects are in each state, without the states that none is in."""
+        return {state: count for state, count in self.ledger.totals(NAME).objects.items() if count}
+
+    def states_by_key(self) -> dict[str, ObjectState]:
+        """Return the state of each object."""
+        return {record.object.key: record.state for record in self.ledger.memory.records}
+
+    def sent_ids(self) -> list[str]:
+        """Return the message ids that the destination took, in order."""
+        return [message["messageId"] for message in self.transport.messages]
+
+
+def everything() -> Selection:
+    """Return a selection of all supported types and hours."""
+    return Selection(frozenset(catalogue.supported_types()))
+
+
+def clicks(count: int, seed: int = 0, *, event_type: str = CLICK, hour: datetime = HOUR) -> list[Event]:
+    """Return events of known users."""
+    return make_events(event_type, count, seed=seed, hour=hour, anonymous_share=0)
+
+
+def of_kind(settlements: Sequence[Settlement], kind: type) -> list[Any]:
+    """Return the settlements of one kind."""
+    return [settlement for settlement in settlements if isinstance(settlement, kind)]
