@@ -4,7 +4,6 @@ import os
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,8 @@ class Measured:
 def run_measured(command: Sequence[str], *, environ: Mapping[str, str], log: Path, timeout_s: float) -> Measured:
     """Run a command to its end; its stderr goes to `log`.
 
-    `wait4` gives exactly the command's own use, without that of the servers. Linux counts the memory of this process
-    into the peak, as it was when it started the command, so the peak is an upper bound.
+    `wait4` gives exactly the command's own use, without that of the servers. On Linux its peak is never less than the
+    memory of the process that started it, so this process must be the smaller one.
 
     Raises:
         TimeoutError: it was killed after `timeout_s` seconds.
@@ -54,8 +53,7 @@ def run_measured(command: Sequence[str], *, environ: Mapping[str, str], log: Pat
         stdout = output.read().decode()
     if wall_s >= timeout_s:
         raise TimeoutError(f"{command[0]} did not end within {timeout_s:.0f} s:\n{log.read_text()[-2000:]}")
-    servers = _cpu_of_children()
-    servers.subtract(before)
+    servers = {name: seconds - before.get(name, 0.0) for name, seconds in _cpu_of_children().items()}
     return Measured(
         exit_code=process.returncode,
         stdout=stdout,
@@ -63,14 +61,14 @@ def run_measured(command: Sequence[str], *, environ: Mapping[str, str], log: Pat
         user_s=usage.ru_utime,
         system_s=usage.ru_stime,
         peak_rss_bytes=usage.ru_maxrss * 1024,
-        servers_cpu_s={name: round(seconds, 2) for name, seconds in servers.items()},
+        servers_cpu_s={name: round(seconds, 2) for name, seconds in servers.items() if seconds > 0},
     )
 
 
-def _cpu_of_children() -> "Counter[str]":
+def _cpu_of_children() -> dict[str, float]:
     """Return the CPU seconds that the living descendants of this process took so far, by name."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     for process in psutil.Process().children(recursive=True):
         times = process.cpu_times()
-        seconds[process.name()] += times.user + times.system  # type: ignore[assignment] # Counter is typed for ints
+        seconds[process.name()] = seconds.get(process.name(), 0.0) + times.user + times.system
     return seconds

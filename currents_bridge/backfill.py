@@ -36,7 +36,7 @@ def parse_span(from_: str, to: str) -> tuple[datetime, datetime]:
     """Return the hours [first, end) that cover two ISO times (UTC where they name no zone); raises UsageError."""
     first, end = _time("--from", from_), _time("--to", to)
     if first >= end:
-        raise UsageError(f"no time lies in [{from_}, {to})", "give a --to that is later than --from")
+        raise UsageError(f"no hour lies in [{from_}, {to})", "give a --to that is later than --from")
     return hour_of(first), hour_of(end + HOUR - datetime.resolution)
 
 

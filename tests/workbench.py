@@ -98,6 +98,11 @@ class FaultyLedger(FakeLedger):
         self._check("release")
         super().release(ids)
 
+    def fold(self, connector: str, before_hour: datetime) -> int:
+        """Fold, or raise."""
+        self._check("fold")
+        return super().fold(connector, before_hour)
+
     def progress(self, connector: str) -> Progress:
         """Return the progress, or raise."""
         self._check("progress")
@@ -134,6 +139,7 @@ class Bench:
     stop: Stop = field(default_factory=Stop)
     now: datetime = HOUR + timedelta(minutes=10)
     prefix: str = ""
+    include: tuple[str, ...] = ("supported",)
 
     def put(self, events: int | Sequence[Event] = 3, *, offset: int = 0, cut_bytes: int = 0, **options: Any) -> str:
         """Put a file of so many events, or of these, into the bucket, a block for each event; return its key.
@@ -149,13 +155,13 @@ class Bench:
         return key
 
     def source(self) -> Source:
-        """Return the bucket with all types of the catalogue that are delivered by default."""
+        """Return the bucket, and what of it is included."""
         return Source(
             store=self.store,
             ledger=self.ledger,
             connector=NAME,
             prefix=self.prefix,
-            event_types=lambda seen: catalogue.select(("supported",), (), known=seen),
+            event_types=lambda seen: catalogue.select(self.include, (), known=seen),
             catalogue_types=frozenset(catalogue.catalogue()),
         )
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from currents_bridge.delivery import GroupReport
-from currents_bridge.errors import CredentialError, LedgerError
+from currents_bridge.errors import CredentialError, LedgerError, Side
 from currents_bridge.model import Batch, Books, Delivered, Failed, ObjectState, Quarantined, Refusal
 from currents_bridge.testing.fake_transport import FakeTransport
 from currents_bridge.transfer import TransferReport
@@ -101,6 +101,24 @@ def test_a_credential_error_ends_the_run_and_what_was_done_before_is_reported(
     assert bench.states() == {DELIVERED: 1, PENDING: 4}
 
 
+def test_a_denied_source_ends_the_run_too(bench: Bench, report: TransferReport) -> None:
+    """Or the object that was given back would be claimed again at once, for ever."""
+    error = CredentialError(Side.SOURCE, "AccessDenied", "allow s3:GetObject")
+    bench.store.faults[bench.put(1, offset=0)] = error
+    for offset in range(1, 4):
+        bench.put(1, offset=offset)
+    groups: list[int] = []
+
+    def on_group(_: TransferReport) -> None:
+        groups.append(1)
+        if len(groups) > 1:
+            bench.stop.set()
+
+    bench.transfer(report, max_objects=2, on_group=on_group)
+
+    assert (report.error, report.delivered, len(groups)) == (error, 1, 1)
+
+
 def test_a_stop_ends_the_run(bench: Bench, report: TransferReport) -> None:
     """No further group is claimed."""
     for offset in range(5):
@@ -150,34 +168,6 @@ def test_a_mistake_of_ours_is_raised_and_keeps_no_claim_it_can_release(
         bench.transfer(report)
 
     assert bench.states() == {CLAIMED if release_fault else PENDING: 1}
-
-
-def test_a_mistake_in_one_worker_ends_the_others_after_their_group(bench: Bench, report: TransferReport) -> None:
-    """A bug is no reason to go through the whole backlog first."""
-    bench.mapper.faults[bench.put(1, offset=0)] = ZeroDivisionError("a mistake")
-    for offset in range(1, 40):
-        bench.put(1, offset=offset)
-    failed = threading.Event()
-
-    class Waiting(FakeTransport):
-        def send(self, batch: Batch) -> Sequence[Refusal]:
-            assert failed.wait(10)
-            return super().send(batch)
-
-    bench.transport = Waiting()
-    release = bench.ledger.release
-
-    def releasing(ids: Sequence[int]) -> None:
-        release(ids)
-        threading.Timer(0.05, failed.set).start()
-
-    bench.ledger.release = releasing  # type: ignore[method-assign]
-
-    with pytest.raises(ZeroDivisionError):
-        bench.transfer(report, workers=2, max_objects=1)
-
-    assert report.delivered <= 1
-    assert bench.states()[PENDING] >= 39
 
 
 def test_an_object_that_is_delivered_in_the_end_has_not_failed(report: TransferReport) -> None:

@@ -1,0 +1,186 @@
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from currents_bridge import daemon
+from currents_bridge.connector import Connector
+
+NEVER = timedelta(hours=1)
+AT_ONCE = timedelta(milliseconds=5)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class Jobs:
+    """Stands for a connector."""
+
+    poll: Callable[[], object]
+    sweep: Callable[[], object] = lambda: None
+    name: str = "production"
+
+
+@dataclass
+class Calls:
+    """Counts calls, and does something at the n-th."""
+
+    at: int = 1
+    then: Callable[[], object] = lambda: None
+    times: int = 0
+    reached: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> None:
+        """Count."""
+        self.times += 1
+        if self.times == self.at:
+            self.then()
+            self.reached.set()
+
+
+def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, sweep: timedelta = NEVER) -> list[Any]:
+    """Run the daemon until `stop`, or for 20 s where a test fails; return its log lines."""
+    watchdog = threading.Timer(20, stop.set)
+    watchdog.start()
+    with capture_logs() as logs:
+        daemon.run(cast("list[Connector]", list(jobs)), poll=poll, sweep=sweep, stop=stop)
+    watchdog.cancel()
+    return list(logs)
+
+
+@pytest.fixture
+def stop() -> threading.Event:
+    """The program's stop event."""
+    return threading.Event()
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the process's own signal handlers back, whatever the test did."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_every_connector_polls_and_sweeps_at_once(stop: threading.Event) -> None:
+    """Not only after the first interval."""
+    all_four = threading.Barrier(4, action=stop.set, timeout=20)
+
+    logs = run(Jobs(all_four.wait, all_four.wait), Jobs(all_four.wait, all_four.wait, "second"), stop=stop)
+
+    assert [line["event"] for line in logs] == ["daemon_started", "daemon_draining", "daemon_stopped"]
+    assert logs[0]["connectors"] == ["production", "second"]
+
+
+def test_jobs_run_again_at_their_interval(stop: threading.Event) -> None:
+    """Until the stop."""
+    polls, sweeps = Calls(at=3, then=stop.set), Calls()
+
+    run(Jobs(polls, sweeps), stop=stop, poll=AT_ONCE)
+
+    assert (polls.times, sweeps.times) == (3, 1)
+
+
+def test_a_poll_that_takes_long_is_not_overlapped_and_keeps_nothing_else_waiting(
+    stop: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sweeps and other connectors go on meanwhile, and nobody is warned of what is as it should be."""
+    others, sweeps = Calls(at=5), Calls(at=5)
+
+    def outlast_the_others() -> None:
+        assert others.reached.wait(20)
+        assert sweeps.reached.wait(20)
+        stop.set()
+
+    long = Calls(then=outlast_the_others)
+    run(Jobs(long, sweeps), Jobs(others, name="second"), stop=stop, poll=AT_ONCE, sweep=AT_ONCE)
+
+    assert long.times == 1
+    assert min(others.times, sweeps.times) >= 5
+    assert not caplog.records
+
+
+def test_a_mistake_in_one_job_is_logged_once_and_the_others_go_on(
+    stop: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its traceback; the job itself is tried again at its interval."""
+    failing = Calls(at=2, then=stop.set)
+
+    def poll() -> None:
+        failing()
+        raise ZeroDivisionError("a mistake")
+
+    logs = run(Jobs(poll), stop=stop, poll=AT_ONCE)
+
+    failures = [line for line in logs if line["event"] == "job_failed"]
+    assert [line["job"] for line in failures] == ["production.poll"] * 2
+    assert "ZeroDivisionError" in failures[0]["traceback"]
+    assert not caplog.records
+
+
+def test_the_daemon_returns_only_after_the_jobs_that_run_have_ended() -> None:
+    """What was begun is settled, though the daemon is draining already."""
+    draining, ended = threading.Event(), threading.Event()
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            stopped = super().wait(timeout)
+            draining.set()
+            return stopped
+
+    stop = Stop()
+
+    def poll() -> None:
+        stop.set()
+        assert draining.wait(20)
+        ended.set()
+
+    run(Jobs(poll), stop=stop)
+
+    assert ended.is_set()
+
+
+def test_nothing_is_begun_after_the_stop(stop: threading.Event) -> None:
+    """A job that is due at that very moment does nothing."""
+    stop.set()
+    polls = Calls()
+
+    run(Jobs(polls, polls), stop=stop, poll=AT_ONCE, sweep=AT_ONCE)
+
+    assert polls.times == 0
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_sets_stop_and_the_second_ends_the_process(
+    stop: threading.Event, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the exit code that shells use for a signal."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+
+    with daemon.stopped_by_signals(stop):
+        signal.raise_signal(number)
+        assert (stop.is_set(), codes) == (True, [])
+        signal.raise_signal(number)
+
+    assert codes == [128 + number]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_handlers_are_put_back_also_after_an_error(stop: threading.Event) -> None:
+    """A library call leaves the process as it was."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+
+    with contextlib.suppress(ZeroDivisionError), daemon.stopped_by_signals(stop):
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+        raise ZeroDivisionError
+
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -1,0 +1,92 @@
+from datetime import timedelta
+
+import pytest
+
+from currents_bridge.errors import LedgerError
+from currents_bridge.model import CredentialReport, Notice, NoticeKind
+from currents_bridge.status import read_status
+from tests.workbench import HOUR, NAME, UNWELL, Bench
+
+NEW = "users.messages.carrierpigeon.Send"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A ledger with one delivered, one failed, one quarantined and one claimed object."""
+    bench = Bench()
+    bench.put(3, offset=1)
+    bench.deliver()
+    bench.put(2, offset=2)
+    bench.transport.outcomes.extend([UNWELL] * 6)
+    bench.deliver()
+    bench.put(2, offset=3, cut_bytes=50)
+    bench.deliver()
+    bench.put(2, offset=4)
+    bench.claim()
+    return bench
+
+
+def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None:
+    """The document of `status --json`; a claimed object is still pending to whoever looks."""
+    bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
+    bench.ledger.note(NAME, [Notice(NoticeKind.UNKNOWN_EVENT_TYPE, NEW, "not included", 7)], bench.now)
+
+    document = read_status(bench.ledger, [NAME], bench.now).as_json()
+
+    reasons = bench.ledger.totals(NAME).failed_reasons
+    assert document == {
+        "connectors": {
+            NAME: {
+                "credential": {
+                    "state": "failing",
+                    "since": "2026-01-02T03:00:00+00:00",
+                    "window_ends_at": None,
+                    "remaining_s": None,
+                    "evidence": "segment answered 401",
+                },
+                "objects": {"pending": 1, "delivered": 1, "failed": 1, "quarantined": 1},
+                "events": {"read": 3, "sent": 3, "skipped_anonymous": 0, "deduplicated": 0, "dead_lettered": 0},
+                "lag_s": 600.0,
+                "oldest_pending_at": "2026-01-02T03:00:00+00:00",
+                "unknown_event_types": [NEW],
+                "notices": [{"kind": "unknown_event_type", "subject": NEW, "detail": "not included", "count": 7}],
+                "reasons": reasons,
+            }
+        }
+    }
+    assert reasons[UNWELL.message] == 1
+
+
+def test_nothing_known_is_all_zero() -> None:
+    """A connector that never ran is unverified and has no lag."""
+    document = read_status(Bench().ledger, ["new"], HOUR).as_json()
+
+    assert document["connectors"]["new"]["credential"]["state"] == "unverified"  # type: ignore[index]
+    assert document["connectors"]["new"]["lag_s"] == 0  # type: ignore[index]
+    assert document["connectors"]["new"]["oldest_pending_at"] is None  # type: ignore[index]
+
+
+def test_a_clock_that_is_behind_makes_no_negative_lag(bench: Bench) -> None:
+    """S3's time may be ahead of ours."""
+    (status,) = read_status(bench.ledger, [NAME], HOUR - timedelta(minutes=5)).connectors
+
+    assert status.lag_s == 0
+
+
+def test_only_unknown_types_are_listed_as_such(bench: Bench) -> None:
+    """In the order of their names, each once."""
+    kinds = [(NoticeKind.UNKNOWN_EVENT_TYPE, "b.B"), (NoticeKind.UNKNOWN_EVENT_TYPE, "a.A")]
+    noted = [Notice(kind, subject) for kind, subject in [*kinds, (NoticeKind.UNRECOGNISED_KEY, "readme.txt")]]
+    bench.ledger.note(NAME, noted, bench.now)
+
+    (status,) = read_status(bench.ledger, [NAME], bench.now).connectors
+
+    assert status.unknown_event_types == ["a.A", "b.B"]
+
+
+def test_a_ledger_that_cannot_be_read_raises(bench: Bench) -> None:
+    """There is nothing to show."""
+    bench.ledger.faults["totals"] = LedgerError("disk full")
+
+    with pytest.raises(LedgerError):
+        read_status(bench.ledger, [NAME], bench.now)
