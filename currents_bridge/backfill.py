@@ -78,12 +78,13 @@ def backfill(
     requests_per_second: float | None = None,
     on_group: OnGroup = lambda _: None,
 ) -> TransferReport:
-    """Discover and deliver the selection; `resend` also what was delivered before.
+    """Discover and deliver the selection, also what waits for a later try; `resend` also what was delivered before.
 
     `requests_per_second` None keeps the pace of the settings. Trouble is kept in the report, except that a ledger
-    which cannot reopen objects for `resend` raises LedgerError.
+    which cannot make objects due raises LedgerError.
     """
     report = TransferReport()
+    connector.ledger.hasten(connector.name, selection)
     if resend:
         connector.ledger.reopen(connector.name, selection)
     if connector.discover(report, selection):

@@ -197,6 +197,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
             _tell(report.error)
     if bridge.stop.is_set():
         _say("stopped; run the same command without --resend to go on where it stopped")
+        raise typer.Exit(1)
     raise typer.Exit(app.exit_code(reports.values()))
 
 

@@ -10,7 +10,7 @@ from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
 from currents_bridge.delivery import Delivery
 from currents_bridge.discovery import Discovery, HourRange, Source
-from currents_bridge.errors import BridgeError, CredentialError
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
 from currents_bridge.model import CredentialReport, GroupLimits, ObjectState, Selection
@@ -76,7 +76,8 @@ class Connector:
     def poll(self, on_group: OnGroup = lambda _: None) -> TransferReport:
         """Look for new objects in the hot window, then deliver all that is due."""
         report = TransferReport()
-        if self._look(report, discovery.poll):
+        if self._look(report, discovery.poll) or isinstance(report.error, RetryLaterError):
+            # a listing that fails now and then must not hold back what is known already
             self.deliver(report, self._everything(), on_group=on_group)
         return self._finished(report, "poll_finished")
 

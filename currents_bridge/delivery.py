@@ -21,6 +21,7 @@ from currents_bridge.errors import (
     RefusedError,
     RetryLaterError,
 )
+from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
 from currents_bridge.model import (
     Batch,
@@ -39,6 +40,8 @@ from currents_bridge.sending import Sender
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
+
+log = get_logger()
 
 
 def retry_at(now: datetime, attempts: int) -> datetime:
@@ -156,6 +159,7 @@ class Delivery:
                 case None:
                     settlements.append(_delivered(work, sent.refusals_of(work.claimed.id)))
                 case QuarantineObjectError():
+                    log.warning("object_quarantined", key=work.claimed.object.key, reason=failure.reason)
                     settlements.append(Quarantined(work.claimed.id, failure.reason))
                 case CredentialError():
                     credential_error = credential_error or failure
@@ -164,6 +168,7 @@ class Delivery:
                     released.append(work.claimed.id)
                 case _:
                     at = retry_at(now, work.claimed.attempts)
+                    log.warning("object_failed", key=work.claimed.object.key, reason=failure.message, retry_at=at)
                     settlements.append(Failed(work.claimed.id, failure.message, at))
         self._ledger.settle(settlements, now)
         if released:

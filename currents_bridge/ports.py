@@ -135,6 +135,10 @@ class Ledger(Protocol):
         """Return the books of all delivered objects, by event type."""
         ...
 
+    def hasten(self, connector: str, selection: Selection) -> int:
+        """Make failed objects of the selection due at once; returns how many."""
+        ...
+
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects of the selection pending again, for `backfill --resend`; returns how many.
 

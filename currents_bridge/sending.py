@@ -24,16 +24,16 @@ def request_body(messages: Sequence[pl.Series], sent_at: datetime) -> bytes:
         messages: at least one series of JSON objects (str), in order.
         sent_at: aware time of this attempt; Segment corrects every event's timestamp by it.
     """
-    joined = pl.concat(messages).to_frame("message").select(pl.col("message").str.join(",", ignore_nulls=False)).item()
+    joined = pl.concat(messages).str.join(",", ignore_nulls=False).cast(pl.Binary).item()
     return _wrap(joined, sent_at)
 
 
-def _wrap(joined: str, sent_at: datetime) -> bytes:
+def _wrap(joined: bytes, sent_at: datetime) -> bytes:
     stamp = sent_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    return f'{{"batch":[{joined}],"sentAt":"{stamp}Z"}}'.encode()
+    return b'{"batch":[%b],"sentAt":"%bZ"}' % (joined, stamp.encode())
 
 
-ENVELOPE_BYTES = len(_wrap("", datetime.now(UTC)))  # of a request body around its messages and their commas
+ENVELOPE_BYTES = len(_wrap(b"", datetime.now(UTC)))  # of a request body around its messages and their commas
 
 
 class Pace:

@@ -3,9 +3,22 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
+from hypothesis import settings
 
 from currents_bridge.testing.embedded_s3 import EmbeddedS3, S3Endpoint
 from tests.s3_servers import weed_server
+
+
+# A busy machine is no failure; pytest's own time limit is CI's.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_stay_off_stdout() -> None:
+    """Hand log lines to the standard library, where pytest captures them, until a test configures them itself."""
+    structlog.configure(wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.stdlib.LoggerFactory())
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ class Site:
 
     def put_sample(self, event_type: str = "users.messages.email.Click", count: int = 20, **choices: Any) -> str:
         """Write a sample file, of this hour and without anonymous users unless told otherwise."""
-        options = {"seed": 1, "anonymous_share": 0.0, "hour": this_hour()} | choices
+        options: dict[str, Any] = {"seed": 1, "anonymous_share": 0.0, "hour": this_hour()} | choices
         return self.put(*sample_file(event_type, count=count, **options))
 
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -56,6 +56,7 @@ from currents_bridge.model import (
 )
 
 LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK_OBJECTS = 500  # in one query; SQLite takes 32,766 parameters
 
 _UNCLAIMED = {"state": case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING), "owner": None}
@@ -185,6 +186,14 @@ class SqlLedger:
         with self._store.reading() as connection:
             rows = connection.execute(sums.where(hours.c.connector == connector).group_by(hours.c.event_type))
             return {event_type: Books(*books) for event_type, *books in rows}
+
+    def hasten(self, connector: str, selection: Selection) -> int:
+        """Make failed objects pending in all but their count of attempts."""
+        failed = update(objects).where(
+            NOT_DELIVERED, objects.c.state == ObjectState.FAILED, *_selected(objects, connector, selection)
+        )
+        with self._store.writing() as connection:
+            return connection.execute(failed.values(retry_at=_LONG_AGO)).rowcount
 
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from currents_bridge.model import (
     Books,
@@ -185,6 +185,14 @@ class FakeLedger:
                     of_type = record.object.event_type
                     books[of_type] = books.get(of_type, Books()) + record.books
         return books
+
+    def hasten(self, connector: str, selection: Selection) -> int:
+        """Make failed objects due at once."""
+        with self.memory.lock:
+            failed = [r for r in self._selected(connector, selection) if r.state == ObjectState.FAILED]
+            for record in failed:
+                record.retry_at = datetime.min.replace(tzinfo=UTC)
+            return len(failed)
 
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""

@@ -212,6 +212,14 @@ class TestClaim:
         assert claim(ledger, retry_at - timedelta(seconds=1)) == []
         assert claim(ledger, retry_at) == [replace(claimed, attempts=1)]
 
+    def test_a_failed_object_can_be_made_due_at_once(self, ledger: Ledger) -> None:
+        """Within the selection, and with its attempts still counted."""
+        ledger.admit("acme", [an_object("click", CLICK, HOUR), an_object("open", OPEN, HOUR)], NOW)
+        later = NOW + timedelta(hours=6)
+        ledger.settle([Failed(claimed.id, "Segment is unwell", later) for claimed in claim(ledger)], NOW)
+        assert ledger.hasten("acme", Selection(frozenset({CLICK}))) == 1
+        assert [(claimed.object.key, claimed.attempts) for claimed in claim(ledger)] == [("click", 1)]
+
     def test_quarantined_objects_are_never_due(self, ledger: Ledger) -> None:
         """Nothing but a person brings them back."""
         ledger.admit("acme", objects(1), NOW)

@@ -71,6 +71,7 @@ def test_an_interrupted_backfill_is_resumed_by_running_it_again(site: Site) -> N
     until(lambda: site.collector.request_count >= 2, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
     assert "run the same command" in err
     arrived = len(site.collector.by_id)
     assert 0 < arrived < 16_000

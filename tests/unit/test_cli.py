@@ -231,7 +231,7 @@ def test_backfill_that_is_stopped_says_how_to_go_on(bench: Bench) -> None:
     bench.put(2)
     bench.stop.set()
 
-    result = run("backfill", "--from", "2026-01-02", "--to", "2026-01-03")
+    result = run("backfill", "--from", "2026-01-02", "--to", "2026-01-03", code=1)
 
     assert "without --resend" in result.stderr
 

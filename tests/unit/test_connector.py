@@ -140,6 +140,17 @@ def test_a_source_that_denies_is_a_failing_credential(bench: Bench) -> None:
     assert credential(bench) == CredentialReport("failing", bench.now, "s3 answered AccessDenied")
 
 
+def test_what_is_known_is_delivered_although_a_listing_fails(bench: Bench) -> None:
+    """The report keeps the reason."""
+    bench.put(3)
+    bench.admit()
+    bench.store.faults[""] = RetryLaterError("s3 answered 503")
+
+    report = bench.connector().poll()
+
+    assert (report.delivered, report.error) == (1, bench.store.faults[""])
+
+
 def test_a_destination_that_is_down_leaves_the_rest_for_later(bench: Bench) -> None:
     """The report has the reason, and no error: nobody has to act."""
     bench.put(3)

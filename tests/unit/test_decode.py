@@ -114,6 +114,7 @@ GOOD = container(record({"a": "string"}), [{"a": "xyz"}] * 3)
         (GOOD.replace(b"\x06\x18", b"\xfe\xff\x03\x18"), "a block of 12 bytes cannot hold 32767 events"),
         (container("string", ["x"]), "the Avro file holds no records"),
     ],
+    ids=["empty", "text", "cut sync marker", "cut block", "bad text", "bad length", "hostile count", "no records"],
 )
 def test_what_is_no_readable_container_is_quarantined(body: bytes, reason: str) -> None:
     """The reason names what is wrong with the file."""

@@ -211,7 +211,7 @@ def test_an_event_without_id_gets_one_from_its_key_and_row() -> None:
 )
 def test_an_unsendable_event_is_a_dead_letter_with_its_reason(changes: Mapping[str, Any], reason: str) -> None:
     """It costs itself only, and is kept as it was read."""
-    assert reason in dead(PERSON | changes)
+    assert reason in dead({**PERSON, **changes})
 
 
 def test_a_dead_letter_keeps_the_event_its_row_and_its_message_id() -> None:
