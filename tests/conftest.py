@@ -9,7 +9,6 @@ from hypothesis import settings
 from currents_bridge.testing.embedded_s3 import EmbeddedS3, S3Endpoint
 from tests.s3_servers import weed_server
 
-
 # A busy machine is no failure; pytest's own time limit is CI's.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
