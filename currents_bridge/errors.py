@@ -4,9 +4,11 @@
     ├── UsageError            bad command line            exit 2
     ├── ConfigError           bad configuration           exit 2
     ├── RetryLaterError       S3 or Segment is unwell     keep, try again later
-    ├── RefusedError          Segment refuses a request   keep, try again later, tell
+    ├── RefusedError          Segment refuses a request   send its halves, down to the bad message
     ├── CredentialError       S3 or Segment says no       pause the connector, keep everything, exit 3
     ├── QuarantineObjectError an unreadable object        set the object aside, go on
+    ├── ObjectGoneError       a deleted object            settle it as gone, go on
+    ├── ClaimLostError        another process took over   let go of the object, go on
     └── LedgerError           the ledger cannot be used   stop before anything is sent, exit 1
 
 Mistakes of ours stay plain exceptions: nobody should catch them.
@@ -78,7 +80,7 @@ class RetryLaterError(BridgeError):
 
 
 class RefusedError(BridgeError):
-    """Segment refuses a whole request for what it holds or where it went; sending it again changes nothing."""
+    """Segment refuses a whole request for something in it; sending the same again changes nothing."""
 
 
 class Side(StrEnum):
@@ -106,6 +108,27 @@ class QuarantineObjectError(BridgeError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason, "look at the file with `currents-bridge inspect`")
         self.reason = reason
+
+
+class ObjectGoneError(BridgeError):
+    """An object was deleted between listing and reading; it does not come back by itself."""
+
+    exit_code = 4
+
+
+class ClaimLostError(BridgeError):
+    """Objects were taken over by another process while this one was away for longer than its lease.
+
+    `ids` are the claimed objects of which nothing was recorded; their new owner delivers them.
+    """
+
+    def __init__(self, ids: Sequence[int], keys: Sequence[str]) -> None:
+        named = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")  # noqa: PLR2004
+        super().__init__(
+            f"{len(ids)} objects were taken over from this process, which gave no sign of life for too long: {named}",
+            "nothing is lost: their new owner sends them again, with the same message ids",
+        )
+        self.ids = frozenset(ids)
 
 
 class LedgerError(BridgeError):

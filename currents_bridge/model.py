@@ -46,7 +46,7 @@ class ObjectState(StrEnum):
     """What became of an object.
 
     pending -> claimed -> delivered | failed (waits, then claimed again) | quarantined;
-    delivered -> pending on `backfill --resend`.
+    delivered -> pending on `backfill --resend`, quarantined -> pending on `quarantine replay`.
     """
 
     PENDING = "pending"
@@ -81,8 +81,54 @@ class DeadLetter:
 
     row: int  # index of the event in its object, from 0
     message_id: str
+    reason: str  # the rule's, or Segment's answer
+    event: str = ""  # the event as read, one JSON object; empty where Segment refused the message
+    message: str = ""  # the message that Segment refused, one JSON object; empty where a rule refused the event
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeadLetter:
+    """A dead letter with where it came from, as the ledger keeps it."""
+
+    id: int
+    connector: str
+    object_key: str
+    event_type: str
+    letter: DeadLetter
+    attempts: int  # replays that were refused again
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters are meant; None: any."""
+
+    connector: str | None = None
+    event_type: str | None = None  # glob
+    reason: str | None = None  # part of the reason; ASCII letters in any case
+    since: datetime | None = None  # set aside at this time or later
+    until: datetime | None = None  # set aside before
+    ids: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedObject:
+    """An object that was set aside, as the ledger keeps it."""
+
+    id: int
+    connector: str
+    object: CurrentsObject
     reason: str
-    event: str  # the event as read, one JSON object
+    books: Books  # of what could be read
+    settled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a large object has come: every message that its first rows owe was acknowledged or set aside."""
+
+    rows: int = 0  # events from the start of the object
+    books: Books = field(default_factory=Books)  # of those rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +138,22 @@ class ClaimedObject:
     id: int
     object: CurrentsObject
     attempts: int  # earlier attempts that failed
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)  # go on behind these rows
+    suspect: bool = False  # a process ended while it worked on this object; it is claimed alone
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Every message that the object owes was acknowledged or set aside; `books` balance."""
+    """Every message that the object owes was acknowledged or set aside; `books` balance.
+
+    `books` are of the whole object, with those of its checkpoint; `dead_letters` of the rows behind the checkpoint.
+    `message_ids` (str) are those that were sent behind the checkpoint, where the connector remembers them.
+    """
 
     id: int
     books: Books
     dead_letters: Sequence[DeadLetter] = ()
+    message_ids: pl.Series | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +167,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """The object cannot be read; it is not tried again by itself."""
+    """The object cannot be read, or not whole; it is not tried again by itself.
+
+    `books` and `dead_letters` are of the events that could be read, all of them delivered or set aside.
+    """
 
     id: int
     reason: str
+    books: Books = field(default_factory=Books)
+    dead_letters: Sequence[DeadLetter] = ()
+    message_ids: pl.Series | None = None  # as Delivered's
 
 
 Settlement = Delivered | Failed | Quarantined
@@ -169,6 +228,26 @@ class Refusal:
     row: int
     message_id: str
     reason: str
+
+
+class Recorded(StrEnum):
+    """What the ledger says of an object in a listing."""
+
+    DELIVERED = "delivered"  # with this ETag and size
+    WAITING = "waiting"  # pending, claimed or failed
+    QUARANTINED = "quarantined"
+    CHANGED = "changed"  # delivered with another ETag or size
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class HourBooks:
+    """The books of one hour and event type."""
+
+    event_type: str
+    hour: datetime
+    objects: int  # delivered
+    books: Books  # of these, and of what could be read of quarantined ones
 
 
 class NoticeKind(StrEnum):

@@ -7,20 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
+import polars as pl
+
 from currents_bridge.model import (
     Batch,
     Books,
+    Checkpoint,
     ClaimedObject,
     ConnectorTotals,
     CredentialReport,
     CurrentsObject,
+    DeadLetter,
     GroupLimits,
+    HourBooks,
+    LetterFilter,
     ListedObject,
     Notice,
     Progress,
+    QuarantinedObject,
+    Recorded,
     Refusal,
     Selection,
     Settlement,
+    StoredDeadLetter,
 )
 
 
@@ -49,8 +58,8 @@ class ObjectStore(Protocol):
         """Return a buffered, readable, forward-only stream (with `tell`) of the object as it was when it had `etag`.
 
         Reads in ranges, so a slow reader holds no connection and memory stays bounded. Opening or reading raises
-        RetryLaterError where the object is gone or has another ETag by now, or the connection broke.
-        The caller closes it.
+        ObjectGoneError where the store says that there is no such object (any more), RetryLaterError where it has
+        another ETag by now, or the connection broke. The caller closes it.
         """
         ...
 
@@ -63,7 +72,8 @@ class Transport(Protocol):
 
         Returns the messages that were refused one by one (empty for most); every other message is acknowledged.
         Raises RetryLaterError (408, 429, 460, 5xx, timeouts, network; `wait_s` where the answer names a wait),
-        CredentialError(Side.DESTINATION) (401, 403, 511), RefusedError (400, 413, other 4xx, 3xx).
+        CredentialError(Side.DESTINATION) (401, 403, 511; and 404, 3xx, any other 4xx: a wrong endpoint), RefusedError
+        (400, 413).
         On any error none of the batch counts as acknowledged, and sending it again is safe: message ids stay.
         """
         ...
@@ -86,7 +96,8 @@ class Ledger(Protocol):
         """Record objects that are not yet known as pending; known ones (also folded) stay as they are.
 
         Returns the number of new objects, and the known objects whose ETag differs from the recorded one. A changed
-        object that was not delivered yet (pending or failed) takes the new ETag and size and is not returned.
+        object that was not delivered yet (pending or failed) takes the new ETag and size, loses its checkpoint, and is
+        not returned.
         Idempotent.
         """
         ...
@@ -96,16 +107,53 @@ class Ledger(Protocol):
     ) -> Sequence[ClaimedObject]:
         """Take the next group for this process: pending objects, and failed ones whose retry time has come.
 
-        Oldest hour first, then event type, then key. At least one object if any is due, at most what `limits`
-        allow. No object is ever claimed by two live owners at once. Empty when nothing is due.
+        Oldest hour first, then event type, then key; a suspect is a group of its own. At least one object if any is
+        due, at most what `limits` allow. No object is ever claimed by two live owners at once. Empty when nothing is
+        due.
         """
         ...
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record what became of claimed objects, their books and their dead letters, in one transaction.
 
-        Raises ValueError for books that do not balance, RuntimeError for an object that this owner has not claimed.
-        Failed counts as one attempt more.
+        Dead letters of an object replace its earlier ones from the checkpoint's rows on; Failed leaves them as they
+        are. Any settlement ends a suspicion, and any but Failed the checkpoint, too. Message ids are remembered (see
+        `remembered`). Failed counts as one attempt more.
+
+        Raises ValueError for books that do not balance and for an object that is settled twice in one call; then
+        nothing is recorded. Raises ClaimLostError where objects are not claimed by this owner (any more), after all
+        others were recorded: of the lost ones nothing is, since their new owner sends them again.
+        """
+        ...
+
+    def checkpoint(
+        self,
+        id_: int,
+        checkpoint: Checkpoint,
+        dead_letters: Sequence[DeadLetter],
+        now: datetime,
+        message_ids: pl.Series | None = None,
+    ) -> None:
+        """Record how far a claimed object has come, with dead letters and message ids since its last checkpoint.
+
+        What is claimed again later goes on from there. Raises as `settle`. Checkpoints only move forwards: one that
+        is not ahead of the recorded one changes nothing. It ends a suspicion.
+        """
+        ...
+
+    def begin_trial(self, id_: int) -> None:
+        """Say that a claimed suspect is about to be decoded.
+
+        Should the process end before `clear_suspicion`, it was the object: that counts as one crash more. A process
+        that ends at any other time, as one that is killed does, proves nothing against the objects in its hands.
+        An object that this owner has not claimed (any more) is left alone.
+        """
+        ...
+
+    def clear_suspicion(self, id_: int) -> None:
+        """Say that a claimed suspect was read through without harm; its crashes count from none again.
+
+        An object that this owner has not claimed (any more) is left alone.
         """
         ...
 
@@ -123,7 +171,10 @@ class Ledger(Protocol):
     def reclaim(self, now: datetime) -> int:
         """Give back the claims of dead owners and return how many objects came free.
 
-        Ended processes of this host are dead at once, others once their last heartbeat is older than 90 s.
+        Ended processes of this host are dead at once, others once their last heartbeat is older than 90 s. Each
+        object that comes free this way is a suspect from then on, and `claim` gives suspects one at a time. One that
+        did so after two trials (see `begin_trial`), without `clear_suspicion`, a checkpoint or a settlement in
+        between, is quarantined with the books of its checkpoint. It is counted as well.
         """
         ...
 
@@ -132,11 +183,55 @@ class Ledger(Protocol):
         ...
 
     def books_by_type(self, connector: str) -> Mapping[str, Books]:
-        """Return the books of all delivered objects, by event type."""
+        """Return the books of delivered and quarantined objects, by event type."""
         ...
 
-    def hasten(self, connector: str, selection: Selection) -> int:
-        """Make failed objects of the selection due at once; returns how many."""
+    def remembered(self, connector: str, message_ids: pl.Series, now: datetime) -> pl.Series:
+        """Return for each message id whether it was sent and settled, and is not forgotten yet (bool, same order)."""
+        ...
+
+    def forget(self, connector: str, before: datetime) -> int:
+        """Forget message ids that were settled before; returns how many."""
+        ...
+
+    def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
+        """Return dead letters, oldest first."""
+        ...
+
+    def replayed(self, letter_id: int, refusal: str | None) -> bool:
+        """Record the replay of a dead letter; returns False where it is no longer there (then nothing is changed).
+
+        None: it was acknowledged: it is deleted and the books of its object, hour and type move one event from
+        dead_lettered to sent. Books that do not hold the letter stay as they are: an object that was reopened is
+        counted anew when it is settled. Else it stays, with the new reason and one attempt more.
+        """
+        ...
+
+    def purge(self, which: LetterFilter) -> int:
+        """Delete dead letters for good, keeping the books as they are; returns how many."""
+        ...
+
+    def quarantined(self, connector: str | None) -> list[QuarantinedObject]:
+        """Return quarantined objects, oldest first."""
+        ...
+
+    def replay_quarantined(self, ids: Sequence[int]) -> int:
+        """Make quarantined objects pending again, their books and dead letters forgotten; returns how many."""
+        ...
+
+    def recorded(self, connector: str, objects: Sequence[CurrentsObject]) -> list[Recorded]:
+        """Return what is recorded of each listed object, in the order given; folded ones by key and ETag.
+
+        An object that waits or is quarantined counts as such, whatever its ETag.
+        """
+        ...
+
+    def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:
+        """Return the books of delivered and quarantined objects by hour and event type, in this order.
+
+        So the sums of `hour_books`, `books_by_type` and `totals` are the same. Quarantined objects of which nothing
+        could be read have no part in it.
+        """
         ...
 
     def reopen(self, connector: str, selection: Selection) -> int:
@@ -144,6 +239,10 @@ class Ledger(Protocol):
 
         Folded rows of the selection are forgotten, so that the next `admit` finds their objects new.
         """
+        ...
+
+    def hasten(self, connector: str, selection: Selection) -> int:
+        """Make failed objects of the selection due at once, for `backfill`; returns how many."""
         ...
 
     def fold(self, connector: str, before_hour: datetime) -> int:
@@ -171,7 +270,10 @@ class Ledger(Protocol):
         ...
 
     def totals(self, connector: str) -> ConnectorTotals:
-        """Return what is held of the connector; all zero for an unknown one."""
+        """Return what is held of the connector; all zero for an unknown one.
+
+        Books include those of quarantined objects.
+        """
         ...
 
     def close(self) -> None:

@@ -4,76 +4,90 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Table,
-    and_,
-    bindparam,
-    case,
-    delete,
-    func,
-    or_,
-    select,
-    update,
-)
+import polars as pl
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters import ledger_fold, ledger_settle
+from currents_bridge.adapters import (
+    ledger_books,
+    ledger_claims,
+    ledger_fold,
+    ledger_letters,
+    ledger_memory,
+    ledger_quarantine,
+    ledger_settle,
+)
 from currents_bridge.adapters.ledger_admit import Sorter
+from currents_bridge.adapters.ledger_claims import UNCLAIMED
 from currents_bridge.adapters.ledger_owner import ProcessIdentity, has_ended, this_process
 from currents_bridge.adapters.ledger_schema import (
-    BOOKS,
     DELIVERED,
     NOT_DELIVERED,
     OWNED,
     connectors,
+    hour_from,
     hours,
     notices,
     objects,
     owners,
+    selected,
 )
-from currents_bridge.adapters.ledger_store import SqliteStore
+from currents_bridge.adapters.ledger_store import BUSY_TIMEOUT_S, SqliteStore
+from currents_bridge.errors import ClaimLostError
 from currents_bridge.model import (
     Books,
+    Checkpoint,
     ClaimedObject,
     ConnectorTotals,
     CredentialReport,
     CurrentsObject,
-    Delivered,
+    DeadLetter,
+    Failed,
     GroupLimits,
+    HourBooks,
+    LetterFilter,
     Notice,
-    NoticeKind,
     ObjectState,
     Progress,
+    QuarantinedObject,
+    Recorded,
     Selection,
     Settlement,
+    StoredDeadLetter,
     format_hour,
-    parse_hour,
 )
 
 LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_CHUNK_OBJECTS = 500  # in one query; SQLite takes 32,766 parameters
+_CHUNK = 500  # in one query; SQLite takes 32,766 parameters
 
-_UNCLAIMED = {"state": case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING), "owner": None}
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_CHECKPOINT = {"checkpoint_rows": 0} | asdict(Books())
+
+T = TypeVar("T")
 
 
 class SqlLedger:
     """A ledger in the SQLite file that `url` names (`sqlite:///relative` or `sqlite:////absolute`).
 
     Fulfils `ports.Ledger`, which says what each method promises. Each instance is an owner of claims of its own, in
-    the name of `process` (default: this one). Raises LedgerError where the file cannot be used or is too new.
+    the name of `process` (default: this one). Each transaction waits up to `busy_timeout_s` for those of other
+    processes. Raises LedgerError where the file cannot be used or is too new.
     """
 
-    def __init__(self, url: str, *, now: datetime, process: ProcessIdentity | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        now: datetime,
+        process: ProcessIdentity | None = None,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
         self._id = uuid.uuid4().hex
         self._process = process or this_process()
         self._closed = False
-        self._store = SqliteStore(url)
+        self._store = SqliteStore(url, busy_timeout_s)
         self.heartbeat(now)
 
     def admit(
@@ -81,11 +95,12 @@ class SqlLedger:
     ) -> tuple[int, list[CurrentsObject]]:
         """Record new objects as pending; costs the listing, whatever the history."""
         new, changed = 0, []
-        retake = update(objects).where(objects.c.connector == connector, objects.c.key == bindparam("of_key"))
+        of_key = (objects.c.connector == connector, objects.c.key == bindparam("of_key"))
+        retake = update(objects).where(*of_key).values(_NO_CHECKPOINT)
         with self._store.writing() as connection:
             sorter = Sorter(connection, connector)
-            for start in range(0, len(listed), _CHUNK_OBJECTS):
-                found = sorter.sort(listed[start : start + _CHUNK_OBJECTS])
+            for chunk in _chunks(listed):
+                found = sorter.sort(chunk)
                 if found.new:
                     fixed = {"connector": connector, "state": ObjectState.PENDING, "admitted_at": now}
                     connection.execute(insert(objects), [fixed | _recorded(item) for item in found.new])
@@ -99,49 +114,66 @@ class SqlLedger:
         self, connector: str, selection: Selection, limits: GroupLimits, now: datetime
     ) -> Sequence[ClaimedObject]:
         """Take the next group of due objects, and say that this owner lives."""
-        due = or_(
-            objects.c.state == ObjectState.PENDING,
-            and_(objects.c.state == ObjectState.FAILED, objects.c.retry_at <= now),
-        )
-        next_due = (
-            select(objects)
-            .where(NOT_DELIVERED, due, *_selected(objects, connector, selection))
-            .order_by(objects.c.hour, objects.c.event_type, objects.c.key)
-            .limit(limits.max_objects)
-        )
         with self._store.writing() as connection:
             self._say_alive(connection, now)
-            group = list(_group(connection.execute(next_due), limits.max_bytes))
+            group = ledger_claims.next_group(connection, connector, selection, limits, now)
             mine = update(objects).where(objects.c.id.in_([claimed.id for claimed in group]))
             connection.execute(mine.values(state=ObjectState.CLAIMED, owner=self._id))
         return group
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
-        """Record all outcomes in one transaction; a settlement that is refused leaves every object as it was."""
+        """Record all outcomes in one transaction, but for those of lost claims."""
         for settlement in settlements:
-            if isinstance(settlement, Delivered) and not settlement.books.balanced:
-                raise ValueError(f"the books of object {settlement.id} do not balance: {settlement.books}")
+            if not isinstance(settlement, Failed):
+                _check_balanced(settlement.id, settlement.books)
+        ids = [settlement.id for settlement in settlements]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"objects are settled twice at once: {ids}")
         if not settlements:
             return
         with self._store.writing() as connection:
-            mine = {
-                row.id: row
-                for row in connection.execute(
-                    select(objects).where(
-                        objects.c.id.in_([settlement.id for settlement in settlements]), objects.c.owner == self._id
-                    )
-                )
-            }
-            if len(mine) != len(settlements):
-                strange = [settlement.id for settlement in settlements if settlement.id not in mine]
-                raise RuntimeError(f"cannot settle objects that are not claimed, or twice at once: {strange}")
-            ledger_settle.write(connection, [(mine[settlement.id], settlement) for settlement in settlements], now)
+            mine = {row.id: row for row in connection.execute(select(objects).where(*self._mine(ids)))}
+            if mine:
+                kept = [(mine[settlement.id], settlement) for settlement in settlements if settlement.id in mine]
+                ledger_settle.write(connection, kept, now)
+            lost = [id_ for id_ in ids if id_ not in mine]
+            error = _claim_lost(connection, lost) if lost else None
+        if error:
+            raise error
+
+    def checkpoint(
+        self,
+        id_: int,
+        checkpoint: Checkpoint,
+        dead_letters: Sequence[DeadLetter],
+        now: datetime,
+        message_ids: pl.Series | None = None,
+    ) -> None:
+        """Record how far an object has come, unless it has come farther."""
+        _check_balanced(id_, checkpoint.books)
+        with self._store.writing() as connection:
+            row = connection.execute(select(objects).where(*self._mine([id_]))).one_or_none()
+            if row is None:
+                raise _claim_lost(connection, [id_])
+            if checkpoint.rows > row.checkpoint_rows:
+                ledger_settle.advance(connection, id_, checkpoint)
+                ledger_letters.replace(connection, [(row, dead_letters)], now)
+                ledger_memory.remember(connection, [(row.connector, message_ids)], now)
+
+    def begin_trial(self, id_: int) -> None:
+        """Count a crash in advance."""
+        with self._store.writing() as connection:
+            connection.execute(update(objects).where(*self._mine([id_])).values(crashes=objects.c.crashes + 1))
+
+    def clear_suspicion(self, id_: int) -> None:
+        """Count the crashes of an object of this owner from none again."""
+        with self._store.writing() as connection:
+            connection.execute(update(objects).where(*self._mine([id_])).values(crashes=0))
 
     def release(self, ids: Sequence[int]) -> None:
         """Give back those of the objects that are claimed by this owner."""
-        mine = update(objects).where(objects.c.id.in_(ids), objects.c.owner == self._id)
         with self._store.writing() as connection:
-            connection.execute(mine.values(_UNCLAIMED))
+            connection.execute(update(objects).where(*self._mine(ids)).values(UNCLAIMED))
 
     def heartbeat(self, now: datetime) -> None:
         """Say that this owner lives, also where another one has already declared it dead."""
@@ -160,10 +192,7 @@ class SqlLedger:
                 or has_ended(ProcessIdentity(other.host, other.pid, other.started_s), self._process.host)
             ]
             connection.execute(delete(owners).where(owners.c.id.in_(dead)))
-            orphaned = update(objects).where(
-                OWNED, objects.c.owner != self._id, objects.c.owner.not_in(select(owners.c.id))
-            )
-            return connection.execute(orphaned.values(_UNCLAIMED)).rowcount
+            return ledger_claims.free_orphans(connection, self._id, now)
 
     def outstanding(self, connector: str, listed: Sequence[CurrentsObject]) -> list[CurrentsObject]:
         """Return the objects that are new or wait; costs the listing, whatever the history."""
@@ -173,41 +202,90 @@ class SqlLedger:
         found: list[CurrentsObject] = []
         with self._store.reading() as connection:
             sorter = Sorter(connection, connector)
-            for start in range(0, len(listed), _CHUNK_OBJECTS):
-                chunk = listed[start : start + _CHUNK_OBJECTS]
+            for chunk in _chunks(listed):
                 of_chunk = waiting.where(objects.c.key.in_([item.key for item in chunk]))
                 keys = {item.key for item in sorter.sort(chunk).new}.union(connection.execute(of_chunk).scalars())
                 found += [item for item in chunk if item.key in keys]
         return found
 
     def books_by_type(self, connector: str) -> dict[str, Books]:
-        """Add up what each hour holds."""
-        sums = select(hours.c.event_type, *(func.sum(hours.c[name]) for name in BOOKS))
+        """Add up the books of each type."""
         with self._store.reading() as connection:
-            rows = connection.execute(sums.where(hours.c.connector == connector).group_by(hours.c.event_type))
-            return {event_type: Books(*books) for event_type, *books in rows}
+            return ledger_books.by_type(connection, connector)
 
-    def hasten(self, connector: str, selection: Selection) -> int:
-        """Make failed objects pending in all but their count of attempts."""
-        failed = update(objects).where(
-            NOT_DELIVERED, objects.c.state == ObjectState.FAILED, *_selected(objects, connector, selection)
-        )
+    def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:
+        """Add up the books of each hour and type."""
+        with self._store.reading() as connection:
+            return ledger_books.by_hour(connection, connector, selection)
+
+    def recorded(self, connector: str, listed: Sequence[CurrentsObject]) -> list[Recorded]:
+        """Return what is recorded of each object; costs the listing, whatever the history."""
+        with self._store.reading() as connection:
+            sorter = Sorter(connection, connector)
+            return [recorded for chunk in _chunks(listed) for recorded in sorter.recorded(chunk)]
+
+    def remembered(self, connector: str, message_ids: pl.Series, now: datetime) -> pl.Series:  # noqa: ARG002
+        """Look up the digests of the message ids."""
+        with self._store.reading() as connection:
+            return ledger_memory.remembered(connection, connector, message_ids)
+
+    def forget(self, connector: str, before: datetime) -> int:
+        """Forget step by step, each in a transaction of its own, so that no other writer is kept waiting for long."""
+        forgotten = 0
+        while True:
+            with self._store.writing() as connection:
+                some = ledger_memory.forget_some(connection, connector, before)
+            forgotten += some
+            if some < ledger_memory.FORGOTTEN_AT_ONCE:
+                return forgotten
+
+    def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
+        """Return dead letters by id, which is by age."""
+        with self._store.reading() as connection:
+            return ledger_letters.find(connection, which, limit)
+
+    def replayed(self, letter_id: int, refusal: str | None) -> bool:
+        """Record the replay of a dead letter in its row, or in the books."""
         with self._store.writing() as connection:
-            return connection.execute(failed.values(retry_at=_LONG_AGO)).rowcount
+            if refusal is None:
+                return ledger_letters.sent(connection, letter_id)
+            return ledger_letters.refused_again(connection, letter_id, refusal)
+
+    def purge(self, which: LetterFilter) -> int:
+        """Delete dead letters, and nothing else."""
+        with self._store.writing() as connection:
+            return ledger_letters.purge(connection, which)
+
+    def quarantined(self, connector: str | None) -> list[QuarantinedObject]:
+        """Return quarantined objects."""
+        with self._store.reading() as connection:
+            return ledger_quarantine.find(connection, connector)
+
+    def replay_quarantined(self, ids: Sequence[int]) -> int:
+        """Make quarantined objects as new."""
+        with self._store.writing() as connection:
+            return sum(ledger_quarantine.replay(connection, chunk) for chunk in _chunks(ids))
 
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""
-        delivered = update(objects).where(DELIVERED, *_selected(objects, connector, selection))
+        delivered = update(objects).where(DELIVERED, *selected(objects, connector, selection))
         pending = {"state": ObjectState.PENDING, "attempts": 0, "settled_at": None} | asdict(Books())
         with self._store.writing() as connection:
             # The sums of an hour hold delivered objects only, and none of the selection is delivered after this.
-            connection.execute(delete(hours).where(*_selected(hours, connector, selection)))
+            connection.execute(delete(hours).where(*selected(hours, connector, selection)))
             return connection.execute(delivered.values(pending)).rowcount
+
+    def hasten(self, connector: str, selection: Selection) -> int:
+        """Move the retry time of failed objects to the past."""
+        failed = (NOT_DELIVERED, objects.c.state == ObjectState.FAILED)
+        waiting = update(objects).where(*failed, *selected(objects, connector, selection))
+        with self._store.writing() as connection:
+            return connection.execute(waiting.values(retry_at=_LONG_AGO)).rowcount
 
     def fold(self, connector: str, before_hour: datetime) -> int:
         """Fold hour by hour, each in a transaction of its own, so that a long history keeps no other writer waiting."""
         old = select(objects.c.hour).where(
-            DELIVERED, objects.c.connector == connector, objects.c.hour < _hour_from(before_hour)
+            DELIVERED, objects.c.connector == connector, objects.c.hour < hour_from(before_hour)
         )
         with self._store.reading() as connection:
             due = connection.execute(old.distinct().order_by(objects.c.hour)).scalars().all()
@@ -220,7 +298,7 @@ class SqlLedger:
     def progress(self, connector: str) -> Progress:
         """Return how far discovery has come."""
         with self._store.reading() as connection:
-            return _progress(_connector(connection, connector))
+            return ledger_books.progress(connection, connector)
 
     def save_progress(self, connector: str, progress: Progress) -> None:
         """Keep the fields that are not None."""
@@ -244,41 +322,8 @@ class SqlLedger:
 
     def totals(self, connector: str) -> ConnectorTotals:
         """Add up what waits and what each hour holds; delivered objects are not looked at."""
-        waiting = select(objects.c.state, func.count(), func.min(objects.c.last_modified)).where(
-            objects.c.connector == connector, NOT_DELIVERED
-        )
-        troubled = select(objects.c.reason, func.count()).where(
-            objects.c.connector == connector,
-            NOT_DELIVERED,
-            objects.c.state.in_([ObjectState.FAILED, ObjectState.QUARANTINED]),
-        )
-        sums = select(*(func.coalesce(func.sum(hours.c[name]), 0) for name in ("objects", *BOOKS)))
-        noted = (
-            select(notices.c.kind, notices.c.subject, notices.c.detail, notices.c["count"])
-            .where(notices.c.connector == connector)
-            .order_by(notices.c.kind, notices.c.subject)
-        )
         with self._store.reading() as connection:
-            by_state = {row[0]: row for row in connection.execute(waiting.group_by(objects.c.state))}
-            reasons = {row[0]: row[1] for row in connection.execute(troubled.group_by(objects.c.reason))}
-            delivered, *books = connection.execute(sums.where(hours.c.connector == connector)).one()
-            seen = [
-                Notice(NoticeKind(kind), subject, detail, count)
-                for kind, subject, detail, count in connection.execute(noted)
-            ]
-            known = _connector(connection, connector)
-        counts = {state: by_state[state][1] if state in by_state else 0 for state in ObjectState}
-        return ConnectorTotals(
-            objects=counts | {ObjectState.DELIVERED: delivered},
-            books=Books(*books),
-            oldest_pending_at=min(
-                (oldest for state, _, oldest in by_state.values() if state != ObjectState.QUARANTINED), default=None
-            ),
-            credential=_credential(known),
-            notices=seen,
-            progress=_progress(known),
-            failed_reasons=reasons,
-        )
+            return ledger_books.totals(connection, connector)
 
     def close(self) -> None:
         """Give back all claims of this owner and close the file; no claim is possible afterwards."""
@@ -288,10 +333,13 @@ class SqlLedger:
             with self._store.writing() as connection:
                 self._closed = True
                 mine = update(objects).where(OWNED, objects.c.owner == self._id)
-                connection.execute(mine.values(_UNCLAIMED))
+                connection.execute(mine.values(UNCLAIMED))
                 connection.execute(delete(owners).where(owners.c.id == self._id))
         finally:
             self._store.close()
+
+    def _mine(self, ids: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
+        return objects.c.id.in_(ids), objects.c.owner == self._id
 
     def _say_alive(self, connection: Connection, now: datetime) -> None:
         if self._closed:
@@ -318,42 +366,15 @@ def _recorded(listed: CurrentsObject) -> dict[str, Any]:
     }
 
 
-def _connector(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(select(connectors).where(connectors.c.name == name)).one_or_none()
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
-def _progress(row: Row[Any] | None) -> Progress:
-    return Progress(row.polled_at, row.swept_at, row.started_at) if row else Progress()
+def _check_balanced(id_: int, books: Books) -> None:
+    if not books.balanced:
+        raise ValueError(f"the books of object {id_} do not balance: {books}")
 
 
-def _credential(row: Row[Any] | None) -> CredentialReport:
-    if row is None or row.credential_state is None:
-        return CredentialReport()
-    return CredentialReport(row.credential_state, row.credential_since, row.credential_evidence)
-
-
-def _hour_from(time: datetime) -> str:
-    """Return the first whole hour at or after `time`, as the tables hold it."""
-    return format_hour(time + timedelta(hours=1, microseconds=-1))
-
-
-def _selected(table: Table, connector: str, selection: Selection) -> Iterator[ColumnElement[bool]]:
-    yield table.c.connector == connector
-    yield table.c.event_type.in_(sorted(selection.event_types))
-    if selection.first_hour is not None:
-        yield table.c.hour >= _hour_from(selection.first_hour)
-    if selection.end_hour is not None:
-        yield table.c.hour < _hour_from(selection.end_hour)
-
-
-def _group(rows: Iterator[Row[Any]], max_bytes: int) -> Iterator[ClaimedObject]:
-    """Yield objects while they fit, and the first one in any case."""
-    total_bytes = 0
-    for row in rows:
-        total_bytes += row.size_bytes
-        if total_bytes > max_bytes and total_bytes > row.size_bytes:
-            return
-        item = CurrentsObject(
-            row.key, row.etag, row.size_bytes, row.last_modified, row.event_type, parse_hour(row.hour)
-        )
-        yield ClaimedObject(row.id, item, row.attempts)
+def _claim_lost(connection: Connection, ids: Sequence[int]) -> ClaimLostError:
+    keys = connection.execute(select(objects.c.key).where(objects.c.id.in_(ids)).order_by(objects.c.key))
+    return ClaimLostError(ids, keys.scalars().all())

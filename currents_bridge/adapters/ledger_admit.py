@@ -1,13 +1,13 @@
-"""Telling new, known and changed objects apart; the first half of `Ledger.admit`."""
+"""Telling new, known and changed objects apart; the first half of `Ledger.admit`, and `Ledger.recorded`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, Row, select, tuple_
 
 from currents_bridge.adapters import ledger_digests
 from currents_bridge.adapters.ledger_schema import hours, objects
-from currents_bridge.model import CurrentsObject, ObjectState, format_hour
+from currents_bridge.model import CurrentsObject, ObjectState, Recorded, format_hour
 
 _RETAKEN = {ObjectState.PENDING, ObjectState.FAILED}
 
@@ -34,29 +34,38 @@ class Sorter:
     def sort(self, listed: Sequence[CurrentsObject]) -> Sorted:
         """Sort at most a few hundred objects, since each is a parameter of one query."""
         by_key = {item.key: item for item in listed}
-        recorded = {
-            key: (etag, state)
-            for key, etag, state in self._connection.execute(
-                select(objects.c.key, objects.c.etag, objects.c.state).where(
-                    objects.c.connector == self._connector, objects.c.key.in_(by_key)
-                )
-            )
-        }
-        slots = {key: (format_hour(item.hour), item.event_type) for key, item in by_key.items() if key not in recorded}
-        self._load_folds(set(slots.values()))
+        rows = self._look_up(by_key)
         result = Sorted()
         for key, item in by_key.items():
-            if key in recorded:
-                etag, state = recorded[key]
-                if item.etag != etag:
-                    (result.retaken if state in _RETAKEN else result.changed).append(item)
+            if row := rows.get(key):
+                if item.etag != row.etag:
+                    (result.retaken if row.state in _RETAKEN else result.changed).append(item)
             else:
-                fold = self._folds[slots[key]]
-                if fold is None or not ledger_digests.knows(fold, key):
-                    result.new.append(item)
-                elif not ledger_digests.has_etag(fold, key, item.etag):
-                    result.changed.append(item)
+                match self._folded(item):
+                    case Recorded.UNKNOWN:
+                        result.new.append(item)
+                    case Recorded.CHANGED:
+                        result.changed.append(item)
         return result
+
+    def recorded(self, listed: Sequence[CurrentsObject]) -> list[Recorded]:
+        """Return what is recorded of each of at most a few hundred objects."""
+        rows = self._look_up({item.key: item for item in listed})
+        return [_recorded(row, item) if (row := rows.get(item.key)) else self._folded(item) for item in listed]
+
+    def _look_up(self, by_key: Mapping[str, CurrentsObject]) -> dict[str, Row[str, str, int, str]]:
+        """Return the rows of the objects that have one, by key, and load the folds that the others may be in."""
+        wanted = (objects.c.key, objects.c.etag, objects.c.size_bytes, objects.c.state)
+        of_connector = select(*wanted).where(objects.c.connector == self._connector)
+        rows = {row.key: row for row in self._connection.execute(of_connector.where(objects.c.key.in_(by_key)))}
+        self._load_folds({_slot(item) for key, item in by_key.items() if key not in rows})
+        return rows
+
+    def _folded(self, item: CurrentsObject) -> Recorded:
+        fold = self._folds[_slot(item)]
+        if fold is None or not ledger_digests.knows(fold, item.key):
+            return Recorded.UNKNOWN
+        return Recorded.DELIVERED if ledger_digests.has_etag(fold, item.key, item.etag) else Recorded.CHANGED
 
     def _load_folds(self, slots: set[Slot]) -> None:
         missing = slots - self._folds.keys()
@@ -71,3 +80,18 @@ class Sorter:
             )
         ):
             self._folds[hour, event_type] = digests
+
+
+def _slot(item: CurrentsObject) -> Slot:
+    return format_hour(item.hour), item.event_type
+
+
+def _recorded(row: Row[str, str, int, str], item: CurrentsObject) -> Recorded:
+    match row.state:
+        case ObjectState.DELIVERED:
+            same = (row.etag, row.size_bytes) == (item.etag, item.size_bytes)
+            return Recorded.DELIVERED if same else Recorded.CHANGED
+        case ObjectState.QUARANTINED:
+            return Recorded.QUARANTINED
+        case _:
+            return Recorded.WAITING

@@ -1,10 +1,12 @@
-"""The tables of the ledger, as they are after the newest migration."""
+"""The tables of the ledger, as they are after the newest migration, and what every query of them shares."""
 
+from collections.abc import Iterator
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -19,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-from currents_bridge.model import Books
+from currents_bridge.model import Books, Selection, format_hour
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -45,6 +47,7 @@ def _books() -> list[Column[int]]:
 # SQLite uses a partial index only for a query that repeats its condition word for word, so these are shared.
 DELIVERED = text("state = 'delivered'")
 NOT_DELIVERED = text("state <> 'delivered'")
+QUARANTINED = text("state = 'quarantined'")
 OWNED = text("owner IS NOT NULL")
 
 metadata = MetaData()
@@ -65,7 +68,9 @@ objects = Table(
     Column("retry_at", UtcTime),
     Column("owner", Text),  # owners.id of the claim; not a foreign key, since an owner may vanish before its claims
     Column("reason", Text),  # of the latest failure or of the quarantine
-    *_books(),
+    Column("crashes", Integer, nullable=False, server_default="0"),  # of its owners, one after the other
+    Column("checkpoint_rows", Integer, nullable=False, server_default="0"),  # 0 once delivered or quarantined
+    *_books(),  # of what was delivered, could be read before the quarantine, or stands before the checkpoint
     Column("admitted_at", UtcTime, nullable=False),
     Column("settled_at", UtcTime),
     UniqueConstraint("connector", "key"),
@@ -77,6 +82,7 @@ Index(
     *(objects.c[name] for name in ("connector", "hour", "event_type", "state", "last_modified")),
     sqlite_where=NOT_DELIVERED,
 )
+Index("objects_quarantined", objects.c.connector, sqlite_where=QUARANTINED)
 Index("objects_delivered", *(objects.c[name] for name in ("connector", "hour", "event_type")), sqlite_where=DELIVERED)
 Index("objects_owned", objects.c.owner, sqlite_where=OWNED)
 
@@ -101,13 +107,28 @@ dead_letters = Table(
     Column("connector", Text, nullable=False),
     Column("object_key", Text, nullable=False),
     Column("row", Integer, nullable=False),
+    Column("hour", Text, nullable=False),
     Column("event_type", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("event", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),  # replays that were refused
     Column("created_at", UtcTime, nullable=False),
     UniqueConstraint("connector", "object_key", "row"),
+    sqlite_autoincrement=True,  # a replay that comes too late must never meet a new letter under an old id
 )
+
+# What was sent and settled, for connectors that remember it; `ledger_memory` forgets it again.
+sent_messages = Table(
+    "sent_messages",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),  # of the message id
+    Column("settled_s", Integer, nullable=False),  # whole seconds of Unix time, as there may be millions of rows
+    sqlite_with_rowid=False,
+)
+Index("sent_messages_by_age", sent_messages.c.connector, sent_messages.c.settled_s)
 
 notices = Table(
     "notices",
@@ -141,3 +162,18 @@ owners = Table(
     Column("started_s", Float, nullable=False),  # since the boot of its host
     Column("heartbeat_at", UtcTime, nullable=False),
 )
+
+
+def hour_from(time: datetime) -> str:
+    """Return the first whole hour at or after `time`, as the tables hold it."""
+    return format_hour(time + timedelta(hours=1, microseconds=-1))
+
+
+def selected(table: Table, connector: str, selection: Selection) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of a selection on a table with connector, hour and event type."""
+    yield table.c.connector == connector
+    yield table.c.event_type.in_(sorted(selection.event_types))
+    if selection.first_hour is not None:
+        yield table.c.hour >= hour_from(selection.first_hour)
+    if selection.end_hour is not None:
+        yield table.c.hour < hour_from(selection.end_hour)

@@ -1,40 +1,65 @@
-"""What a settlement writes: the object's row, the sums of its hour, its dead letters."""
+"""What a settlement writes: the object's row, the sums of its hour, its dead letters, what was sent."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, update
+from sqlalchemy import Connection, Row, bindparam, update
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects
-from currents_bridge.model import Books, Delivered, Failed, ObjectState, Quarantined, Settlement
+from currents_bridge.adapters import ledger_letters, ledger_memory
+from currents_bridge.adapters.ledger_schema import BOOKS, hours, objects
+from currents_bridge.model import (
+    Books,
+    Checkpoint,
+    Delivered,
+    Failed,
+    ObjectState,
+    Quarantined,
+    Settlement,
+)
 
 
 def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]], now: datetime) -> None:
     """Write at least one settlement; each comes with the row of its object, which the caller owns."""
     connection.execute(
         update(objects).where(objects.c.id == bindparam("of_id")),
-        [_outcome(settlement, row.attempts, now) for row, settlement in settled],
+        [_outcome(settlement, row, now) for row, settlement in settled],
     )
     delivered = [(row, settlement) for row, settlement in settled if isinstance(settlement, Delivered)]
     if delivered:
         _add_to_hours(connection, delivered)
-        _replace_dead_letters(connection, delivered, now)
+    ended = [(row, settlement) for row, settlement in settled if not isinstance(settlement, Failed)]
+    if ended:
+        ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
+        ledger_memory.remember(connection, [(row.connector, settlement.message_ids) for row, settlement in ended], now)
 
 
-def _outcome(settlement: Settlement, attempts: int, now: datetime) -> dict[str, Any]:
+def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:
+    """Write how far the object has come."""
+    values = {"checkpoint_rows": checkpoint.rows, "crashes": 0} | asdict(checkpoint.books)
+    connection.execute(update(objects).where(objects.c.id == id_).values(values))
+
+
+def checkpoint_of(row: Row[Any]) -> Checkpoint:
+    """Return how far an object that waits has come."""
+    return Checkpoint(row.checkpoint_rows, Books(*(getattr(row, name) for name in BOOKS)))
+
+
+def _outcome(settlement: Settlement, row: Row[Any], now: datetime) -> dict[str, Any]:
     """Return the new values of the object's row; the same columns for each kind, as one statement sets them all."""
-    values: dict[str, Any] = {"of_id": settlement.id, "owner": None, "settled_at": now, "attempts": attempts}
-    values |= {"reason": None, "retry_at": None} | asdict(Books())
+    values: dict[str, Any] = {"of_id": settlement.id, "owner": None, "settled_at": now, "crashes": 0}
+    values |= {"attempts": row.attempts, "reason": None, "retry_at": None, "checkpoint_rows": 0}
     match settlement:
         case Delivered(books=books):
             return values | {"state": ObjectState.DELIVERED} | asdict(books)
+        case Quarantined(reason=reason, books=books):
+            return values | {"state": ObjectState.QUARANTINED, "reason": reason} | asdict(books)
         case Failed(reason=reason, retry_at=at):
-            return values | {"state": ObjectState.FAILED, "attempts": attempts + 1, "reason": reason, "retry_at": at}
-        case Quarantined(reason=reason):
-            return values | {"state": ObjectState.QUARANTINED, "reason": reason}
+            kept = checkpoint_of(row)
+            values |= {"state": ObjectState.FAILED, "attempts": row.attempts + 1, "reason": reason, "retry_at": at}
+            return values | {"checkpoint_rows": kept.rows} | asdict(kept.books)
 
 
 def _add_to_hours(connection: Connection, delivered: Sequence[tuple[Row[Any], Delivered]]) -> None:
@@ -48,22 +73,3 @@ def _add_to_hours(connection: Connection, delivered: Sequence[tuple[Row[Any], De
             for row, settled in delivered
         ],
     )
-
-
-def _replace_dead_letters(
-    connection: Connection, delivered: Sequence[tuple[Row[Any], Delivered]], now: datetime
-) -> None:
-    connection.execute(
-        delete(dead_letters).where(
-            dead_letters.c.connector == bindparam("of_connector"), dead_letters.c.object_key == bindparam("of_key")
-        ),
-        [{"of_connector": row.connector, "of_key": row.key} for row, _ in delivered],
-    )
-    letters = [
-        {"connector": row.connector, "object_key": row.key, "event_type": row.event_type, "created_at": now}
-        | asdict(letter)
-        for row, settled in delivered
-        for letter in settled.dead_letters
-    ]
-    if letters:
-        connection.execute(insert(dead_letters), letters)

@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from currents_bridge.errors import LedgerError
 
-_BUSY_TIMEOUT_S = 30.0
+BUSY_TIMEOUT_S = 30.0
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours, so they stay as they are
 
@@ -39,15 +39,17 @@ _HINTS = {  # https://www.sqlite.org/rescode.html, without the extended part
 class SqliteStore:
     """One ledger file, migrated to the newest version on opening. Thread-safe.
 
+    Each transaction waits for those of other processes, up to `busy_timeout_s`.
+
     Raises LedgerError, here and from each transaction, where the file cannot be read or written.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         database = make_url(url).database
         if database in (None, "", ":memory:"):
             raise LedgerError(f"the ledger url {url} names no file", "use sqlite:///currents-bridge.sqlite3")
         self._path = Path(database)
-        self._engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
         # Waiting writers of SQLite poll, with sleeps and in no order; threads of one process do better in a queue.
@@ -58,7 +60,7 @@ class SqliteStore:
             for attempt in Retrying(
                 retry=retry_if_exception(_is_busy),
                 wait=wait_random(0.01, 0.1),
-                stop=stop_after_delay(_BUSY_TIMEOUT_S),
+                stop=stop_after_delay(busy_timeout_s),
                 reraise=True,
             ):
                 with attempt:

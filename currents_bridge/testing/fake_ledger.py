@@ -1,13 +1,16 @@
 """A ledger in memory: plain lists, one lock, nothing clever; SqlLedger must answer as this does."""
 
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
+
+from currents_bridge.errors import ClaimLostError
 from currents_bridge.model import (
     Books,
+    Checkpoint,
     ClaimedObject,
     ConnectorTotals,
     CredentialReport,
@@ -16,52 +19,22 @@ from currents_bridge.model import (
     Delivered,
     Failed,
     GroupLimits,
+    HourBooks,
+    LetterFilter,
     Notice,
-    NoticeKind,
     ObjectState,
     Progress,
     Quarantined,
+    QuarantinedObject,
+    Recorded,
     Selection,
     Settlement,
+    StoredDeadLetter,
 )
+from currents_bridge.testing.fake_ledger_memory import LedgerMemory, Record, is_meant
 
 LEASE = timedelta(seconds=90)
-
-
-@dataclass
-class _Record:
-    id: int
-    connector: str
-    object: CurrentsObject
-    state: ObjectState = ObjectState.PENDING
-    attempts: int = 0
-    retry_at: datetime | None = None
-    owner: "FakeLedger | None" = None
-    reason: str | None = None
-    books: Books = field(default_factory=Books)
-    folded: bool = False
-
-    def is_due(self, now: datetime) -> bool:
-        waited = self.state == ObjectState.FAILED and self.retry_at is not None and self.retry_at <= now
-        return self.state == ObjectState.PENDING or waited
-
-    def free(self) -> None:
-        self.state = ObjectState.FAILED if self.attempts else ObjectState.PENDING
-        self.owner = None
-
-
-@dataclass
-class LedgerMemory:
-    """What all owners of one ledger share."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    records: list[_Record] = field(default_factory=list)
-    letters: dict[tuple[str, str], list[DeadLetter]] = field(default_factory=dict)
-    notices: dict[tuple[str, NoticeKind, str], Notice] = field(default_factory=dict)
-    progress: dict[str, Progress] = field(default_factory=dict)
-    credentials: dict[str, CredentialReport] = field(default_factory=dict)
-    heartbeats: dict["FakeLedger", datetime] = field(default_factory=dict)
-    next_id: int = 1
+MOST_CRASHES = 3
 
 
 class FakeLedger:
@@ -72,16 +45,6 @@ class FakeLedger:
 
     def __init__(self, memory: LedgerMemory | None = None) -> None:
         self.memory = memory or LedgerMemory()
-
-    def dead_letters(self, connector: str) -> list[tuple[str, DeadLetter]]:
-        """Return all dead letters of the connector, each with the key of its object, by key and row."""
-        with self.memory.lock:
-            return [
-                (key, letter)
-                for (of, key), letters in sorted(self.memory.letters.items())
-                if of == connector
-                for letter in sorted(letters, key=lambda letter: letter.row)
-            ]
 
     def admit(
         self,
@@ -96,14 +59,14 @@ class FakeLedger:
             for item in listed:
                 record = known.get(item.key)
                 if record is None:
-                    record = known[item.key] = _Record(self.memory.next_id, connector, item)
+                    record = known[item.key] = Record(self.memory.next_id, connector, item)
                     self.memory.records.append(record)
                     self.memory.next_id += 1
                     new += 1
                 elif record.object.etag == item.etag:
                     continue
                 elif record.state in (ObjectState.PENDING, ObjectState.FAILED):
-                    record.object = item
+                    record.object, record.checkpoint_rows, record.books = item, 0, Books()
                 else:
                     changed.append(item)
         return new, changed
@@ -114,39 +77,89 @@ class FakeLedger:
         """Take the next group of due objects."""
         with self.memory.lock:
             self.memory.heartbeats[self] = now
-            group: list[_Record] = []
+            group: list[Record] = []
             due = [record for record in self._selected(connector, selection) if record.is_due(now)]
             for record in sorted(due, key=lambda r: (r.object.hour, r.object.event_type, r.object.key)):
                 total_bytes = sum(taken.object.size_bytes for taken in group) + record.object.size_bytes
-                if group and (len(group) == limits.max_objects or total_bytes > limits.max_bytes):
+                full = len(group) == limits.max_objects or total_bytes > limits.max_bytes
+                if group and (full or record.crashes or group[0].crashes):
                     break
                 group.append(record)
             for record in group:
                 record.state, record.owner = ObjectState.CLAIMED, self
-            return [ClaimedObject(record.id, record.object, record.attempts) for record in group]
+            return [
+                ClaimedObject(
+                    record.id,
+                    record.object,
+                    record.attempts,
+                    Checkpoint(record.checkpoint_rows, record.books),
+                    suspect=record.crashes > 0,
+                )
+                for record in group
+            ]
 
-    def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:  # noqa: ARG002
-        """Record all outcomes, or none."""
+    def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
+        """Record all outcomes, or none; lost claims are left out."""
         for settlement in settlements:
-            if isinstance(settlement, Delivered) and not settlement.books.balanced:
-                raise ValueError(f"the books of object {settlement.id} do not balance: {settlement.books}")
+            if not isinstance(settlement, Failed):
+                _check_balanced(settlement.id, settlement.books)
+        ids = [settlement.id for settlement in settlements]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"objects are settled twice at once: {ids}")
         with self.memory.lock:
-            mine = {record.id: record for record in self.memory.records if record.owner is self}
-            ids = [settlement.id for settlement in settlements]
-            if not mine.keys() >= set(ids) or len(set(ids)) != len(ids):
-                raise RuntimeError(f"cannot settle objects that are not claimed, or twice at once: {ids}")
+            mine = self._mine()
             for settlement in settlements:
-                record = mine[settlement.id]
-                record.owner = record.retry_at = record.reason = None
-                match settlement:
-                    case Delivered(books=books, dead_letters=letters):
-                        record.state, record.books = ObjectState.DELIVERED, books
-                        self.memory.letters[record.connector, record.object.key] = list(letters)
-                    case Failed(reason=reason, retry_at=retry_at):
-                        record.state, record.reason, record.retry_at = ObjectState.FAILED, reason, retry_at
-                        record.attempts += 1
-                    case Quarantined(reason=reason):
-                        record.state, record.reason = ObjectState.QUARANTINED, reason
+                if record := mine.get(settlement.id):
+                    self._settle(record, settlement, now)
+            self._raise_if_lost(ids, mine)
+
+    def _settle(self, record: Record, settlement: Settlement, now: datetime) -> None:
+        record.owner = record.retry_at = record.reason = None
+        record.crashes, record.settled_at = 0, now
+        match settlement:
+            case Failed(reason=reason, retry_at=retry_at):
+                record.state, record.reason, record.retry_at = ObjectState.FAILED, reason, retry_at
+                record.attempts += 1
+                return
+            case Delivered():
+                record.state = ObjectState.DELIVERED
+            case Quarantined(reason=reason):
+                record.state, record.reason = ObjectState.QUARANTINED, reason
+        record.books = settlement.books
+        self.memory.keep(record, settlement.dead_letters, now)
+        self.memory.remember(record.connector, settlement.message_ids, now)
+        record.checkpoint_rows = 0
+
+    def checkpoint(
+        self,
+        id_: int,
+        checkpoint: Checkpoint,
+        dead_letters: Sequence[DeadLetter],
+        now: datetime,
+        message_ids: pl.Series | None = None,
+    ) -> None:
+        """Record how far an object has come."""
+        _check_balanced(id_, checkpoint.books)
+        with self.memory.lock:
+            mine = self._mine()
+            self._raise_if_lost([id_], mine)
+            record = mine[id_]
+            if checkpoint.rows > record.checkpoint_rows:
+                self.memory.keep(record, dead_letters, now)
+                self.memory.remember(record.connector, message_ids, now)
+                record.checkpoint_rows, record.books, record.crashes = checkpoint.rows, checkpoint.books, 0
+
+    def begin_trial(self, id_: int) -> None:
+        """Count a crash in advance."""
+        with self.memory.lock:
+            if record := self._mine().get(id_):
+                record.crashes += 1
+
+    def clear_suspicion(self, id_: int) -> None:
+        """Count the crashes of an object of this owner from none again."""
+        with self.memory.lock:
+            if record := self._mine().get(id_):
+                record.crashes = 0
 
     def release(self, ids: Sequence[int]) -> None:
         """Give back those of the objects that are claimed by this owner."""
@@ -167,6 +180,10 @@ class FakeLedger:
             orphans = [record for record in self.memory.records if record.owner and record.owner not in live]
             for record in orphans:
                 record.free()
+                record.crashes = max(record.crashes, 1)
+                if record.crashes >= MOST_CRASHES:
+                    record.state, record.reason = ObjectState.QUARANTINED, "took the process down 3 times"
+                    record.crashes, record.checkpoint_rows, record.settled_at = 0, 0, now
             return len(orphans)
 
     def outstanding(self, connector: str, listed: Sequence[CurrentsObject]) -> list[CurrentsObject]:
@@ -177,22 +194,92 @@ class FakeLedger:
         return [item for item in listed if item.key not in settled]
 
     def books_by_type(self, connector: str) -> dict[str, Books]:
-        """Add up the books of delivered objects."""
+        """Add up the books of each type."""
         books: dict[str, Books] = {}
         with self.memory.lock:
-            for record in self.memory.records:
-                if record.connector == connector and record.state == ObjectState.DELIVERED:
+            for record in _counted(self.memory.records):
+                if record.connector == connector:
                     of_type = record.object.event_type
                     books[of_type] = books.get(of_type, Books()) + record.books
         return books
 
-    def hasten(self, connector: str, selection: Selection) -> int:
-        """Make failed objects due at once."""
+    def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:
+        """Add up the books of each hour and type."""
+        found: dict[tuple[datetime, str], HourBooks] = {}
         with self.memory.lock:
-            failed = [r for r in self._selected(connector, selection) if r.state == ObjectState.FAILED]
-            for record in failed:
-                record.retry_at = datetime.min.replace(tzinfo=UTC)
-            return len(failed)
+            for record in _counted(self._selected(connector, selection)):
+                slot = record.object.hour, record.object.event_type
+                held = found.get(slot, HourBooks(slot[1], slot[0], 0, Books()))
+                delivered = record.state == ObjectState.DELIVERED
+                found[slot] = replace(held, objects=held.objects + delivered, books=held.books + record.books)
+        return [found[slot] for slot in sorted(found)]
+
+    def recorded(self, connector: str, listed: Sequence[CurrentsObject]) -> list[Recorded]:
+        """Compare key, ETag and size."""
+        with self.memory.lock:
+            known = {record.object.key: record for record in self.memory.records if record.connector == connector}
+            return [known[item.key].recorded(item) if item.key in known else Recorded.UNKNOWN for item in listed]
+
+    def remembered(self, connector: str, message_ids: pl.Series, now: datetime) -> pl.Series:  # noqa: ARG002
+        """Look the message ids up."""
+        with self.memory.lock:
+            known = self.memory.sent.get(connector, {})
+            return pl.Series(message_ids.name, [id_ in known for id_ in message_ids], dtype=pl.Boolean)
+
+    def forget(self, connector: str, before: datetime) -> int:
+        """Forget old message ids."""
+        with self.memory.lock:
+            known = self.memory.sent.get(connector, {})
+            self.memory.sent[connector] = {id_: at for id_, at in known.items() if at >= before}
+            return len(known) - len(self.memory.sent[connector])
+
+    def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
+        """Return dead letters by id."""
+        with self.memory.lock:
+            return [stored for stored in self.memory.letters if is_meant(stored, which)][:limit]
+
+    def replayed(self, letter_id: int, refusal: str | None) -> bool:
+        """Record the replay of a dead letter."""
+        with self.memory.lock:
+            for at, stored in enumerate(self.memory.letters):
+                if stored.id != letter_id:
+                    continue
+                if refusal is None:
+                    del self.memory.letters[at]
+                    self.memory.move_to_sent(stored)
+                else:
+                    letter = replace(stored.letter, reason=refusal)
+                    self.memory.letters[at] = replace(stored, letter=letter, attempts=stored.attempts + 1)
+                return True
+            return False
+
+    def purge(self, which: LetterFilter) -> int:
+        """Delete dead letters."""
+        with self.memory.lock:
+            kept = [stored for stored in self.memory.letters if not is_meant(stored, which)]
+            purged = len(self.memory.letters) - len(kept)
+            self.memory.letters = kept
+            return purged
+
+    def quarantined(self, connector: str | None) -> list[QuarantinedObject]:
+        """Return quarantined objects by time."""
+        with self.memory.lock:
+            found = [
+                QuarantinedObject(r.id, r.connector, r.object, r.reason or "", r.books, r.settled_at)
+                for r in self.memory.records
+                if r.state == ObjectState.QUARANTINED and connector in (None, r.connector) and r.settled_at
+            ]
+            return sorted(found, key=lambda item: (item.settled_at, item.id))
+
+    def replay_quarantined(self, ids: Sequence[int]) -> int:
+        """Make quarantined objects as new."""
+        with self.memory.lock:
+            found = [r for r in self.memory.records if r.id in ids and r.state == ObjectState.QUARANTINED]
+            for record in found:
+                self.memory.forget_letters(record)
+                record.state, record.attempts, record.books = ObjectState.PENDING, 0, Books()
+                record.reason = None
+            return len(found)
 
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""
@@ -203,6 +290,14 @@ class FakeLedger:
             for record in delivered:
                 record.state, record.attempts, record.books = ObjectState.PENDING, 0, Books()
             return len(delivered) - len(forgotten)
+
+    def hasten(self, connector: str, selection: Selection) -> int:
+        """Move the retry time of failed objects to the past."""
+        with self.memory.lock:
+            failed = [r for r in self._selected(connector, selection) if r.state == ObjectState.FAILED]
+            for record in failed:
+                record.retry_at = datetime.fromtimestamp(0, UTC)
+            return len(failed)
 
     def fold(self, connector: str, before_hour: datetime) -> int:
         """Mark delivered objects of complete hours as folded."""
@@ -252,7 +347,7 @@ class FakeLedger:
             settled = (ObjectState.DELIVERED, ObjectState.QUARANTINED)
             return ConnectorTotals(
                 objects={state: states[state] for state in ObjectState},
-                books=sum((record.books for record in records), Books()),
+                books=sum((record.books for record in _counted(records)), Books()),
                 oldest_pending_at=min(
                     (r.object.last_modified for r in records if r.state not in settled), default=None
                 ),
@@ -276,7 +371,14 @@ class FakeLedger:
                     record.free()
             self.memory.heartbeats.pop(self, None)
 
-    def _selected(self, connector: str, selection: Selection) -> Iterator[_Record]:
+    def _mine(self) -> dict[int, Record]:
+        return {record.id: record for record in self.memory.records if record.owner is self}
+
+    def _raise_if_lost(self, ids: Sequence[int], mine: dict[int, Record]) -> None:
+        if lost := [id_ for id_ in ids if id_ not in mine]:
+            raise ClaimLostError(lost, sorted(r.object.key for r in self.memory.records if r.id in lost))
+
+    def _selected(self, connector: str, selection: Selection) -> Iterator[Record]:
         for record in self.memory.records:
             if (
                 record.connector == connector
@@ -285,3 +387,16 @@ class FakeLedger:
                 and (selection.end_hour is None or record.object.hour < selection.end_hour)
             ):
                 yield record
+
+
+def _check_balanced(id_: int, books: Books) -> None:
+    if not books.balanced:
+        raise ValueError(f"the books of object {id_} do not balance: {books}")
+
+
+def _counted(records: Iterable[Record]) -> Iterator[Record]:
+    """Yield the objects whose books count: delivered ones, and quarantined ones of which something could be read."""
+    for record in records:
+        salvaged = record.state == ObjectState.QUARANTINED and record.books.read > 0
+        if record.state == ObjectState.DELIVERED or salvaged:
+            yield record

@@ -1,20 +1,15 @@
-"""What every ledger promises, on the fake and on SQLite; ports.Ledger is the text."""
+"""What every ledger promises of objects and their books, on the fake and on SQLite; ports.Ledger is the text."""
 
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 
-from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.errors import ClaimLostError
 from currents_bridge.model import (
     Books,
-    ClaimedObject,
     CredentialReport,
-    CurrentsObject,
     DeadLetter,
     Delivered,
     Failed,
@@ -27,88 +22,22 @@ from currents_bridge.model import (
     Selection,
 )
 from currents_bridge.ports import Ledger
-from currents_bridge.testing.fake_ledger import FakeLedger
-
-NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
-HOUR = datetime(2026, 3, 4, 5, tzinfo=UTC)
-CLICK, OPEN = "users.messages.email.Click", "users.messages.email.Open"
-BOTH = Selection(frozenset({CLICK, OPEN}))
-ONE_EVENT = Books(read=1, sent=1)
-NO_LIMITS = GroupLimits()
-
-
-class Case:
-    """One store, any number of owners."""
-
-    def __init__(self, opener: Callable[[], Ledger], dead_letters: Callable[[], list[tuple[str, str]]]) -> None:
-        self._opener = opener
-        self._opened: list[Ledger] = []
-        self.dead_letters = dead_letters  # (key of the object, reason) in order
-
-    def open(self) -> Ledger:
-        """Return one owner more."""
-        ledger = self._opener()
-        self._opened.append(ledger)
-        return ledger
-
-    def close(self) -> None:
-        """Close all that were opened."""
-        for ledger in self._opened:
-            ledger.close()
-
-
-@pytest.fixture(params=["fake", "sqlite"])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
-    """Run each test on both ledgers."""
-    if request.param == "fake":
-        fake = FakeLedger()
-        made = Case(
-            lambda: FakeLedger(fake.memory), lambda: [(key, letter.reason) for key, letter in fake.dead_letters("acme")]
-        )
-    else:
-        path = tmp_path / "ledger.sqlite3"
-
-        def letters() -> list[tuple[str, str]]:
-            connection = sqlite3.connect(path)
-            rows = connection.execute("SELECT object_key, reason FROM dead_letters ORDER BY object_key, row").fetchall()
-            connection.close()
-            return rows
-
-        made = Case(lambda: SqlLedger(f"sqlite:///{path}", now=NOW), letters)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ledger(case: Case) -> Ledger:
-    """Return the one owner that most tests need."""
-    return case.open()
-
-
-def an_object(key: str, event_type: str = CLICK, hour: datetime = HOUR, *, size_bytes: int = 100) -> CurrentsObject:
-    """Return an object whose key says nothing of its hour and type."""
-    return CurrentsObject(key, "etag-1", size_bytes, hour + timedelta(minutes=7), event_type, hour)
-
-
-def objects(count: int) -> list[CurrentsObject]:
-    """Return key-0000, key-0001, ... of one hour and type."""
-    return [an_object(f"key-{number:04}") for number in range(count)]
-
-
-def claim(ledger: Ledger, now: datetime = NOW, limits: GroupLimits = NO_LIMITS) -> Sequence[ClaimedObject]:
-    """Claim from both event types."""
-    return ledger.claim("acme", BOTH, limits, now)
-
-
-def keys(group: Sequence[ClaimedObject]) -> list[str]:
-    """Return the keys of a group, in order."""
-    return [claimed.object.key for claimed in group]
-
-
-def deliver(ledger: Ledger, *listed: CurrentsObject, books: Books = ONE_EVENT) -> None:
-    """Admit the objects, then deliver everything that is due."""
-    ledger.admit("acme", listed, NOW)
-    ledger.settle([Delivered(claimed.id, books) for claimed in claim(ledger)], NOW)
+from tests.ledger_workbench import (
+    BOTH,
+    CLICK,
+    HOUR,
+    NO_LIMITS,
+    NOW,
+    ONE_EVENT,
+    OPEN,
+    Case,
+    an_object,
+    claim,
+    deliver,
+    keys,
+    letters,
+    objects,
+)
 
 
 class TestAdmit:
@@ -212,13 +141,14 @@ class TestClaim:
         assert claim(ledger, retry_at - timedelta(seconds=1)) == []
         assert claim(ledger, retry_at) == [replace(claimed, attempts=1)]
 
-    def test_a_failed_object_can_be_made_due_at_once(self, ledger: Ledger) -> None:
-        """Within the selection, and with its attempts still counted."""
-        ledger.admit("acme", [an_object("click", CLICK, HOUR), an_object("open", OPEN, HOUR)], NOW)
-        later = NOW + timedelta(hours=6)
-        ledger.settle([Failed(claimed.id, "Segment is unwell", later) for claimed in claim(ledger)], NOW)
+    def test_failed_objects_can_be_hastened(self, ledger: Ledger) -> None:
+        """Those of the selection are due at once, with their attempts."""
+        ledger.admit("acme", [an_object("a"), an_object("b", OPEN)], NOW)
+        retry_at = NOW + timedelta(hours=5)
+        ledger.settle([Failed(claimed.id, "429", retry_at) for claimed in claim(ledger)], NOW)
+        assert ledger.hasten("beta", BOTH) == 0
         assert ledger.hasten("acme", Selection(frozenset({CLICK}))) == 1
-        assert [(claimed.object.key, claimed.attempts) for claimed in claim(ledger)] == [("click", 1)]
+        assert [(claimed.object.key, claimed.attempts) for claimed in claim(ledger)] == [("a", 1)]
 
     def test_quarantined_objects_are_never_due(self, ledger: Ledger) -> None:
         """Nothing but a person brings them back."""
@@ -293,7 +223,7 @@ class TestGivingBack:
         one.heartbeat(NOW + timedelta(seconds=40))
         assert other.reclaim(NOW + timedelta(seconds=130)) == 0
         assert other.reclaim(NOW + timedelta(seconds=131)) == 2
-        assert len(claim(other)) == 2
+        assert other.totals("acme").objects[ObjectState.PENDING] == 2
 
     def test_an_owner_never_takes_from_itself(self, ledger: Ledger) -> None:
         """Own claims are kept, however old the heartbeat."""
@@ -308,9 +238,9 @@ class TestGivingBack:
         one.admit("acme", objects(1), NOW)
         (lost,) = claim(one)
         other.reclaim(later)
-        with pytest.raises(RuntimeError, match="not claimed"):
+        with pytest.raises(ClaimLostError, match="key-0000"):
             one.settle([Delivered(lost.id, ONE_EVENT)], later)
-        assert claim(one, later) == [lost]
+        assert claim(one, later) == [replace(lost, suspect=True)]
         assert other.reclaim(later) == 0
 
 
@@ -327,30 +257,40 @@ class TestSettle:
         assert totals.objects == dict.fromkeys(ObjectState, 0) | {ObjectState.DELIVERED: 4}
         assert ledger.totals("beta").books == Books()
 
-    def test_unbalanced_books_are_refused(self, ledger: Ledger) -> None:
-        """An event without a fate would be a lost event."""
-        ledger.admit("acme", objects(1), NOW)
-        (claimed,) = claim(ledger)
-        with pytest.raises(ValueError, match="do not balance"):
-            ledger.settle([Delivered(claimed.id, Books(read=2, sent=1))], NOW)
-
-    def test_a_refused_settlement_leaves_all_untouched(self, case: Case) -> None:
-        """All of a list is settled, or none of it."""
-        ledger, other = case.open(), case.open()
-        ledger.admit("acme", objects(3), NOW)
-        (foreign,) = claim(other, limits=GroupLimits(max_objects=1))
-        mine, bad = claim(ledger)
+    @pytest.mark.parametrize(
+        "refused",
+        [
+            Delivered(0, Books(read=2, sent=1)),
+            Quarantined(0, "cut", Books(read=2, sent=1)),
+        ],
+    )
+    def test_a_refused_settlement_leaves_all_untouched(self, ledger: Ledger, refused: Delivered | Quarantined) -> None:
+        """An event without a fate would be a lost event: none of the list is settled."""
+        ledger.admit("acme", objects(2), NOW)
+        first, second = claim(ledger)
         before = ledger.totals("acme")
-        good = Delivered(mine.id, Books(1, dead_lettered=1), [DeadLetter(0, "m", "too large", "{}")])
-        for refused, error in (
-            (Delivered(bad.id, Books(read=2, sent=1)), ValueError),
-            (Delivered(foreign.id, ONE_EVENT), RuntimeError),
-            (Failed(mine.id, "twice in one list", NOW), RuntimeError),
-        ):
-            with pytest.raises(error):
-                ledger.settle([good, refused], NOW)
+        good = Delivered(first.id, Books(1, dead_lettered=1), [DeadLetter(0, "m", "too large", "{}")])
+        with pytest.raises(ValueError, match="do not balance"):
+            ledger.settle([good, replace(refused, id=second.id)], NOW)
+        with pytest.raises(ValueError, match="twice"):
+            ledger.settle([good, Failed(first.id, "twice in one list", NOW)], NOW)
         assert ledger.totals("acme") == before
-        assert case.dead_letters() == []
+        assert letters(ledger) == []
+
+    def test_lost_claims_keep_no_other_object_from_being_settled(self, case: Case) -> None:
+        """The error names what was lost, and nothing of it is recorded."""
+        ledger, other = case.open(), case.open()
+        ledger.admit("acme", objects(2), NOW)
+        (foreign,) = claim(other, limits=GroupLimits(max_objects=1))
+        (mine,) = claim(ledger)
+        letter = [DeadLetter(0, "m", "too large", "{}")]
+        books = Books(read=1, dead_lettered=1)
+        with pytest.raises(ClaimLostError, match="key-0000") as caught:
+            ledger.settle([Delivered(claimed.id, books, letter) for claimed in (foreign, mine)], NOW)
+        assert caught.value.ids == {foreign.id}
+        assert letters(ledger) == [("key-0001", 0, "too large")]
+        other.settle([Delivered(foreign.id, ONE_EVENT)], NOW)
+        assert ledger.totals("acme").books == books + ONE_EVENT
 
     @pytest.mark.parametrize("settlement", [Delivered(0, ONE_EVENT), Failed(0, "", NOW), Quarantined(0, "")])
     def test_an_object_is_settled_once(self, ledger: Ledger, settlement: Delivered | Failed | Quarantined) -> None:
@@ -358,7 +298,7 @@ class TestSettle:
         ledger.admit("acme", objects(1), NOW)
         settlement = replace(settlement, id=claim(ledger)[0].id)
         ledger.settle([settlement], NOW)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ClaimLostError):
             ledger.settle([settlement], NOW)
 
     def test_nothing_to_settle_is_well(self, ledger: Ledger) -> None:
@@ -384,20 +324,6 @@ class TestSettle:
         assert (totals.objects[ObjectState.FAILED], totals.objects[ObjectState.QUARANTINED]) == (2, 1)
         ledger.settle([Delivered(claimed.id, ONE_EVENT) for claimed in claim(ledger)], NOW)
         assert ledger.totals("acme").failed_reasons == {"no Avro": 1}
-
-    def test_dead_letters_are_replaced_on_the_next_delivery(self, case: Case) -> None:
-        """What a resend sets aside is what counts; letters of other objects stay."""
-        ledger = case.open()
-        ledger.admit("acme", objects(2), NOW)
-        letter = DeadLetter(3, "id-3", "over 32 KB", '{"id": "3"}')
-        books = Books(read=5, sent=4, dead_lettered=1)
-        ledger.settle([Delivered(claimed.id, books, [letter]) for claimed in claim(ledger)], NOW)
-        assert case.dead_letters() == [("key-0000", "over 32 KB"), ("key-0001", "over 32 KB")]
-        ledger.fold("acme", NOW)
-        assert len(case.dead_letters()) == 2
-        ledger.reopen("acme", BOTH)
-        deliver(ledger, objects(1)[0])
-        assert case.dead_letters() == [("key-0001", "over 32 KB")]
 
 
 class TestOldestPending:

@@ -1,0 +1,66 @@
+"""Claims: what is due, what one process may take at once, and what becomes of the claims of the dead."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, case, func, literal, or_, select, update
+
+from currents_bridge.adapters.ledger_schema import NOT_DELIVERED, OWNED, UtcTime, objects, owners, selected
+from currents_bridge.adapters.ledger_settle import checkpoint_of
+from currents_bridge.model import ClaimedObject, CurrentsObject, GroupLimits, ObjectState, Selection, parse_hour
+
+MOST_CRASHES = 3  # one that nobody saw, then two trials: an object that so many owners ended on is set aside
+TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
+
+_WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)
+UNCLAIMED = {"state": _WAITING, "owner": None}
+
+
+def next_group(
+    connection: Connection, connector: str, selection: Selection, limits: GroupLimits, now: datetime
+) -> list[ClaimedObject]:
+    """Return the objects that are to be claimed next, as they are before."""
+    due = or_(
+        objects.c.state == ObjectState.PENDING,
+        and_(objects.c.state == ObjectState.FAILED, objects.c.retry_at <= now),
+    )
+    next_due = (
+        select(objects)
+        .where(NOT_DELIVERED, due, *selected(objects, connector, selection))
+        .order_by(objects.c.hour, objects.c.event_type, objects.c.key)
+        .limit(limits.max_objects)
+    )
+    return list(_group(connection.execute(next_due), limits.max_bytes))
+
+
+def free_orphans(connection: Connection, owner: str, now: datetime) -> int:
+    """Free each claim of others whose owner is not known, and set aside what ended too many; returns how many."""
+    too_many = objects.c.crashes >= MOST_CRASHES
+    orphaned = update(objects).where(OWNED, objects.c.owner != owner, objects.c.owner.not_in(select(owners.c.id)))
+    freed = {
+        "owner": None,
+        "state": case((too_many, ObjectState.QUARANTINED), else_=_WAITING),
+        "crashes": case((too_many, 0), else_=func.max(objects.c.crashes, 1)),
+        "reason": case((too_many, TOO_MANY_CRASHES), else_=objects.c.reason),
+        "settled_at": case((too_many, literal(now, UtcTime())), else_=objects.c.settled_at),
+        "checkpoint_rows": case((too_many, 0), else_=objects.c.checkpoint_rows),
+    }
+    return connection.execute(orphaned.values(freed)).rowcount
+
+
+def object_of(row: Row[Any]) -> CurrentsObject:
+    """Return the object that a row of `objects` records."""
+    return CurrentsObject(row.key, row.etag, row.size_bytes, row.last_modified, row.event_type, parse_hour(row.hour))
+
+
+def _group(rows: Iterable[Row[Any]], max_bytes: int) -> Iterator[ClaimedObject]:
+    """Yield objects while they fit, and the first one in any case; a suspect comes first or not at all, and alone."""
+    total_bytes = 0
+    for number, row in enumerate(rows):
+        total_bytes += row.size_bytes
+        if number and (total_bytes > max_bytes or row.crashes):
+            return
+        yield ClaimedObject(row.id, object_of(row), row.attempts, checkpoint_of(row), suspect=row.crashes > 0)
+        if row.crashes:
+            return

@@ -1,0 +1,122 @@
+"""Dead letters in the database: kept with a settlement, found again, replayed, purged."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, bindparam, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from currents_bridge.adapters import ledger_digests
+from currents_bridge.adapters.ledger_schema import dead_letters, hours, objects
+from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredDeadLetter
+
+_MOVED = {"dead_lettered": -1, "sent": +1}  # what a replay that was acknowledged does to books
+_SETTLED = {ObjectState.DELIVERED, ObjectState.QUARANTINED}
+_REPLACED = ("message_id", "reason", "event", "message", "created_at")
+
+
+def replace(connection: Connection, letters: Sequence[tuple[Row[Any], Sequence[DeadLetter]]], now: datetime) -> None:
+    """Let the letters of each object (given by its row as it was) follow those before its checkpoint."""
+    connection.execute(
+        delete(dead_letters).where(
+            dead_letters.c.connector == bindparam("of_connector"),
+            dead_letters.c.object_key == bindparam("of_key"),
+            dead_letters.c.row >= bindparam("from_row"),
+        ),
+        [{"of_connector": row.connector, "of_key": row.key, "from_row": row.checkpoint_rows} for row, _ in letters],
+    )
+    added = [
+        {"connector": row.connector, "object_key": row.key, "hour": row.hour, "event_type": row.event_type}
+        | {"created_at": now}
+        | asdict(letter)
+        for row, of_object in letters
+        for letter in of_object
+    ]
+    if added:
+        # Where a claim was lost and taken again by one owner, two of its threads set the same events aside.
+        add = insert(dead_letters)
+        connection.execute(add.on_conflict_do_update(set_={name: add.excluded[name] for name in _REPLACED}), added)
+
+
+def find(connection: Connection, which: LetterFilter, limit: int | None) -> list[StoredDeadLetter]:
+    """Return letters in the order of their ids, which is that of their creation."""
+    chosen = select(dead_letters).where(*_chosen(connection, which)).order_by(dead_letters.c.id).limit(limit)
+    return [
+        StoredDeadLetter(
+            id=row.id,
+            connector=row.connector,
+            object_key=row.object_key,
+            event_type=row.event_type,
+            letter=DeadLetter(row.row, row.message_id, row.reason, row.event, row.message),
+            attempts=row.attempts,
+            created_at=row.created_at,
+        )
+        for row in connection.execute(chosen)
+    ]
+
+
+def purge(connection: Connection, which: LetterFilter) -> int:
+    """Delete letters and nothing else."""
+    return connection.execute(delete(dead_letters).where(*_chosen(connection, which))).rowcount
+
+
+def refused_again(connection: Connection, letter_id: int, reason: str) -> bool:
+    """Keep the letter with its new reason."""
+    again = update(dead_letters).where(dead_letters.c.id == letter_id)
+    return connection.execute(again.values(reason=reason, attempts=dead_letters.c.attempts + 1)).rowcount > 0
+
+
+def sent(connection: Connection, letter_id: int) -> bool:
+    """Delete the letter and move its event in all books that hold it."""
+    letter = connection.execute(
+        delete(dead_letters).where(dead_letters.c.id == letter_id).returning(*dead_letters.c)
+    ).one_or_none()
+    if letter is None:
+        return False
+    row = connection.execute(
+        select(objects.c.id, objects.c.state, objects.c.checkpoint_rows).where(
+            objects.c.connector == letter.connector, objects.c.key == letter.object_key
+        )
+    ).one_or_none()
+    of_hour = (
+        hours.c.connector == letter.connector,
+        hours.c.hour == letter.hour,
+        hours.c.event_type == letter.event_type,
+    )
+    if row is None:
+        fold = connection.execute(select(hours.c.digests).where(*of_hour)).scalar()
+        in_hour = fold is not None and ledger_digests.knows(fold, letter.object_key)  # else reopened and forgotten
+    else:
+        # Other books begin anew with the object's next delivery.
+        in_books = row.state in _SETTLED or letter.row < row.checkpoint_rows
+        moved = in_books and _move(connection, objects, objects.c.id == row.id)
+        in_hour = moved and row.state == ObjectState.DELIVERED
+    if in_hour:
+        _move(connection, hours, *of_hour)
+    return True
+
+
+def _move(connection: Connection, table: Table, *where: ColumnElement[bool]) -> bool:
+    """Move one event in books, unless they hold no dead letter; returns whether they did."""
+    moved = {name: table.c[name] + by for name, by in _MOVED.items()}
+    return connection.execute(update(table).where(*where, table.c.dead_lettered > 0).values(moved)).rowcount > 0
+
+
+def _chosen(connection: Connection, which: LetterFilter) -> Iterator[ColumnElement[bool]]:
+    if which.connector is not None:
+        yield dead_letters.c.connector == which.connector
+    if which.event_type is not None:
+        # Databases have globs of their own; the program has one kind.
+        held = connection.execute(select(dead_letters.c.event_type).distinct()).scalars()
+        yield dead_letters.c.event_type.in_([name for name in held if fnmatchcase(name, which.event_type)])
+    if which.reason is not None:
+        yield dead_letters.c.reason.icontains(which.reason, autoescape=True)
+    if which.since is not None:
+        yield dead_letters.c.created_at >= which.since
+    if which.until is not None:
+        yield dead_letters.c.created_at < which.until
+    if which.ids is not None:
+        yield dead_letters.c.id.in_(which.ids)

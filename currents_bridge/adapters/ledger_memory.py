@@ -1,0 +1,59 @@
+"""The memory of what was sent: digests of message ids, for connectors that leave out repeats across groups."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import blake2b
+
+import polars as pl
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from currents_bridge.adapters.ledger_schema import sent_messages
+
+_DIGEST_BYTES = 16  # of a billion ids, two share a digest with a chance of 10^-21
+_CHUNK_IDS = 2_000  # in one query; SQLite takes 32,766 parameters
+FORGOTTEN_AT_ONCE = 20_000  # in one transaction: well under a second, in which no other writer gets in
+
+
+def remember(connection: Connection, sent: Sequence[tuple[str, pl.Series | None]], now: datetime) -> None:
+    """Keep the message ids (str) of each connector; the time of one that is already kept becomes `now`."""
+    settled_s = int(now.timestamp())
+    rows = [
+        {"connector": connector, "digest": digest, "settled_s": settled_s}
+        for connector, message_ids in sent
+        if message_ids is not None
+        for digest in sorted(_digests(message_ids))  # in the order of the table, which is a third faster
+    ]
+    if rows:
+        add = insert(sent_messages)
+        connection.execute(add.on_conflict_do_update(set_={"settled_s": add.excluded.settled_s}), rows)
+
+
+def remembered(connection: Connection, connector: str, message_ids: pl.Series) -> pl.Series:
+    """Return for each message id whether it is kept (bool, same order)."""
+    digests = _digests(message_ids)
+    known: set[bytes] = set()
+    for start in range(0, len(digests), _CHUNK_IDS):
+        of_chunk = sent_messages.c.digest.in_(digests[start : start + _CHUNK_IDS])
+        known.update(
+            connection.execute(
+                select(sent_messages.c.digest).where(sent_messages.c.connector == connector, of_chunk)
+            ).scalars()
+        )
+    return pl.Series(message_ids.name, [digest in known for digest in digests], dtype=pl.Boolean)
+
+
+def forget_some(connection: Connection, connector: str, before: datetime) -> int:
+    """Forget at most FORGOTTEN_AT_ONCE of the message ids that were settled before; returns how many."""
+    old = (
+        select(sent_messages.c.digest)
+        .where(sent_messages.c.connector == connector, sent_messages.c.settled_s < int(before.timestamp()))
+        .limit(FORGOTTEN_AT_ONCE)
+    )
+    return connection.execute(
+        delete(sent_messages).where(sent_messages.c.connector == connector, sent_messages.c.digest.in_(old))
+    ).rowcount
+
+
+def _digests(message_ids: pl.Series) -> list[bytes]:
+    return [blake2b(id_.encode(), digest_size=_DIGEST_BYTES).digest() for id_ in message_ids.to_list()]

@@ -1,0 +1,40 @@
+"""Quarantined objects in the database: found again, and given back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from currents_bridge.adapters.ledger_claims import object_of
+from currents_bridge.adapters.ledger_schema import QUARANTINED, dead_letters, objects
+from currents_bridge.adapters.ledger_settle import checkpoint_of
+from currents_bridge.model import Books, ObjectState, QuarantinedObject
+
+
+def find(connection: Connection, connector: str | None) -> list[QuarantinedObject]:
+    """Return quarantined objects, those that were set aside first at the beginning."""
+    chosen = select(objects).where(QUARANTINED).order_by(objects.c.settled_at, objects.c.id)
+    if connector is not None:
+        chosen = chosen.where(objects.c.connector == connector)
+    return [
+        QuarantinedObject(row.id, row.connector, object_of(row), row.reason, checkpoint_of(row).books, row.settled_at)
+        for row in connection.execute(chosen)
+    ]
+
+
+def replay(connection: Connection, ids: Sequence[int]) -> int:
+    """Make a few hundred quarantined objects as new; returns how many of the ids were quarantined."""
+    found = connection.execute(
+        select(objects.c.id, objects.c.connector, objects.c.key).where(QUARANTINED, objects.c.id.in_(ids))
+    ).all()
+    if not found:
+        return 0
+    connection.execute(
+        delete(dead_letters).where(
+            dead_letters.c.connector == bindparam("of_connector"), dead_letters.c.object_key == bindparam("of_key")
+        ),
+        [{"of_connector": row.connector, "of_key": row.key} for row in found],
+    )
+    as_new = {"state": ObjectState.PENDING, "attempts": 0, "reason": None, "settled_at": None} | asdict(Books())
+    connection.execute(update(objects).where(objects.c.id.in_([row.id for row in found])).values(as_new))
+    return len(found)

@@ -1,0 +1,91 @@
+"""What the suites of the ledger share: owners of one store, objects, and what is done with them again and again."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from currents_bridge.model import (
+    Books,
+    ClaimedObject,
+    CurrentsObject,
+    Delivered,
+    GroupLimits,
+    LetterFilter,
+    Selection,
+)
+from currents_bridge.ports import Ledger
+
+NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
+HOUR = datetime(2026, 3, 4, 5, tzinfo=UTC)
+CLICK, OPEN = "users.messages.email.Click", "users.messages.email.Open"
+BOTH = Selection(frozenset({CLICK, OPEN}))
+ONE_EVENT = Books(read=1, sent=1)
+NO_LIMITS = GroupLimits()
+
+
+class Case:
+    """One store, any number of owners."""
+
+    def __init__(self, opener: Callable[[], Ledger]) -> None:
+        self._opener = opener
+        self._opened: list[Ledger] = []
+
+    def open(self) -> Ledger:
+        """Return one owner more."""
+        ledger = self._opener()
+        self._opened.append(ledger)
+        return ledger
+
+    def close(self) -> None:
+        """Close all that were opened."""
+        for ledger in self._opened:
+            ledger.close()
+
+
+def an_object(key: str, event_type: str = CLICK, hour: datetime = HOUR, *, size_bytes: int = 100) -> CurrentsObject:
+    """Return an object whose key says nothing of its hour and type."""
+    return CurrentsObject(key, "etag-1", size_bytes, hour + timedelta(minutes=7), event_type, hour)
+
+
+def objects(count: int) -> list[CurrentsObject]:
+    """Return key-0000, key-0001, ... of one hour and type."""
+    return [an_object(f"key-{number:04}") for number in range(count)]
+
+
+def claim(ledger: Ledger, now: datetime = NOW, limits: GroupLimits = NO_LIMITS) -> Sequence[ClaimedObject]:
+    """Claim from both event types."""
+    return ledger.claim("acme", BOTH, limits, now)
+
+
+def keys(group: Sequence[ClaimedObject]) -> list[str]:
+    """Return the keys of a group, in order."""
+    return [claimed.object.key for claimed in group]
+
+
+def deliver(ledger: Ledger, *listed: CurrentsObject, books: Books = ONE_EVENT) -> None:
+    """Admit the objects, then deliver everything that is due."""
+    ledger.admit("acme", listed, NOW)
+    ledger.settle([Delivered(claimed.id, books) for claimed in claim(ledger)], NOW)
+
+
+def letters(ledger: Ledger) -> list[tuple[str, int, str]]:
+    """Return object key, row and reason of each dead letter, oldest first."""
+    found = ledger.dead_letters(LetterFilter())
+    return [(stored.object_key, stored.letter.row, stored.letter.reason) for stored in found]
+
+
+def crash(case: Case, now: datetime = NOW) -> datetime:
+    """Let an owner claim what is due and be silent for longer than its lease; returns when it is found dead.
+
+    Suspects are on trial then.
+    """
+    lost = case.open()
+    group = claim(lost, now)
+    assert group
+    for claimed in group:
+        if claimed.suspect:
+            lost.begin_trial(claimed.id)
+    found_at = now + timedelta(seconds=91)
+    survivor = case.open()
+    survivor.heartbeat(found_at)
+    survivor.reclaim(found_at)
+    return found_at
