@@ -105,16 +105,32 @@ GOOD = container(record({"a": "string"}), [{"a": "xyz"}] * 3)
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "not readable as Avro: cannot read header"),
-        (b"id,time\n1,2\n" * 9, "not readable as Avro: cannot read header"),
-        (GOOD[:-5], "not readable as Avro: expected sync marker"),
-        (GOOD[:-20], "not readable as Avro: Expected 12 bytes, read 8"),
-        (GOOD.replace(b"xyz", b"\xff\xfe\xfd"), "not readable as Avro"),
-        (GOOD.replace(b"\x06xyz", b"\x03xyz"), "not readable as Avro"),
-        (GOOD.replace(b"\x06\x18", b"\xfe\xff\x03\x18"), "a block of 12 bytes cannot hold 32767 events"),
+        (b"", "not readable as Avro: the file does not begin as one"),
+        (b"id,time\n1,2\n" * 9, "not readable as Avro: the file does not begin as one"),
+        (GOOD[:50], "not readable as Avro: the file ends in its header"),
+        (GOOD.replace(b"avro.codec\x08null", b"avro.codec\x08nill"), "not readable as Avro: unknown codec 'nill'"),
+        (GOOD[:-5], "1 of 1 blocks is unreadable (3 events); first at byte 189: the file ends in a block"),
+        (GOOD[:-20], "1 of 1 blocks is unreadable (3 events); first at byte 189: the file ends in a block"),
+        (GOOD.replace(b"xyz", b"\xff\xfe\xfd"), "1 of 1 blocks is unreadable (3 events); first at byte 189: "),
+        (GOOD.replace(b"\x06xyz", b"\x03xyz"), "1 of 1 blocks is unreadable (3 events); first at byte 189: "),
+        (
+            GOOD.replace(b"\x06\x18", b"\xfe\xff\x03\x18"),
+            "1 of 1 blocks is unreadable (0 events, and an unknown number in 1 of them); first at byte 189: a block",
+        ),
         (container("string", ["x"]), "the Avro file holds no records"),
     ],
-    ids=["empty", "text", "cut sync marker", "cut block", "bad text", "bad length", "hostile count", "no records"],
+    ids=[
+        "empty",
+        "text",
+        "cut header",
+        "unknown codec",
+        "cut sync marker",
+        "cut block",
+        "bad text",
+        "bad length",
+        "hostile count",
+        "no records",
+    ],
 )
 def test_what_is_no_readable_container_is_quarantined(body: bytes, reason: str) -> None:
     """The reason names what is wrong with the file."""

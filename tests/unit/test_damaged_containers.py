@@ -1,0 +1,331 @@
+"""Damaged and hostile containers: what can be read is read, the rest is counted, and nothing takes the process down."""
+
+import bz2
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import fastavro
+import pytest
+from backports import zstd
+from cramjam import snappy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from currents_bridge.decode import Container
+from currents_bridge.decompression import decompressor
+from currents_bridge.errors import QuarantineObjectError
+from currents_bridge.framing import MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, MAX_HEADER_BYTES
+
+SCHEMA = {
+    "type": "record",
+    "name": "Click",
+    "fields": [{"name": "id", "type": "string"}, {"name": "n", "type": ["null", "int"]}],
+}
+SYNC = b"0123456789abcdef"
+PER_BLOCK = 5
+
+
+def long(value: int) -> bytes:
+    """Return a long as Avro writes it."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, "long", value)
+    return out.getvalue()
+
+
+def header(schema: Any = SCHEMA, codec: str = "null") -> bytes:
+    """Return a container's header."""
+    out = io.BytesIO(b"Obj\x01")
+    out.seek(0, io.SEEK_END)
+    text = schema if isinstance(schema, bytes) else json.dumps(schema).encode()
+    metadata = {"avro.schema": text, "avro.codec": codec.encode()}
+    fastavro.schemaless_writer(out, {"type": "map", "values": "bytes"}, metadata)
+    return out.getvalue() + SYNC
+
+
+def records(number: int) -> bytes:
+    """Return the records of a block, whose ids are the rows of a container of such blocks."""
+    out = io.BytesIO()
+    for row in range(number * PER_BLOCK, (number + 1) * PER_BLOCK):
+        fastavro.schemaless_writer(out, SCHEMA, {"id": f"event-{row:04}", "n": row})
+    return out.getvalue()
+
+
+def block(content: bytes, rows: int = PER_BLOCK, size_bytes: int | None = None) -> bytes:
+    """Return a block of a container, or one that lies."""
+    return long(rows) + long(len(content) if size_bytes is None else size_bytes) + content + SYNC
+
+
+def read(body: bytes, **options: int) -> tuple[list[tuple[int, str]], Container, str]:
+    """Return row and id of all readable events, the container, and the reason why it is not whole."""
+    container = Container(io.BytesIO(body))
+    found: list[tuple[int, str]] = []
+    try:
+        for piece in container.slices(**options):
+            found += enumerate(piece.events["id"].to_list(), piece.first_row)
+    except QuarantineObjectError as error:
+        return found, container, error.reason
+    return found, container, ""
+
+
+def events(*blocks: int, shift: int = 0) -> list[tuple[int, str]]:
+    """Return row and id of the events of these blocks; `shift` rows are missing before them."""
+    rows = [row for number in blocks for row in range(number * PER_BLOCK, (number + 1) * PER_BLOCK)]
+    return [(row - shift, f"event-{row:04}") for row in rows]
+
+
+BLOCKS = [block(records(number)) for number in range(6)]
+LYING_UNIONS = block(records(2).replace(b"event-0012", b"\xff\xfe\xfd\xfc-0012"))
+
+
+@pytest.mark.parametrize(
+    ("second", "lost", "uncounted", "why"),
+    [
+        (LYING_UNIONS, PER_BLOCK, 0, "utf-8"),
+        (block(records(2)[:-1]), PER_BLOCK, 0, ""),
+        (block(records(2) + b"\0\0"), PER_BLOCK, 0, "do not fit the schema"),
+        (block(records(2), rows=PER_BLOCK - 1), PER_BLOCK - 1, 0, "do not fit the schema"),
+        (block(records(2), rows=PER_BLOCK + 1), PER_BLOCK + 1, 0, ""),
+        (block(records(2), rows=-PER_BLOCK), 0, 1, "says that it has -5 events"),
+        (block(records(2), rows=2**62), 0, 1, "says that it has 4611686018427387904 events"),
+        (block(records(2), size_bytes=-1), 0, 1, "says that it has -1 bytes"),
+        (block(records(2), size_bytes=2**62), 0, 1, "says that it has 4611686018427387904 bytes"),
+        (block(records(2), size_bytes=80), PER_BLOCK, 0, "no sync marker behind a block"),
+        (block(records(2), size_bytes=10), 0, 1, "no sync marker behind a block"),
+        (b"\xff" * 100 + SYNC, 0, 1, "no number of events"),
+    ],
+)
+def test_one_bad_block_costs_itself(second: bytes, lost: int, uncounted: int, why: str) -> None:
+    """The blocks before and behind it come through, and the events that are missing are counted."""
+    body = header() + BLOCKS[0] + BLOCKS[1] + second + BLOCKS[3] + BLOCKS[4]
+
+    found, container, reason = read(body)
+
+    assert found == events(0, 1) + events(3, 4, shift=PER_BLOCK - lost)
+    assert (container.damage.blocks, container.damage.events, container.damage.uncounted) == (1, lost, uncounted)
+    assert reason == container.damage_summary()
+    assert reason.startswith(f"1 of 5 blocks is unreadable ({lost} events")
+    assert why in reason
+
+
+def test_a_count_that_cannot_be_is_not_counted() -> None:
+    """Rows go on behind it all the same, so that they do not depend on what was unpacked."""
+    body = header() + BLOCKS[0] + block(records(1), rows=MAX_BLOCK_EVENTS) + BLOCKS[2]
+
+    found, container, reason = read(body)
+
+    assert found == events(0) + events(2, shift=PER_BLOCK - MAX_BLOCK_EVENTS)
+    assert (container.damage.events, container.damage.uncounted) == (0, 1)
+    assert "cannot hold 250000 events" in reason
+
+
+def test_more_events_than_rows_can_number_are_refused() -> None:
+    """A block of few bytes may promise many."""
+    with pytest.raises(QuarantineObjectError, match="more than 4294967295 events"):
+        list(Container(io.BytesIO(header() + block(b"", rows=MAX_BLOCK_EVENTS) * 20_000)).slices())
+
+
+def test_a_lost_sync_marker_costs_what_lies_up_to_the_next() -> None:
+    """Two blocks cannot be told apart without it; the container does not tell how many events that are."""
+    body = header() + BLOCKS[0] + BLOCKS[1][:-1] + b"X" + BLOCKS[2] + BLOCKS[3]
+
+    found, container, _ = read(body)
+
+    assert found == events(0) + events(3, shift=2 * PER_BLOCK)
+    assert (container.damage.blocks, container.damage.uncounted) == (1, 1)
+
+
+def test_a_file_that_is_cut_off_gives_its_whole_blocks() -> None:
+    """The last block still tells how many events it had."""
+    body = header() + b"".join(BLOCKS)
+
+    found, container, reason = read(body[:-30])
+
+    assert found == events(0, 1, 2, 3, 4)
+    assert container.damage.events == PER_BLOCK
+    assert "the file ends in a block" in reason
+
+
+def test_a_sync_marker_among_the_records_is_harmless() -> None:
+    """Only a place that does not fit makes the reader look for markers."""
+    with_marker = fastavro_record("0123456789abcdef")
+    body = header() + BLOCKS[0] + block(with_marker, rows=1) + BLOCKS[2]
+
+    found, container, _ = read(body)
+
+    assert [name for _, name in found] == [n for _, n in events(0)] + ["0123456789abcdef"] + [n for _, n in events(2)]
+    assert not container.damage
+
+
+def fastavro_record(name: str) -> bytes:
+    """Return one record."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, SCHEMA, {"id": name, "n": None})
+    return out.getvalue()
+
+
+def test_many_blocks_of_one_slice_lose_only_the_bad_ones() -> None:
+    """All are decoded at once first, then in halves."""
+    bad = {7, 8, 40}
+    parts = [
+        block(records(n).replace(b"event", b"\xff\xff\xff\xff\xff") if n in bad else records(n)) for n in range(60)
+    ]
+
+    found, container, reason = read(header() + b"".join(parts))
+
+    assert found == events(*(n for n in range(60) if n not in bad))
+    assert container.damage.events == 3 * PER_BLOCK
+    assert reason.startswith("3 of 60 blocks are unreadable (15 events); first at byte ")
+
+
+@given(skip_rows=st.integers(0, 6 * PER_BLOCK + 3), slice_bytes=st.integers(1, 500))
+def test_reading_goes_on_from_any_row(skip_rows: int, slice_bytes: int) -> None:
+    """The events behind it come as they would have come."""
+    found, container, _ = read(header() + b"".join(BLOCKS), slice_bytes=slice_bytes, skip_rows=skip_rows)
+
+    assert found == events(*range(6))[skip_rows:]
+    assert not container.damage
+
+
+def test_what_is_skipped_is_not_unpacked() -> None:
+    """So that going on in a large object is quick; damage before the row is not seen again."""
+    found, container, _ = read(header() + LYING_UNIONS + BLOCKS[1] + BLOCKS[2], skip_rows=PER_BLOCK)
+
+    assert found == events(1, 2)
+    assert not container.damage
+
+
+def test_rows_stay_the_same_behind_damage() -> None:
+    """Ids of events without one are made of the row: going on must give the same."""
+    body = header() + BLOCKS[0] + LYING_UNIONS + BLOCKS[2] + b"junk" + SYNC + BLOCKS[3]
+
+    whole, _, _ = read(body)
+    behind, _, _ = read(body, skip_rows=12)
+
+    assert behind == [(row, name) for row, name in whole if row >= 12]
+    assert whole == events(0, 2, 3)
+
+
+BOMB = bytes(MAX_BLOCK_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "compress"),
+    [
+        ("deflate", lambda data: zlib.compress(data)[2:-4]),
+        ("bzip2", bz2.compress),
+        ("xz", lzma.compress),
+        ("zstandard", zstd.compress),
+        ("snappy", lambda data: bytes(snappy.compress_raw(data)) + zlib.crc32(data).to_bytes(4, "big")),
+        ("null", lambda data: data),
+    ],
+)
+def test_a_block_unpacks_within_bounds_or_not_at_all(codec: str, compress: Callable[[bytes], bytes]) -> None:
+    """A small block that would fill the memory is refused, one that is cut off too."""
+    unpack = decompressor(codec)
+    assert unpack(compress(b"abc" * 99), 297) == b"abc" * 99
+    with pytest.raises(ValueError, match="more than 296 bytes"):
+        unpack(compress(b"abc" * 99), 296)
+    if codec != "null":
+        with pytest.raises(Exception, match=r".+"):
+            unpack(compress(b"abc" * 99)[:-1], 297)
+
+
+def test_a_bomb_costs_its_block_only() -> None:
+    """The limit is that of `framing`."""
+    bomb = zlib.compress(BOMB, 1)[2:-4]
+    good = [zlib.compress(records(n))[2:-4] for n in range(2)]
+    body = header(codec="deflate") + block(good[0]) + block(bomb) + block(good[1])
+
+    found, _, reason = read(body)
+
+    assert [name for _, name in found] == [name for _, name in events(0, 1)]
+    assert "unpacks to more than 67108864 bytes" in reason
+
+
+def test_a_wrong_checksum_is_found() -> None:
+    """Snappy alone has one; a flipped bit in a text would pass every other test."""
+    content = records(0)
+    packed = bytes(snappy.compress_raw(content)) + zlib.crc32(content.replace(b"event-0001", b"event-0009")).to_bytes(4)
+
+    assert "the checksum of a block is wrong" in read(header(codec="snappy") + block(packed))[2]
+
+
+def record(*types: Any) -> dict[str, Any]:
+    """Return a schema with fields of these types."""
+    return {"type": "record", "name": "R", "fields": [{"name": f"f{n}", "type": t} for n, t in enumerate(types)]}
+
+
+def nested(levels: int) -> Any:
+    """Return an array of arrays of arrays."""
+    avro_type: Any = "int"
+    for _ in range(levels):
+        avro_type = {"type": "array", "items": avro_type}
+    return avro_type
+
+
+CHAIN = [
+    {"type": "record", "name": f"S{n}", "fields": [{"name": "a", "type": f"S{n - 1}" if n else "int"}]}
+    for n in range(40)
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        (record(["null", "R"]), "the schema has a recursive type"),
+        (record("R"), "the schema has a recursive type"),
+        (record({"type": "array", "items": record(["null", {"type": "map", "values": "R"}])}), "recursive|redefined"),
+        (record(nested(60)), "the schema is nested too deeply"),
+        (record(nested(500)), "the schema is nested too deeply"),
+        (b"[" * 100_000, "maximum recursion depth|nested|Expecting"),
+        (record(*CHAIN), "the schema is nested too deeply"),
+        (record({"type": "array", "items": "null"}), "values that take no bytes"),
+        (record({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}), "values that take no bytes"),
+        (record({"type": "record", "name": "E", "fields": []}), "values that take no bytes"),
+        ({"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}] * 2}, "names a field twice"),
+        (b"{", "Expecting property name"),
+        (b"\xff", "decode"),
+        (record("no-such-type"), "no-such-type"),
+        (json.dumps(record(*["int"] * 100_000)).encode(), "the header is too long"),
+    ],
+)
+def test_a_schema_that_could_take_the_process_down_is_refused(schema: Any, reason: str) -> None:
+    """Reading would follow it until the stack or the memory ends."""
+    with pytest.raises(QuarantineObjectError, match=reason):
+        Container(io.BytesIO(header(schema) + block(b"\x02" * 1_000_000, rows=1)))
+
+
+def test_a_schema_of_thousands_of_fields_is_read() -> None:
+    """As wide as its header may be long."""
+    schema = record(*["int"] * 20_000)
+    body = header(schema) + block(b"\x02" * 20_000, rows=1)
+    assert len(header(schema)) < MAX_HEADER_BYTES
+
+    (piece,) = Container(io.BytesIO(body)).slices()
+
+    assert piece.events.shape == (1, 20_000)
+
+
+def test_a_type_may_be_named_again() -> None:
+    """A reference is no recursion."""
+    schema = record({"type": "enum", "name": "E", "symbols": ["x"]}, ["null", "E"])
+    (piece,) = Container(io.BytesIO(header(schema) + block(b"\0\x02\0", rows=1))).slices()
+    assert piece.events.row(0) == ("x", "x")
+
+
+def test_a_huge_decimal_is_refused() -> None:
+    """Its conversion takes the square of its length."""
+    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
+    body = header(record(decimal)) + block(long(1_000_000) + b"\x7f" * 1_000_000, rows=1)
+    with pytest.raises(QuarantineObjectError, match="a decimal of 1000000 bytes"):
+        list(Container(io.BytesIO(body)).slices())
+
+
+def test_a_record_of_no_bytes_is_refused() -> None:
+    """A block could hold any number of them."""
+    with pytest.raises(QuarantineObjectError, match="cannot hold 1000 events"):
+        list(Container(io.BytesIO(header(record("null")) + block(b"", rows=1000))).slices())
