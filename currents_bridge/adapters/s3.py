@@ -13,20 +13,23 @@ import boto3
 import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
-from currents_bridge.errors import RetryLaterError
+from currents_bridge.errors import ObjectGoneError, RetryLaterError
 from currents_bridge.model import ListedObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 RANGE_BYTES = 16 * 1024 * 1024  # small objects come in one GET, and memory stays bounded for large ones
 BUFFER_BYTES = 256 * 1024
 MAX_BODY_ATTEMPTS = 4  # of one range whose body is cut off; botocore retries only until the body begins
+BODY_TIMEOUT_S = 120.0  # of the body of one range, 140 KB/s; the socket's timeout starts anew with every byte
+RANGE_TIMEOUT_S = 300.0  # after which a range is not asked for again
 DEFAULT_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 3},
     connect_timeout=5,
@@ -36,6 +39,7 @@ DEFAULT_CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
+_CHUNK_BYTES = 64 * 1024  # between two looks at the clock
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+)")
 _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
 
@@ -46,6 +50,11 @@ class S3ObjectStore:
     Credentials come from boto3's own chain, and so does the region where none is given. A server at `endpoint_url` is
     asked for `<endpoint_url>/<bucket>`, since few of them have a host name for each bucket. `config` is laid over
     DEFAULT_CONFIG.
+
+    How long a read may take where all goes wrong: a request is made three times, each with 5 s to connect, 30 s until
+    the answer begins and up to 2 s of waiting, so 110 s; its body takes 120 s at most. A body that is cut off is asked
+    for again until 300 s have passed: 9 minutes for a range of 16 MiB. (Only a server that keeps sending single bytes,
+    less than 64 KiB in two minutes, can stretch that.) A page of a listing takes 110 s plus its body.
 
     Raises:
         CredentialError, RetryLaterError: the client cannot be made, e.g. for an AWS profile that does not exist.
@@ -60,10 +69,12 @@ class S3ObjectStore:
         config: Config | None = None,
         range_bytes: int = RANGE_BYTES,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bucket = bucket
         self._range_bytes = range_bytes
         self._sleep = sleep
+        self._clock = clock
         merged = DEFAULT_CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint_url else DEFAULT_CONFIG
         with self._translated(Access.LIST, ""):
             # A session of its own, because boto3's default one is not thread-safe.
@@ -96,15 +107,22 @@ class S3ObjectStore:
 
     def _fetch(self, key: str, etag: str, start: int) -> "_Range":
         """Return the bytes of the object from `start` on, as many as one range has."""
+        last_start_s = self._clock() + RANGE_TIMEOUT_S
         retrying = Retrying(
             retry=retry_if_exception_type(_CUT_OFF),
-            stop=stop_after_attempt(MAX_BODY_ATTEMPTS),
+            stop=lambda state: state.attempt_number >= MAX_BODY_ATTEMPTS or self._clock() > last_start_s,
             wait=wait_exponential_jitter(max=5),
             sleep=self._sleep,
             reraise=True,
         )
-        with self._translated(Access.READ, key):
-            return retrying(self._fetch_once, key, etag, start)
+        try:
+            with self._translated(Access.READ, key):
+                return retrying(self._fetch_once, key, etag, start)
+        except ObjectGoneError as gone:
+            # Some servers say so of a missing bucket too, and a proxy may say it of anything: the listing decides.
+            if next(self.list(key), None) is None:
+                raise
+            raise RetryLaterError(gone.message.replace("is gone", "is listed and yet not found")) from gone
 
     def _fetch_once(self, key: str, etag: str, start: int) -> "_Range":
         wanted = f"bytes={start}-{start + self._range_bytes - 1}"
@@ -115,7 +133,7 @@ class S3ObjectStore:
                 return _Range(b"", 0)  # an empty object has no first byte
             raise
         with closing(answer["Body"]) as body:
-            content = body.read()
+            content = self._body(body, key)
         got = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         if got is None or int(got["start"]) != start:
             raise RetryLaterError(
@@ -127,6 +145,18 @@ class S3ObjectStore:
         if len(content) != expected:
             raise IncompleteReadError(actual_bytes=len(content), expected_bytes=expected)
         return _Range(content, total)
+
+    def _body(self, body: "StreamingBody", key: str) -> bytes:
+        end_s = self._clock() + BODY_TIMEOUT_S
+        chunks = []
+        while chunk := body.read(_CHUNK_BYTES):
+            chunks.append(chunk)
+            if self._clock() > end_s:
+                raise RetryLaterError(
+                    f"cannot read s3://{self._bucket}/{key}: S3 sends too slowly",
+                    f"nothing is lost: it is tried again; {self._range_bytes} bytes may take {BODY_TIMEOUT_S:.0f} s",
+                )
+        return b"".join(chunks)
 
     @contextmanager
     def _translated(self, access: Access, name: str) -> Iterator[None]:

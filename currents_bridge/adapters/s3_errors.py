@@ -11,7 +11,7 @@ import urllib3
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
+from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
 
 VENDOR_ERRORS = (boto.BotoCoreError, boto.ClientError, ResponseParserError, urllib3.exceptions.HTTPError)
 
@@ -140,7 +140,7 @@ _BY_CLASS: tuple[tuple[type[Exception], _Meaning], ...] = (  # the first that fi
 
 
 def translate(error: Exception, access: Access, bucket: str, name: str) -> BridgeError:
-    """Return one of VENDOR_ERRORS as CredentialError(Side.SOURCE) or RetryLaterError.
+    """Return one of VENDOR_ERRORS as CredentialError(Side.SOURCE), ObjectGoneError or RetryLaterError.
 
     `name` is the key that was to be read, or the prefix that was to be listed.
     """
@@ -154,7 +154,10 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     what = meaning.what.format(permission=permission)
     message = f"cannot {verb} s3://{bucket}/{name}: {what} ({label})"
     hint = meaning.hint.format(permission=permission, bucket=bucket)
-    return CredentialError(Side.SOURCE, message, hint) if meaning.credential else RetryLaterError(message, hint)
+    if meaning.credential:
+        return CredentialError(Side.SOURCE, message, hint)
+    gone = meaning is _GONE and access is Access.READ
+    return ObjectGoneError(message, hint) if gone else RetryLaterError(message, hint)
 
 
 def _meaning_of_answer(error: boto.ClientError, code: str, access: Access) -> _Meaning:

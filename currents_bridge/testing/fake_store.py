@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import BinaryIO
 
-from currents_bridge.errors import RetryLaterError
+from currents_bridge.errors import ObjectGoneError, RetryLaterError
 from currents_bridge.model import ListedObject
 
 PAGE_KEYS = 1_000  # of one LIST answer, as in S3
@@ -64,8 +64,10 @@ class FakeObjectStore:
         """Read an object; see the port."""
         self._check(key)
         content, item = self._objects.get(key, (b"", None))
-        if item is None or item.etag != etag:
-            raise RetryLaterError(f"cannot read {key}: it is gone or has changed since it was listed")
+        if item is None:
+            raise ObjectGoneError(f"cannot read {key}: the object is gone")
+        if item.etag != etag:
+            raise RetryLaterError(f"cannot read {key}: it has changed since it was listed")
         return _ForwardOnly(content)
 
     def _under(self, prefix: str) -> Sequence[ListedObject]:

@@ -12,7 +12,7 @@ from botocore.config import Config
 
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.discovery import Source, discover
-from currents_bridge.errors import RetryLaterError
+from currents_bridge.errors import ObjectGoneError, RetryLaterError
 from currents_bridge.ports import ObjectStore
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
 from currents_bridge.testing.fake_ledger import FakeLedger
@@ -110,6 +110,25 @@ def test_a_listing_holds_only_keys_after_the_given_one(bucket: Bucket) -> None:
     assert list(bucket.store.list("t/", "t/date=030")) == []
 
 
+def test_a_listing_that_changes_while_it_is_read_misses_nothing_that_stays(bucket: Bucket) -> None:
+    """Objects come and go behind, at and before the place where the listing stands."""
+    keys = [f"many/{n:04}" for n in range(1_200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: bucket.put(key, b"x"), keys))
+    gone = {"many/0000", "many/0999", "many/1000", "many/1001", "many/1100"}
+    listed: list[str] = []
+    for item in bucket.store.list("many/"):
+        listed.append(item.key)
+        if len(listed) == 500:  # within the first page
+            for key in gone:
+                bucket.delete(key)
+            for key in ("many/0000a", "many/0998a", "many/1000a", "many/9999"):
+                bucket.put(key, b"x")
+
+    assert set(listed) >= set(keys) - gone
+    assert len(listed) == len(set(listed))
+
+
 def test_folders_are_told_from_objects(bucket: Bucket) -> None:
     """One level down, in key order, without what lies deeper."""
     for key in ("p/b/x", "p/a/x", "p/a/y/z", "p/file", "q/x", "top"):
@@ -158,12 +177,12 @@ def test_an_object_that_changed_is_not_read(bucket: Bucket) -> None:
 
 
 def test_an_object_that_is_gone_is_not_read(bucket: Bucket) -> None:
-    """The error names the object."""
+    """The error names the object, and is one that trying again does not mend."""
     bucket.put("object", b"first")
     etag = bucket.etag("object")
     bucket.delete("object")
 
-    with pytest.raises(RetryLaterError, match="object"):
+    with pytest.raises(ObjectGoneError, match="object"):
         bucket.read("object", etag)
 
 

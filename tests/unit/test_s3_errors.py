@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
-from currents_bridge.adapters.s3 import MAX_BODY_ATTEMPTS, S3ObjectStore
-from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
-from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
+from currents_bridge.adapters.s3 import BODY_TIMEOUT_S, MAX_BODY_ATTEMPTS, RANGE_TIMEOUT_S, S3ObjectStore
+from currents_bridge.adapters.s3_errors import _BY_CODE, VENDOR_ERRORS, Access, translate
+from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
 
 URL = "https://acme.s3.amazonaws.com/?X-Amz-Credential=LEAKED&X-Amz-Signature=LEAKED"
 
@@ -67,8 +68,6 @@ PASSING_ERRORS = [
     (answer("307", 307), "in another region"),
     (answer("AuthorizationHeaderMalformed"), "in another region"),
     (answer("IllegalLocationConstraintException"), "in another region"),
-    (answer("NoSuchKey", 404), "the object is gone"),
-    (answer("404", 404), "the object is gone"),
     (answer("PreconditionFailed", 412), "has changed since it was listed"),
     (answer("412", 412), "has changed since it was listed"),
     (answer("InvalidObjectState", 403), "archived"),
@@ -93,7 +92,19 @@ PASSING_ERRORS = [
     (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), "broke off"),
     (urllib3.exceptions.SSLError("LEAKED"), "broke off"),
     (ResponseParserError("LEAKED"), "not one of S3"),
+    (urllib3.exceptions.ProtocolError("LEAKED"), "broke off"),
+    (urllib3.exceptions.IncompleteRead(1, 2), "broke off"),
+    (urllib3.exceptions.HTTPError("LEAKED"), "broke off"),
+    (boto.HTTPClientError(error="LEAKED"), "broke off"),
     (boto.BotoCoreError(), "the request failed (BotoCoreError)"),
+    (boto.DataNotFoundError(data_path="LEAKED"), "the request failed (DataNotFoundError)"),
+]
+
+
+GONE_ERRORS = [
+    (answer("NoSuchKey", 404), "the object is gone"),
+    (answer("404", 404), "the object is gone"),
+    (answer("NeverHeardOf", 404), "the object is gone"),
 ]
 
 
@@ -121,6 +132,30 @@ def test_every_other_failure_may_pass(error: Exception, what: str) -> None:
 
     assert isinstance(translated, RetryLaterError)
     assert_speaks(translated, what)
+
+
+@pytest.mark.parametrize(("error", "what"), GONE_ERRORS, ids=ids)
+def test_an_object_that_is_not_found_is_gone(error: Exception, what: str) -> None:
+    """Trying again would not bring it back; the store asks the listing before it believes it."""
+    translated = translate(error, Access.READ, "acme", "a/key.avro")
+
+    assert isinstance(translated, ObjectGoneError)
+    assert_speaks(translated, what)
+
+
+@pytest.mark.parametrize("code", sorted(_BY_CODE))
+def test_a_listing_is_never_a_gone_object(code: str) -> None:
+    """Whatever the answer says; nothing would be set aside for it."""
+    assert not isinstance(translate(answer(code), Access.LIST, "acme", "braze/"), ObjectGoneError)
+
+
+@pytest.mark.parametrize("status", [*range(300, 309), *range(400, 430), *range(500, 512), 599])
+def test_an_unknown_code_is_understood_by_its_status(status: int) -> None:
+    """No status is left out, and only those of permission pause the connector."""
+    translated = translate(answer("NeverHeardOf", status), Access.READ, "acme", "a/key.avro")
+
+    expected = {401: CredentialError, 403: CredentialError, 404: ObjectGoneError}.get(status, RetryLaterError)
+    assert type(translated) is expected
 
 
 def assert_speaks(translated: BridgeError, what: str) -> None:
@@ -223,6 +258,29 @@ class TestStore:
         stub.add_response("get_object", part(b"12345678"))
 
         with pytest.raises(RetryLaterError, match="did not send the range"):
+            read(store)
+
+    def test_a_body_that_comes_too_slowly_is_given_up(
+        self, store: S3ObjectStore, stub: Stubber, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The socket's timeout alone would let a server send a byte now and then for ever."""
+        ticks = count(step=BODY_TIMEOUT_S + 1)
+        monkeypatch.setattr(store, "_clock", lambda: next(ticks))
+        stub.add_response("get_object", part(b"1234", "bytes 0-3/4"))
+
+        with pytest.raises(RetryLaterError, match="S3 sends too slowly"):
+            read(store)
+
+    def test_a_range_is_not_asked_for_again_after_minutes(
+        self, store: S3ObjectStore, stub: Stubber, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is slow and breaks off would take attempts times timeouts."""
+        ticks = count(step=RANGE_TIMEOUT_S / 5)
+        monkeypatch.setattr(store, "_clock", lambda: next(ticks))
+        for _ in range(2):
+            stub.add_response("get_object", part(b"12", "bytes 0-3/4"))
+
+        with pytest.raises(RetryLaterError, match="the connection broke off"):
             read(store)
 
     def test_a_refusal_is_not_asked_for_again(self, store: S3ObjectStore, stub: Stubber, waits_s: list[float]) -> None:
