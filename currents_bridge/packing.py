@@ -1,6 +1,6 @@
 """From messages to batches: in order, across objects, within Segment's limits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -41,6 +41,11 @@ class Packer:
             if taken < messages.height:
                 yield from self.flush()
 
+    @property
+    def pending(self) -> bool:
+        """Whether messages wait for the next batch."""
+        return self._events > 0
+
     def flush(self) -> Iterator[Batch]:
         """Yield what is left, if anything, as one batch."""
         if self._events:
@@ -51,3 +56,33 @@ class Packer:
         self._parts: list[Part] = []
         self._events = 0
         self._size_bytes = self._envelope_bytes  # with a comma after each message
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Cut a batch of at least two messages in two, in order; sizes are exact and nothing is copied.
+
+    Raises ValueError for a single message.
+    """
+    if batch.events < 2:  # noqa: PLR2004 - one for each half
+        raise ValueError("a single message cannot be halved")
+    first_events = batch.events // 2
+    left, first, second = first_events, [], []
+    for part in batch.parts:
+        count = min(left, part.messages.height)
+        left -= count
+        if count:
+            first.append(Part(part.object_id, part.messages.head(count)))
+        if count < part.messages.height:
+            second.append(Part(part.object_id, part.messages.slice(count)))
+    content_bytes, first_bytes = joined_bytes(batch.parts), joined_bytes(first)
+    second_bytes = content_bytes - first_bytes - 1  # 1: the comma between the halves
+    envelope_bytes = batch.size_bytes - content_bytes
+    return (
+        Batch(tuple(first), first_events, envelope_bytes + first_bytes),
+        Batch(tuple(second), batch.events - first_events, envelope_bytes + second_bytes),
+    )
+
+
+def joined_bytes(parts: Sequence[Part]) -> int:
+    """Return the size of the parts' messages with the commas between them."""
+    return sum(int(part.messages["message"].str.len_bytes().sum()) + part.messages.height for part in parts) - 1

@@ -14,9 +14,11 @@ from currents_bridge.errors import BridgeError, CredentialError, RefusedError, R
 REGION_URLS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
+MAX_CONNECTION_AGE_S = 3600.0  # Segment asks for DNS to be resolved anew at least daily
 MAX_WAIT_S = 900.0  # a longer wait is taken for a mistake, such as a date in epoch seconds
 
 _TRY_LATER = {408, 429, 460}  # 460: a client that closed its connection, in the words of AWS load balancers
+_REFUSED = {400, 413}
 _BAD_CREDENTIAL = {401, 403, 511}  # only sources that enforce OAuth, and proxies, answer so
 _EXCERPT_CHARS = 200
 _SECONDS = re.compile(r"\d+(\.\d+)?")
@@ -57,9 +59,10 @@ class Endpoint:
             return CredentialError(Side.DESTINATION, answer, hint)
         if status in _TRY_LATER or status >= 500:  # noqa: PLR2004
             return RetryLaterError(answer, wait_s=self._wait_s(headers))
-        if status in {400, 413}:
+        if status in _REFUSED:
             return RefusedError(answer, "look at the events with `currents-bridge inspect`; nothing is lost")
-        return RefusedError(answer, "check the destination's region and endpoint_url; nothing is lost")
+        hint = "check destination.region and destination.endpoint_url; everything is kept until they are right"
+        return CredentialError(Side.DESTINATION, answer, hint)
 
     def network_error(self, error: Exception) -> RetryLaterError:
         """Return the error for a request that got no answer."""

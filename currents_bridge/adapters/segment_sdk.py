@@ -7,22 +7,27 @@ What the library (2.4) would do by itself, and why it may not here:
 - On `Retry-After` it puts the messages back and makes `flush()` wait, for up to half an hour. Here every error ends
   the attempt: the sender repeats the batch, and all senders keep the pause.
 - It follows redirects, which turn the POST into a GET, and takes the 200 of some web page for an acknowledgement.
+- It keeps its connections in one session for as long as the process lives. Here the session is emptied every hour, so
+  that DNS is asked again.
 - It logs whole messages and, at debug level, the write key.
 """
 
 import logging
 import queue
+import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import orjson
 from pydantic import SecretStr
+from segment.analytics import request as segment_request
 from segment.analytics.client import Client
 from segment.analytics.consumer import Consumer
 from segment.analytics.request import APIError
 
-from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Endpoint
+from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, MAX_CONNECTION_AGE_S, READ_TIMEOUT_S, Endpoint
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import Batch, Refusal
 
@@ -42,14 +47,26 @@ class SegmentSdkTransport:
         write_key: of the source.
         base_url: see `segment_url`.
         clock: the time now, aware; reads dates in answers.
+        monotonic_clock: seconds; tells the age of connections.
     """
 
-    def __init__(self, write_key: SecretStr, *, base_url: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        write_key: SecretStr,
+        *,
+        base_url: str,
+        clock: Callable[[], datetime],
+        monotonic_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._endpoint = Endpoint(write_key, base_url, clock)
+        self._monotonic_clock = monotonic_clock
+        self._connected_s = monotonic_clock()
+        self._lock = threading.Lock()
         logging.getLogger("segment").disabled = True  # what it would say is in our errors, without messages and key
 
     def send(self, batch: Batch) -> Sequence[Refusal]:
         """Make one attempt; see ports.Transport. Messages that the library calls too large or unfit are refused."""
+        self._renew_connections()
         failures: list[Exception] = []
         client = Client(
             self._endpoint.write_key.get_secret_value(),
@@ -84,6 +101,13 @@ class SegmentSdkTransport:
 
     def close(self) -> None:
         """Do nothing: each send ends the thread that it started."""
+
+    def _renew_connections(self) -> None:
+        """Let go of connections that may be old; those with a request on them are closed after its answer."""
+        with self._lock:
+            if self._monotonic_clock() - self._connected_s >= MAX_CONNECTION_AGE_S:
+                self._connected_s = self._monotonic_clock()
+                segment_request._session.close()  # noqa: SLF001 - it has no other name, and stays usable
 
     def _error(self, error: Exception) -> Exception:
         if isinstance(error, APIError):

@@ -2,20 +2,21 @@
 
 What is refused and how: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/ . Broken JSON
 and oversize get 400; everything else gets 200, also what Segment then leaves out without a word: such events are
-found in `rejected` (not fit) and `dropped` (unknown write key).
+found in `rejected` (not fit) and `dropped` (unknown write key). Faults are scripted, see `faults`.
 """
 
 import re
+import struct
 import sys
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import SHUT_RDWR, socket
-from typing import Any, Self
+from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET, socket
+from typing import Any, Literal, Self
 
 import orjson
 from isal import isal_zlib
@@ -28,6 +29,8 @@ MAX_MESSAGE_ID_CHARS = 99
 _ISO_MILLISECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)")
 _GZIP = 31  # zlib's `wbits` for data with a gzip header
 _OK = 200
+
+_NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset instead of a farewell
 
 Message = dict[str, Any]
 
@@ -50,6 +53,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
     delay_s: float = 0.0
+    reset: Literal["before", "after"] | None = None  # cut the connection without an answer; after: events are taken
+    drop: bool = False  # answer as if the events were taken, and lose them
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ class ReceivedRequest:
     bytes_body: int  # decompressed; 0 for what is no gzip
     events: int  # taken, also those rejected or dropped; 0 for a refused request
     sent_at: str | None
-    status: int
+    status: int  # that was answered, or would have been but for a reset
+    reset: Literal["before", "after"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Collector:
         duplicates: accepted messages whose messageId had arrived before.
         rejected: messages that Segment would leave out, with the reason.
         dropped: messages that came with an unknown write key.
+        dropped_by_fault: messages that a scripted answer let the collector lose in spite of a 200.
         requests: every request to `/v1/batch`; empty if `remember` is False.
         request_count: requests to `/v1/batch`.
         event_count: events of requests that were taken.
@@ -100,6 +107,7 @@ class Collector:
         self.duplicates = 0
         self.rejected: list[Rejected] = []
         self.dropped: list[Message] = []
+        self.dropped_by_fault: list[Message] = []
         self.requests: list[ReceivedRequest] = []
         self.request_count = 0
         self.event_count = 0
@@ -149,25 +157,27 @@ class Collector:
         """Take what the answer lets in, and put the request on record."""
         sent_at: str | None = None
         batch: list[Message] = []
-        if answer.status // 100 == 2:  # noqa: PLR2004 - 2xx
+        if answer.status // 100 == 2 and answer.reset != "before":  # noqa: PLR2004 - 2xx
             try:
                 if self._remember:
-                    sent_at, batch = self._take(headers, body)
+                    sent_at, batch = self._take(headers, body, drop=answer.drop)
                 else:
                     self._count(body, body.count(b'"messageId":'))
             except _BadRequestError as error:
-                answer = Answer(400, body=str(error))
+                answer = Answer(400, body=str(error), reset=answer.reset)
         if self._remember:
             self.requests.append(
-                ReceivedRequest(number, headers, bytes_wire, len(body), len(batch), sent_at, answer.status)
+                ReceivedRequest(
+                    number, headers, bytes_wire, len(body), len(batch), sent_at, answer.status, answer.reset
+                )
             )
-        return answer if answer.body else Answer(answer.status, answer.headers, '{"success": true}')
+        return answer if answer.body else replace(answer, body='{"success": true}')
 
     def _count(self, body: bytes, events: int) -> None:
         self.event_count += events
         self.body_bytes += len(body)
 
-    def _take(self, headers: Mapping[str, str], body: bytes) -> tuple[str | None, list[Message]]:
+    def _take(self, headers: Mapping[str, str], body: bytes, *, drop: bool) -> tuple[str | None, list[Message]]:
         """Check the request as a whole, file each message; return `sentAt` and the messages."""
         if len(body) > MAX_BODY_BYTES:
             raise _BadRequestError("Exceed payload limit")
@@ -192,6 +202,8 @@ class Collector:
         self._count(body, len(batch))
         if self._write_keys is not None and key not in self._write_keys:
             self.dropped += batch
+        elif drop:
+            self.dropped_by_fault += batch
         else:
             for message, flaw in zip(batch, flaws, strict=True):
                 self._file(message, flaw)
@@ -293,6 +305,11 @@ def _handler(receive: Callable[[Mapping[str, str], bytes], Answer]) -> type[Base
             wire = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = receive(headers, wire) if self.path == "/v1/batch" else Answer(404, body="not found")
+            if answer.reset:
+                self.close_connection = True
+                self.connection.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+                self.server.close_request(self.connection)
+                return
             body = answer.body.encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():

@@ -26,13 +26,13 @@ KEY = "k3yOfTheSource0000000000000000ab"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 ERRORS: dict[int, BridgeError] = {
-    302: RefusedError("302"),
+    302: CredentialError(Side.DESTINATION, "302", "check the endpoint"),
     400: RefusedError("400"),
     401: CredentialError(Side.DESTINATION, "401", "check the key"),
     403: CredentialError(Side.DESTINATION, "403", "check the key"),
-    404: RefusedError("404"),
+    404: CredentialError(Side.DESTINATION, "404", "check the endpoint"),
     408: RetryLaterError("408"),
-    410: RefusedError("410"),
+    410: CredentialError(Side.DESTINATION, "410", "check the endpoint"),
     413: RefusedError("413"),
     429: RetryLaterError("429", wait_s=7),
     460: RetryLaterError("460"),
@@ -242,7 +242,7 @@ def test_a_redirect_is_no_acknowledgement(real: Transport, collector: Collector)
     moved = Answer(307, {"Location": f"{collector.url}/v1/batch"})
     collector.answer_with(lambda request: moved if request.number == 1 else None)
 
-    with pytest.raises(RefusedError, match="answered 307"):
+    with pytest.raises(CredentialError, match="answered 307"):
         real.send(make_batch([make_message("a")]))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from currents_bridge.model import Batch
-from currents_bridge.packing import Packer
+from currents_bridge.packing import Packer, halves
 
 ENVELOPE_BYTES = 20
 
@@ -91,3 +91,26 @@ def test_a_message_larger_than_any_batch_is_a_mistake() -> None:
 def test_nothing_makes_no_batch() -> None:
     """Objects without messages cost no request."""
     assert pack([[], []]) == []
+
+
+@given(st.lists(st.lists(texts, max_size=30), max_size=8))
+def test_halves_hold_the_batch_in_order_with_exact_sizes(objects: Objects) -> None:
+    """Nothing is lost, doubled or reordered, neither half is empty, and no part is."""
+    for batch in pack(objects, max_events=9):
+        if batch.events == 1:
+            continue
+        first, second = halves(batch)
+        assert contents([first, second]) == contents([batch])
+        assert abs(first.events - second.events) <= 1
+        for half in (first, second):
+            messages = [message for part in half.parts for message in part.messages["message"]]
+            assert half.events == len(messages) > 0
+            assert half.size_bytes == ENVELOPE_BYTES + len(",".join(messages).encode())
+            assert all(part.messages.height for part in half.parts)
+
+
+def test_a_single_message_has_no_halves() -> None:
+    """Halving it would go on for ever."""
+    (batch,) = pack([["a"]])
+    with pytest.raises(ValueError, match="cannot be halved"):
+        halves(batch)

@@ -17,6 +17,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ENDPOINT = Endpoint(SecretStr(KEY), "https://api.segment.io", lambda: NOW)
 
 RETRY_LATER = {408, 429, 460}
+REFUSED = {400, 413}
 CREDENTIAL = {401, 403, 511}
 UNHEARD_OF = {199, 398, 419, 460, 499, 520, 529, 599, 600, 999}
 
@@ -25,7 +26,9 @@ def expected_class(status: int) -> type[BridgeError]:
     """Return the class that the table of docs/design.md gives a status."""
     if status in CREDENTIAL:
         return CredentialError
-    return RetryLaterError if status in RETRY_LATER or status >= 500 else RefusedError
+    if status in RETRY_LATER or status >= 500:
+        return RetryLaterError
+    return RefusedError if status in REFUSED else CredentialError
 
 
 def all_subclasses(root: type[Exception]) -> list[type[Exception]]:
@@ -49,6 +52,18 @@ def test_a_refused_credential_is_the_destinations(status: int) -> None:
 
     assert isinstance(error, CredentialError)
     assert error.side is Side.DESTINATION
+    assert "write key" in error.hint
+
+
+@pytest.mark.parametrize("status", [301, 307, 404, 405, 410, 418])
+def test_a_wrong_endpoint_pauses_the_destination(status: int) -> None:
+    """What Segment's own endpoint never answers says that the settings lead elsewhere, and which ones."""
+    error = ENDPOINT.error(status, {}, "not found")
+
+    assert isinstance(error, CredentialError)
+    assert error.side is Side.DESTINATION
+    assert error.message == f"api.segment.io answered {status}: not found"
+    assert "destination.endpoint_url" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -111,8 +126,8 @@ def test_every_network_fault_is_tried_again(error_class: type[httpx.RequestError
     transport = SegmentBatchTransport(
         SecretStr(KEY), base_url="https://api.segment.io", max_in_flight=1, clock=lambda: NOW
     )
-    transport._client.close()
-    transport._client = httpx.Client(transport=httpx.MockTransport(fail))
+    transport._clients.close()
+    transport._clients._client = httpx.Client(transport=httpx.MockTransport(fail))
     frame = pl.DataFrame({"row": [0], "message_id": ["a"], "message": ["{}"]}, schema_overrides={"row": pl.UInt32})
 
     with pytest.raises(RetryLaterError, match=rf"no answer from api\.segment\.io: {error_class.__name__}: it broke"):

@@ -3,7 +3,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from itertools import pairwise, repeat
+from itertools import repeat
 from typing import Any
 
 import polars as pl
@@ -13,42 +13,14 @@ from hypothesis import strategies as st
 
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part, Refusal
+from currents_bridge.pace import Pace
 from currents_bridge.ports import Transport
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Retries, SendCounts, Sender, request_body
+from currents_bridge.refusals import Proof
+from currents_bridge.sending import ENVELOPE_BYTES, Retries, SendCounts, Sender, request_body
 from currents_bridge.testing.fake_transport import FakeTransport
+from tests.fake_time import FakeStop, FakeTime
 
 DENIED = CredentialError(Side.DESTINATION, "segment answered 401", "check the write key")
-
-
-class FakeTime:
-    """A clock that only waiting moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.waits_s: list[float] = []
-
-    def clock(self) -> float:
-        """Return the time."""
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.waits_s.append(seconds)
-        self.now_s += seconds
-
-
-class FakeStop(threading.Event):
-    """A stop event whose waits move the fake clock."""
-
-    def __init__(self, time: FakeTime) -> None:
-        super().__init__()
-        self._time = time
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Let time pass unless the event is set."""
-        if not self.is_set():
-            self._time.sleep(timeout or 0.0)
-        return self.is_set()
 
 
 @pytest.fixture
@@ -109,97 +81,6 @@ def test_body_says_when_it_was_sent_in_utc_with_milliseconds() -> None:
     assert body == b'{"batch":[{}],"sentAt":"2026-01-02T03:04:05.678Z"}'
 
 
-RATES = st.none() | st.floats(0.01, 1000)
-
-
-@given(RATES, RATES, st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2500)), min_size=2))
-def test_pace_never_starts_the_next_request_before_its_predecessor_has_used_its_share(
-    requests_per_second: float | None, events_per_second: float | None, arrivals: list[tuple[float, int]]
-) -> None:
-    """Between two starts lie at least one request's and its events' time at the given rates, whoever comes when."""
-    time = FakeTime()
-    pace = Pace(requests_per_second, events_per_second, stop=FakeStop(time), clock=time.clock, sleep=time.sleep)
-    starts = []
-    for idle_s, events in arrivals:
-        time.now_s += idle_s
-        pace.wait(events)
-        starts.append((time.now_s, events))
-
-    for (start_s, events), (next_s, _) in pairwise(starts):
-        due_s = max(1 / requests_per_second if requests_per_second else 0, events / (events_per_second or float("inf")))
-        assert next_s - start_s >= due_s * (1 - 1e-6) - 1e-6
-
-
-def test_pace_wastes_no_time_between_slots(time: FakeTime, stop: FakeStop) -> None:
-    """Requests that are always ready go exactly at the rate."""
-    pace = Pace(50, None, stop=stop, clock=time.clock, sleep=time.sleep)
-
-    for _ in range(101):
-        pace.wait(1)
-
-    assert time.now_s == pytest.approx(102)
-
-
-def test_pace_without_limits_never_waits(time: FakeTime, stop: FakeStop) -> None:
-    """None means no limit."""
-    pace = Pace(None, None, stop=stop, clock=time.clock, sleep=time.sleep)
-
-    for _ in range(10):
-        pace.wait(2500)
-
-    assert time.waits_s == []
-
-
-def test_no_request_goes_during_a_pause(time: FakeTime, stop: FakeStop) -> None:
-    """A pause holds every sender until its end, and a shorter one does not cut it short."""
-    pace = Pace(1, None, stop=stop, clock=time.clock, sleep=time.sleep)
-    pace.hold_until(130)
-    pace.hold_until(110)
-
-    pace.wait(1)
-
-    assert time.now_s == 130
-
-
-def test_a_pause_voids_the_slots_that_were_taken_before_it(time: FakeTime, stop: FakeStop) -> None:
-    """A request that waits for its slot while a pause begins waits for the pause, too."""
-
-    def sleep(seconds: float) -> None:
-        if not time.waits_s:
-            pace.hold_until(200)
-        time.sleep(seconds)
-
-    pace = Pace(1, None, stop=stop, clock=time.clock, sleep=sleep)
-    pace.wait(1)
-
-    pace.wait(1)
-
-    assert time.now_s == 200
-
-
-def test_stop_ends_a_pause(time: FakeTime, stop: FakeStop) -> None:
-    """A request that waits in a pause gives up when the program stops, and says how long the pause still is."""
-    pace = Pace(None, None, stop=stop, clock=time.clock, sleep=time.sleep)
-    pace.hold_until(400)
-    stop.set()
-
-    with pytest.raises(RetryLaterError) as caught:
-        pace.wait(1)
-
-    assert caught.value.wait_s == 300
-
-
-def test_stop_does_not_hurry_requests_that_wait_for_their_slot(time: FakeTime, stop: FakeStop) -> None:
-    """What was begun is sent at the agreed rate while the program drains."""
-    pace = Pace(2, None, stop=stop, clock=time.clock, sleep=time.sleep)
-    stop.set()
-
-    pace.wait(1)
-    pace.wait(1)
-
-    assert time.now_s == 100.5
-
-
 def test_sender_returns_what_the_transport_returns(time: FakeTime, stop: FakeStop) -> None:
     """Refused messages reach the caller."""
     refusal = Refusal(1, 0, "1-0", "too large")
@@ -257,9 +138,9 @@ def test_a_named_wait_pauses_the_whole_destination(time: FakeTime, stop: FakeSto
     assert time.now_s == 130
 
 
-@pytest.mark.parametrize("error", [RefusedError("400"), DENIED, ZeroDivisionError("a mistake of ours")])
+@pytest.mark.parametrize("error", [DENIED, ZeroDivisionError("a mistake of ours")])
 def test_sender_repeats_nothing_but_what_may_pass_later(error: Exception, time: FakeTime, stop: FakeStop) -> None:
-    """Refused batches, bad credentials and plain exceptions reach the caller at once."""
+    """Bad credentials and plain exceptions reach the caller at once."""
 
     class Failing(FakeTransport):
         def send(self, batch: Batch) -> Sequence[Refusal]:
@@ -309,35 +190,135 @@ def test_batches_submitted_during_a_drain_are_sent(time: FakeTime, stop: FakeSto
     assert len(transport.batches) == 1
 
 
-def test_submit_blocks_while_all_places_are_taken(time: FakeTime, stop: FakeStop) -> None:
-    """No more than `max_in_flight` batches are held, also when one of them waits for a repetition."""
+def test_submit_blocks_while_as_many_batches_are_held_as_may_be(time: FakeTime, stop: FakeStop) -> None:
+    """No more than `max_in_flight` batches are held, wherever they wait."""
     go_on = threading.Event()
-    begun = threading.Semaphore(0)
 
     class Slow(FakeTransport):
         def send(self, batch: Batch) -> Sequence[Refusal]:
-            begun.release()
             assert go_on.wait(10)
             return super().send(batch)
 
     transport = Slow([RetryLaterError("503")])
-    third_submitted = threading.Event()
+    second_submitted, third_submitted = threading.Event(), threading.Event()
 
     def submit_three() -> None:
-        for _ in range(3):
-            sender.submit(make_batch())
+        sender.submit(make_batch())
+        sender.submit(make_batch())
+        second_submitted.set()
+        sender.submit(make_batch())
         third_submitted.set()
 
     with make_sender(transport, time, stop, max_in_flight=2) as sender:
         submitter = threading.Thread(target=submit_three)
         submitter.start()
-        assert begun.acquire(timeout=10)
-        assert begun.acquire(timeout=10)
+        assert second_submitted.wait(10)
         assert not third_submitted.wait(0.05)
         go_on.set()
         submitter.join(10)
 
     assert len(transport.batches) == 3
+
+
+def test_a_batch_that_waits_for_its_repetition_lets_another_go(time: FakeTime) -> None:
+    """The wait between two attempts holds no place of the adaptive limit, which starts at one."""
+    other_sent = threading.Event()
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - nobody waits so long
+            assert other_sent.wait(10)
+            return False
+
+    class Failing(FakeTransport):
+        def send(self, batch: Batch) -> Sequence[Refusal]:
+            refused = super().send(batch)
+            other_sent.set()
+            return refused
+
+    transport = Failing([RetryLaterError("503")])
+    pace = Pace(None, None, stop=Stop(), clock=time.clock)
+    with Sender(transport, max_in_flight=2, pace=pace, stop=pace._stop, jitter=lambda _, high: high) as sender:
+        first, second = sender.submit(make_batch(object_id=1)), sender.submit(make_batch(object_id=2))
+        assert (first.result(20), second.result(20)) == ([], [])
+
+    assert transport.attempts == 3
+
+
+def test_a_named_wait_holds_every_sender_of_the_destination(time: FakeTime, stop: FakeStop) -> None:
+    """After a 429 to one of several senders none makes a request before its end."""
+    began_s: list[float] = []
+
+    class Noting(FakeTransport):
+        def send(self, batch: Batch) -> Sequence[Refusal]:
+            began_s.append(time.now_s)
+            return super().send(batch)
+
+    transport = Noting([RetryLaterError("429", wait_s=30)])
+    pace = Pace(None, None, stop=stop, clock=time.clock, sleep=time.sleep)
+    with (
+        make_sender(transport, time, stop, pace=pace, max_in_flight=4) as one,
+        make_sender(transport, time, stop, pace=pace, max_in_flight=4) as other,
+    ):
+        one.submit(make_batch(object_id=1)).exception(10)
+        for object_id in range(2, 10):
+            (one if object_id % 2 else other).submit(make_batch(object_id=object_id))
+
+    assert began_s[0] == 100
+    assert min(began_s[1:]) >= 130
+    assert len(transport.batches) == 9
+
+
+class Picky(FakeTransport):
+    """Refuses each request that holds one of the bad messages."""
+
+    def __init__(self, bad: set[str]) -> None:
+        super().__init__()
+        self.bad = bad
+
+    def send(self, batch: Batch) -> Sequence[Refusal]:
+        """Take the batch or refuse it as a whole."""
+        if self.bad & {message_id for part in batch.parts for message_id in part.messages["message_id"]}:
+            self.attempts += 1
+            raise RefusedError("segment answered 400")
+        return super().send(batch)
+
+
+def test_a_bad_message_costs_itself(time: FakeTime, stop: FakeStop) -> None:
+    """A refused batch is halved until the bad message stands alone; it is returned with Segment's answer."""
+    transport = Picky({"1-70"})
+
+    with make_sender(transport, time, stop) as sender:
+        refusals = sender.submit(make_batch(100)).result(timeout=10)
+
+    assert refusals == [Refusal(1, 70, "1-70", "segment answered 400")]
+    assert {message["messageId"] for message in transport.messages} == {f"1-{n}" for n in range(100)} - {"1-70"}
+
+
+def test_a_key_that_goes_bad_under_way_sets_nothing_aside(time: FakeTime, stop: FakeStop) -> None:
+    """Where even a message that was taken before is refused, all batches fail as for a bad credential."""
+    transport = Picky(set())
+
+    with make_sender(transport, time, stop) as sender:
+        sender.submit(make_batch(10, 1)).result(timeout=10)
+        transport.bad = {f"{n}-{row}" for n in (1, 2) for row in range(1000)}
+        first = error_of(sender.submit(make_batch(1000, 2)))
+        attempts = transport.attempts
+        second = error_of(sender.submit(make_batch(1, 3)))
+
+    assert isinstance(first, CredentialError)
+    assert first.side is Side.DESTINATION
+    assert isinstance(second, CredentialError)
+    assert transport.attempts == attempts
+
+
+def test_what_the_destination_has_shown_outlasts_a_sender(time: FakeTime, stop: FakeStop) -> None:
+    """With a shared proof, the first batch of a new sender is judged by what an earlier one saw acknowledged."""
+    proof = Proof()
+    with make_sender(FakeTransport(), time, stop, proof=proof) as sender:
+        sender.submit(make_batch(object_id=1)).result(timeout=10)
+
+    with make_sender(Picky({"2-0"}), time, stop, proof=proof) as sender:
+        assert [refusal.message_id for refusal in sender.submit(make_batch(object_id=2)).result(timeout=10)] == ["2-0"]
 
 
 def test_many_threads_may_submit(time: FakeTime, stop: FakeStop) -> None:
@@ -360,7 +341,7 @@ def test_many_threads_may_submit(time: FakeTime, stop: FakeStop) -> None:
 def test_counts_tell_requests_from_acknowledged_batches(time: FakeTime, stop: FakeStop) -> None:
     """A failed attempt is a request; only acknowledged bodies count as batches and bytes."""
     batch = make_batch(5)
-    outcomes: list[BridgeError | list[Refusal]] = [RetryLaterError("503"), [], RefusedError("400")]
+    outcomes: list[BridgeError | list[Refusal]] = [RetryLaterError("503"), [], DENIED]
 
     with make_sender(FakeTransport(outcomes), time, stop) as sender:
         sender.submit(batch).result(timeout=10)

@@ -1,0 +1,233 @@
+"""What networks do to a request, over real sockets: each fault costs delay only, and the next attempt passes."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+import segment.analytics.request
+from pydantic import SecretStr
+
+from currents_bridge.adapters import segment_batch, segment_sdk
+from currents_bridge.adapters.segment_batch import SegmentBatchTransport, _RenewedClient
+from currents_bridge.adapters.segment_endpoint import MAX_CONNECTION_AGE_S
+from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
+from currents_bridge.errors import RetryLaterError
+from currents_bridge.model import Batch, Part
+from currents_bridge.pace import Pace
+from currents_bridge.ports import Transport
+from currents_bridge.sending import ENVELOPE_BYTES, Retries, Sender
+from currents_bridge.testing.collector import Answer, Collector
+from currents_bridge.testing.faults import PASSING, FaultSchedule
+
+KEY = SecretStr("k3yOfTheSource0000000000000000ab")
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+Make = Callable[..., Transport]
+
+
+def batch_api(url: str, **options: Any) -> Transport:
+    """Make the transport over the batch API."""
+    return SegmentBatchTransport(KEY, base_url=url, max_in_flight=2, clock=lambda: NOW, **options)
+
+
+def sdk(url: str, **options: Any) -> Transport:
+    """Make the transport over Segment's library."""
+    return SegmentSdkTransport(KEY, base_url=url, clock=lambda: NOW, **options)
+
+
+@pytest.fixture(params=[batch_api, sdk], ids=["batch", "sdk"])
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Each way to Segment, with little patience."""
+    monkeypatch.setattr(segment_batch, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(segment_sdk, "_TIMEOUT_S", (5.0, 0.2))
+    chosen: Make = request.param
+    return chosen
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A Segment."""
+    with Collector() as running:
+        yield running
+
+
+def make_batch(*message_ids: str) -> Batch:
+    """Make a batch of small messages."""
+    messages = [
+        {
+            "type": "track",
+            "userId": "user 1",
+            "event": "Email Clicked",
+            "messageId": message_id,
+            "timestamp": "2026-01-01T00:00:00.120Z",
+            "properties": {"n": 1},
+        }
+        for message_id in message_ids
+    ]
+    texts = [json.dumps(message) for message in messages]
+    frame = {"row": range(len(texts)), "message_id": message_ids, "message": texts}
+    part = Part(1, pl.DataFrame(frame, schema_overrides={"row": pl.UInt32}))
+    return Batch((part,), len(texts), ENVELOPE_BYTES + sum(map(len, texts)) + len(texts) - 1)
+
+
+FAULTS = {
+    "reset before the events were taken": (Answer(reset="before"), 0),
+    "reset after the events were taken": (Answer(reset="after"), 1),
+    "an answer that does not come in time": (Answer(503, delay_s=3600), 0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_attempt_without_answer_is_tried_again_later(make: Make, collector: Collector, fault: str) -> None:
+    """It raises RetryLaterError, and the next attempt is acknowledged."""
+    answer, taken = FAULTS[fault]
+    collector.answer_with(lambda request: answer if request.number == 1 else None)
+    transport = make(collector.url)
+
+    with pytest.raises(RetryLaterError, match=r"no answer from 127\.0\.0\.1"):
+        transport.send(make_batch("a"))
+    assert len(collector.messages) == taken
+
+    assert list(transport.send(make_batch("a"))) == []
+    assert len(collector.messages) == taken + 1
+    transport.close()
+
+
+def test_a_reset_of_a_kept_connection_is_tried_again_later(make: Make, collector: Collector) -> None:
+    """No library repeats the request by itself: it might have been taken."""
+    collector.answer_with(lambda request: Answer(reset="after") if request.number == 2 else None)
+    transport = make(collector.url)
+    transport.send(make_batch("a"))
+
+    with pytest.raises(RetryLaterError):
+        transport.send(make_batch("b"))
+    transport.close()
+
+    assert [request.number for request in collector.requests] == [1, 2]
+
+
+def test_a_name_that_dns_does_not_know_is_tried_again_later(make: Make) -> None:
+    """DNS may be back in a moment."""
+    transport = make("http://segment.invalid")
+
+    with pytest.raises(RetryLaterError, match=r"no answer from segment\.invalid"):
+        transport.send(make_batch("a"))
+    transport.close()
+
+
+def test_a_failed_tls_handshake_is_tried_again_later(make: Make, collector: Collector) -> None:
+    """Here the other side does not speak TLS at all."""
+    transport = make(collector.url.replace("http:", "https:"))
+
+    with pytest.raises(RetryLaterError, match="SSL"):
+        transport.send(make_batch("a"))
+    transport.close()
+
+
+@contextmanager
+def forgetful_server(closes: Callable[[socket.socket], None]) -> Iterator[tuple[str, threading.Semaphore]]:
+    """Run a server that answers one request a connection, and closes it although it promised to keep it.
+
+    Yields its URL, and a semaphore that is released after each closing.
+    """
+    closed = threading.Semaphore(0)
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                headers = dict(iter(lambda: stream.readline().lower().rstrip().partition(b": ")[::2], (b"", b"")))
+                stream.read(int(headers[b"content-length"]))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                closes(connection)
+                closed.release()
+                stream.read()  # until the client has seen it
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", closed
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_a_kept_connection_that_the_server_closed_half_is_not_used_again(make: Make) -> None:
+    """The next batch goes over a new connection, without an error."""
+    with forgetful_server(lambda connection: connection.shutdown(socket.SHUT_WR)) as (url, closed):
+        transport = make(url)
+        for n in range(3):
+            assert list(transport.send(make_batch(str(n)))) == []
+            assert closed.acquire(timeout=10)
+        transport.close()
+        segment.analytics.request._session.close()  # of the library, for all its clients
+
+
+def test_connections_are_renewed_every_hour(make: Make, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that DNS is asked again; until then one connection serves all requests."""
+    connections: list[object] = []
+    accept = collector._server.process_request
+
+    def count(*args: Any) -> None:
+        connections.append(args)
+        accept(*args)
+
+    monkeypatch.setattr(collector._server, "process_request", count)
+    now_s = 1000.0
+    transport = make(collector.url, monotonic_clock=lambda: now_s)
+
+    transport.send(make_batch("a"))
+    now_s += MAX_CONNECTION_AGE_S - 1
+    transport.send(make_batch("b"))
+    assert len(connections) == 1
+
+    now_s += 1
+    transport.send(make_batch("c"))
+    transport.send(make_batch("d"))
+    assert len(connections) == 2
+    transport.close()
+
+
+def test_an_old_client_is_closed_when_its_last_request_has_ended() -> None:
+    """A renewal does not cut what is under way."""
+    now_s = 0.0
+    clients = _RenewedClient(httpx.Client, lambda: now_s)
+
+    with clients.lend() as old, clients.lend() as also_old:
+        now_s += MAX_CONNECTION_AGE_S
+        with clients.lend() as new:
+            assert new is not old
+        assert old is also_old
+        assert not old.is_closed
+    assert old.is_closed
+    assert not new.is_closed
+
+    clients.close()
+    assert new.is_closed
+
+
+def test_a_sender_gets_everything_through_a_bad_day(make: Make, collector: Collector) -> None:
+    """With 30 % of requests failing in every way, only the bad messages are refused, and all others arrive."""
+    bad = {"3-7", "3-8", "11-0"}
+    faults = FaultSchedule(1, refuse=lambda message: message["messageId"] in bad, longest_wait_s=0.02)
+    collector.answer_with(faults)
+    transport, stop = make(collector.url), threading.Event()
+    retries = Retries(max_attempts=20, first_wait_s=0.001, longest_wait_s=0.01)
+
+    with Sender(transport, max_in_flight=4, pace=Pace(None, None, stop=stop), stop=stop, retries=retries) as sender:
+        futures = [sender.submit(make_batch(*(f"{n}-{row}" for row in range(20)))) for n in range(16)]
+        refused = {refusal.message_id for future in futures for refusal in future.result(timeout=60)}
+    transport.close()
+
+    assert refused == bad
+    assert set(collector.by_id) == {f"{n}-{row}" for n in range(16) for row in range(20)} - bad
+    assert collector.rejected == []
+    assert set(faults.counts) == set(PASSING)
