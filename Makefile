@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint format lock wheel-smoke bench-throughput clean
+.PHONY: help setup demo test lint format lock wheel-smoke soak fuzz bench-throughput clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -48,6 +48,12 @@ wheel-smoke: setup  ## build the wheel, install it alone, run --help and demo
 	build/smoke/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
 	build/smoke/bin/pip install --quiet --no-deps dist/*.whl
 	cd build && smoke/bin/currents-bridge --help >/dev/null && smoke/bin/currents-bridge demo
+
+soak: setup  ## a million events, a third of all requests faulty, 50 kills: nothing lost
+	$(BIN)/python benchmarks/soak.py
+
+fuzz: setup  ## 6,000 damaged files
+	FUZZ_FILES=6000 $(BIN)/pytest -n 2 tests/fuzz
 
 bench-throughput: setup  ## one million events from a local S3 server into a local sink
 	$(BIN)/python benchmarks/throughput.py

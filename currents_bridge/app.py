@@ -78,6 +78,7 @@ def open_bridge(
                     transport=transport,
                     mapper=make_mapper(connector),
                     settings=settings.delivery,
+                    remember=None if connector.dedup == "group" else connector.dedup,
                     now=utc_now,
                     stop=stop,
                 )
@@ -166,8 +167,13 @@ def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, Con
 
 def exit_code(reports: Iterable[TransferReport]) -> int:
     """Return what a command ends with: a failing credential outranks a failure, a failure what was set aside."""
-    codes = {code for report in reports for code in _exit_codes(report)}
-    return next((code for code in (3, 1, 4) if code in codes), 0)
+    return worst(code for report in reports for code in _exit_codes(report))
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the exit code that tells most: a failing credential, then a failure, then what was set aside."""
+    found = set(codes)
+    return next((code for code in (3, 1, 4) if code in found), 0)
 
 
 def _exit_codes(report: TransferReport) -> Iterator[int]:

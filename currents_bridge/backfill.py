@@ -40,7 +40,7 @@ def parse_span(from_: str, to: str) -> tuple[datetime, datetime]:
     return hour_of(first), hour_of(end + HOUR - datetime.resolution)
 
 
-def select(connector: Connector, span: tuple[datetime, datetime], globs: Sequence[str]) -> Selection:
+def select(connector: Connector, span: tuple[datetime | None, datetime | None], globs: Sequence[str]) -> Selection:
     """Return the connector's included types that match a glob (all without globs) over the span's hours.
 
     Raises UsageError where no type matches, CredentialError or RetryLaterError where the bucket cannot be listed.
@@ -89,7 +89,7 @@ def backfill(
         connector.ledger.reopen(connector.name, selection)
     if connector.discover(report, selection):
         pace = connector.pace(requests_per_second) if requests_per_second else None
-        connector.deliver(report, selection, pace=pace, on_group=on_group)
+        connector.deliver(report, selection, pace=pace, again=resend, on_group=on_group)
     return report
 
 

@@ -3,28 +3,15 @@
 import logging
 import os
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from currents_bridge import cli_aside
+from currents_bridge.cli_options import Config, ConnectorName, Json, Verbose, load_settings, opened, quiet_logs
 from currents_bridge.errors import BridgeError, ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from currents_bridge.app import Bridge
-    from currents_bridge.config import Settings
-
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", envvar="CURRENTS_BRIDGE_CONFIG", help="Configuration file [default: config/bridge.yaml]"),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Debug logs, and tracebacks of errors")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
-ConnectorName = Annotated[str | None, typer.Option("--connector", help="Only this connector")]
 
 cli = typer.Typer(
     name="currents-bridge",
@@ -36,6 +23,8 @@ cli = typer.Typer(
     rich_markup_mode=None,  # plain help is never cut to the width of a terminal
     pretty_exceptions_enable=False,
 )
+cli.add_typer(cli_aside.dead_letters, name="dead-letters")
+cli.add_typer(cli_aside.quarantine, name="quarantine")
 
 
 def main() -> None:
@@ -61,7 +50,11 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @cli.command()
-def demo(*, verbose: Verbose = False) -> None:
+def demo(
+    *,
+    faults: Annotated[bool, typer.Option("--faults", help="Let a third of Segment's answers be faults")] = False,
+    verbose: Verbose = False,
+) -> None:
     """Show the whole way without any account.
 
     Sample files of all supported types are delivered from an embedded S3 to an embedded collector.
@@ -69,8 +62,8 @@ def demo(*, verbose: Verbose = False) -> None:
     from currents_bridge import app, console
     from currents_bridge import demo as job
 
-    _configure_logs(verbose=verbose, level=logging.WARNING)
-    result = job.run(app.open_single, os.environ, app.utc_now())
+    quiet_logs(verbose=verbose)
+    result = job.run(app.open_single, os.environ, app.utc_now(), faults=faults)
     console.print_demo(result)
     raise typer.Exit(0 if result.agrees else 1)
 
@@ -102,7 +95,7 @@ def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fa
     from currents_bridge import app, console
     from currents_bridge.check import exit_code
 
-    with _open(config, verbose=verbose, level=logging.WARNING) as bridge:
+    with opened(config, verbose=verbose, level=logging.WARNING) as bridge:
         verdicts = app.verdicts(bridge)
     if as_json:
         console.print_json({"checks": [verdict.as_json() for verdict in verdicts]})
@@ -120,7 +113,7 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
     from currents_bridge import app, console
     from currents_bridge.daemon import stopped_by_signals
 
-    with _open(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+    with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         reports = {c.name: c.once(bridge.settings.schedule.sweep) for c in bridge.connectors}
     if as_json:
         console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
@@ -140,7 +133,7 @@ def run(*, config: Config = None, verbose: Verbose = False) -> None:
     """
     from currents_bridge import daemon
 
-    with _open(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop):
+    with opened(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop):
         schedule = bridge.settings.schedule
         daemon.run(bridge.connectors, poll=schedule.poll, sweep=schedule.sweep, stop=bridge.stop)
 
@@ -172,7 +165,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     from currents_bridge.daemon import stopped_by_signals
 
     span = job.parse_span(from_, to)
-    with _open(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+    with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         chosen = {c: job.select(c, span, event_type or ()) for c in bridge.named(connector)}
         if dry_run:
             max_batch_bytes = bridge.settings.delivery.max_batch_bytes
@@ -202,6 +195,37 @@ def backfill(  # noqa: PLR0913 - one parameter an option
 
 
 @cli.command()
+def reconcile(  # noqa: PLR0913 - one parameter an option
+    *,
+    from_: Annotated[str | None, typer.Option("--from", help="First hour, ISO time")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Hour to stop before, ISO time")] = None,
+    connector: ConnectorName = None,
+    config: Config = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prove that nothing is missing.
+
+    For each type and hour: read = sent + skipped + deduplicated + dead, and every object in the bucket is in the
+    ledger as it was delivered. Differences are listed, and end with 1.
+    """
+    from currents_bridge import app, console
+    from currents_bridge import reconcile as job
+    from currents_bridge.backfill import parse_span, select
+
+    if (from_ is None) != (to is None):
+        raise UsageError("--from and --to go together", "give both, or none for everything in the bucket")
+    span = parse_span(from_, to) if from_ and to else (None, None)
+    with opened(config, verbose=verbose, level=logging.WARNING) as bridge:
+        results = {c.name: job.reconcile(c, select(c, span, ())) for c in bridge.named(connector)}
+    if as_json:
+        console.print_json({"connectors": {name: result.as_json() for name, result in results.items()}})
+    else:
+        console.print_reconciliations(results)
+    raise typer.Exit(app.worst(result.exit_code for result in results.values()))
+
+
+@cli.command()
 def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
     """Show what the ledger knows.
 
@@ -210,8 +234,8 @@ def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = F
     from currents_bridge import app, console
     from currents_bridge.status import read_status
 
-    _configure_logs(verbose=verbose, level=logging.WARNING)
-    settings = _load(config)
+    quiet_logs(verbose=verbose)
+    settings = load_settings(config)
     with app.open_ledger(settings) as ledger:
         report = read_status(ledger, (c.name for c in settings.connectors), app.utc_now())
     if as_json:
@@ -238,8 +262,8 @@ def inspect(
     from currents_bridge import app, inspection
     from currents_bridge.config import DEFAULT_PATH
 
-    _configure_logs(verbose=verbose, level=logging.WARNING)
-    settings = _load(config) if config or DEFAULT_PATH.exists() else None
+    quiet_logs(verbose=verbose)
+    settings = load_settings(config) if config or DEFAULT_PATH.exists() else None
     stream, key, connector = app.open_file(place, settings)
     with stream:
         if raw:
@@ -269,7 +293,7 @@ def events(
     from currents_bridge import catalogue, console
     from currents_bridge.config import DEFAULT_PATH
 
-    settings = _load(config) if config or DEFAULT_PATH.exists() else None
+    settings = load_settings(config) if config or DEFAULT_PATH.exists() else None
     rules = [c.events for c in settings.connectors] if settings else []
     included = frozenset().union(*(catalogue.select(r.include, r.exclude) for r in rules))
     included = included if settings else frozenset(catalogue.supported_types())
@@ -286,28 +310,6 @@ def events(
         console.print_json({"events": document})
     else:
         console.print_events(rows)
-
-
-def _load(config: Path | None) -> "Settings":
-    from currents_bridge.config import config_path, load
-
-    return load(config_path(config, os.environ), os.environ)
-
-
-@contextmanager
-def _open(config: Path | None, *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
-    """Open the program as the configuration says; `level` is that of the logs without -v."""
-    from currents_bridge import app
-
-    _configure_logs(verbose=verbose, level=level)
-    with app.open_bridge(_load(config), os.environ, threading.Event()) as bridge:
-        yield bridge
-
-
-def _configure_logs(*, verbose: bool, level: int) -> None:
-    from currents_bridge.logs import configure_logs
-
-    configure_logs(json=not sys.stderr.isatty(), level=logging.DEBUG if verbose else level, stream=sys.stderr)
 
 
 def _tell(error: BridgeError) -> None:

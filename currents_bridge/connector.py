@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 from currents_bridge import discovery
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
-from currents_bridge.delivery import Delivery
+from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.discovery import Discovery, HourRange, Source
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
-from currents_bridge.model import CredentialReport, GroupLimits, ObjectState, Selection
+from currents_bridge.model import CredentialReport, GroupLimits, ObjectState, Quarantined, Selection
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, Transport
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
+from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
 
 FOLD_AFTER = max(discovery.SWEEP_AGES) + timedelta(days=1)  # the sweep has seen such hours for the last time
@@ -39,6 +39,7 @@ class Connector:
         transport: the way to its destination; the caller closes it.
         mapper: its rules.
         settings: how much at once and how fast.
+        remember: for how long message ids that were sent are left out; None: only repeats within a group are.
         now: the time, aware.
         stop: set when the program stops; work that was begun is settled, nothing more is begun.
     """
@@ -50,6 +51,7 @@ class Connector:
         transport: Transport,
         mapper: Mapper,
         settings: DeliverySettings,
+        remember: timedelta | None = None,
         now: Callable[[], datetime],
         stop: threading.Event,
     ) -> None:
@@ -58,8 +60,10 @@ class Connector:
         self.mapper = mapper
         self._transport = transport
         self._settings = settings
+        self._remember = remember
         self._now = now
         self._stop = stop
+        self._proof = Proof()  # of all passes: one batch a poll must do to find out that a key is at fault
         self._pace = self.pace(settings.requests_per_second)
         self._seen_types: frozenset[str] = frozenset()
         self._unreleased: list[int] = []
@@ -87,6 +91,7 @@ class Connector:
         if self._look(report, discovery.sweep):
             with _kept(report):
                 self.ledger.fold(self.name, discovery.hour_of(self._now() - FOLD_AFTER))
+                self.ledger.forget(self.name, self._now() - (self._remember or timedelta(0)))
         return self._finished(report, "sweep_finished")
 
     def once(self, sweep_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
@@ -113,24 +118,20 @@ class Connector:
         selection: Selection,
         *,
         pace: Pace | None = None,
+        again: bool = False,
         on_group: OnGroup = lambda _: None,
     ) -> None:
-        """Deliver all of the selection that is due, adding to the report."""
-        settings = self._settings
-        with Sender(
-            self._transport, max_in_flight=settings.max_in_flight, pace=pace or self._pace, stop=self._stop
-        ) as sender:
+        """Deliver all of the selection that is due, adding to the report; `again` also what is remembered as sent."""
+        with self.sender(pace) as sender:
             delivery = Delivery(
+                connector=self.name,
                 store=self.source.store,
                 ledger=self.ledger,
                 sender=sender,
                 mapper=self.mapper,
                 event_type=event_type_of,
-                packer=lambda: Packer(
-                    max_bytes=settings.max_batch_bytes,
-                    max_events=settings.max_batch_events,
-                    envelope_bytes=ENVELOPE_BYTES,
-                ),
+                packer=self.packer,
+                remember=self._remember is not None and not again,
                 now=self._now,
                 stop=self._stop,
             )
@@ -138,7 +139,7 @@ class Connector:
                 connector=self.name,
                 ledger=self.ledger,
                 delivery=delivery,
-                workers=settings.workers,
+                workers=self._settings.workers,
                 limits=GroupLimits(),
                 now=self._now,
                 stop=self._stop,
@@ -147,9 +148,36 @@ class Connector:
                 if self._unreleased:
                     self.ledger.release(self._unreleased)
                 self._unreleased = transfer.unreleased  # the run fills it
-                self.ledger.reclaim(self._now())
+                self._reclaim(report)
                 transfer.run(selection, report, on_group)
         self._keep_credential(report)
+
+    def _reclaim(self, report: TransferReport) -> None:
+        """Take back what dead processes held, and report what took them down."""
+        before = {item.id for item in self.ledger.quarantined(self.name)}
+        self.ledger.reclaim(self._now())
+        for item in self.ledger.quarantined(self.name):
+            if item.id not in before:
+                log.warning("object_quarantined", key=item.object.key, reason=item.reason)
+                report.add(GroupReport([Quarantined(item.id, item.reason)]))
+
+    def sender(self, pace: Pace | None = None) -> Sender:
+        """Return a sender to the destination, at the settings' pace unless told otherwise; the caller closes it."""
+        return Sender(
+            self._transport,
+            max_in_flight=self._settings.max_in_flight,
+            pace=pace or self._pace,
+            stop=self._stop,
+            proof=self._proof,
+        )
+
+    def packer(self) -> Packer:
+        """Return an empty packer with the settings' limits."""
+        return Packer(
+            max_bytes=self._settings.max_batch_bytes,
+            max_events=self._settings.max_batch_events,
+            envelope_bytes=ENVELOPE_BYTES,
+        )
 
     def waiting_objects(self) -> int:
         """Return how many objects wait for their first attempt or are worked on; raises LedgerError."""

@@ -4,23 +4,26 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from currents_bridge.backfill import Plan
 from currents_bridge.catalogue import EventType
 from currents_bridge.check import Verdict
 from currents_bridge.demo import DemoResult
 from currents_bridge.logs import get_logger
-from currents_bridge.model import Books, ObjectState
+from currents_bridge.model import Books, ObjectState, QuarantinedObject, StoredDeadLetter, format_hour
+from currents_bridge.reconcile import Reconciliation
 from currents_bridge.status import StatusReport
 from currents_bridge.transfer import TransferReport
 
 PROGRESS_LINE_S = 5.0
-WIDTH_OFF_TERMINAL = 200
+WIDTH_OFF_TERMINAL = 10_000  # a row is a line, and a key can be copied
 
 log = get_logger()
 talk = Console(stderr=True, markup=False, emoji=False, highlight=False)
@@ -83,6 +86,77 @@ def print_status(report: StatusReport) -> None:
             _say(f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)")
 
 
+def print_reconciliations(results: Mapping[str, Reconciliation]) -> None:
+    """Print a proof by event type and hour, then each difference."""
+    table = _table("connector", "event type", "hour", "objects", *_BOOKS, "balanced")
+    for name, result in results.items():
+        for hour in result.hours:
+            balanced = "yes" if hour.books.balanced else "NO"
+            counts = (_count(hour.objects), *_books(hour.books))
+            table.add_row(name, hour.event_type, format_hour(hour.hour), *counts, balanced)
+        table.add_row(name, "all", "", _count(sum(h.objects for h in result.hours)), *_books(result.books), "")
+    _print(table)
+    for name, result in results.items():
+        listed = ", ".join(f"{count:,} {state}" for state, count in result.listed.items() if count) or "none"
+        _say(f"{name}: objects in the bucket: {listed}")
+        for difference in result.differences:
+            _say(f"{name}: {difference.subject} {difference.detail}")
+
+
+def print_letters(letters: Sequence[StoredDeadLetter]) -> None:
+    """Print dead letters, a row each."""
+    table = Table("id", "connector", "event type", "row", "message id", "tries", "since", "reason", box=None)
+    for stored in letters:
+        letter, since = stored.letter, f"{stored.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(
+            *map(str, (stored.id, stored.connector, stored.event_type, letter.row, letter.message_id)),
+            *(str(stored.attempts), since, Text(letter.reason)),
+        )
+    _print(table)
+
+
+def letter_as_json(stored: StoredDeadLetter) -> dict[str, object]:
+    """Return a dead letter for a JSON document; the event and the message are text, as they are kept."""
+    letter = stored.letter
+    return {
+        "id": stored.id,
+        "connector": stored.connector,
+        "object_key": stored.object_key,
+        "row": letter.row,
+        "event_type": stored.event_type,
+        "message_id": letter.message_id,
+        "reason": letter.reason,
+        "attempts": stored.attempts,
+        "created_at": stored.created_at.isoformat(),
+        "event": letter.event or None,
+        "message": letter.message or None,
+    }
+
+
+def quarantined_as_json(item: QuarantinedObject) -> dict[str, object]:
+    """Return a quarantined object for a JSON document."""
+    return {
+        "id": item.id,
+        "connector": item.connector,
+        "key": item.object.key,
+        "etag": item.object.etag,
+        "reason": item.reason,
+        "events": asdict(item.books),
+        "settled_at": item.settled_at.isoformat(),
+    }
+
+
+def print_quarantined(objects: Sequence[QuarantinedObject]) -> None:
+    """Print quarantined objects, a row each."""
+    table = Table("id", "connector", "since", "delivered of it", "reason", "key", box=None)
+    for item in objects:
+        since = f"{item.settled_at:%Y-%m-%d %H:%M}"
+        table.add_row(
+            str(item.id), item.connector, since, _count(item.books.sent), Text(item.reason), Text(item.object.key)
+        )
+    _print(table)
+
+
 def print_events(rows: Sequence[tuple[EventType, bool]]) -> None:
     """Print event types, each with its Segment name and whether it is included."""
     table = Table("event type", "Segment event", "included", box=None)
@@ -101,6 +175,9 @@ def print_demo(result: DemoResult) -> None:
     table.add_section()
     table.add_row(f"{len(result.books)} types", *_books(total))
     _print(table)
+    if result.faults:
+        met = ", ".join(f"{count} {fault}" for fault, count in sorted(result.faults.items()))
+        print(f"faults on the way: {met}; {result.repeated} messages arrived twice, with the same id")  # noqa: T201
     arrived = sum(result.arrived.values())
     verdict = "the sums agree" if result.agrees else "THE SUMS DIFFER"
     print(f"{arrived} distinct messages arrived at the collector in {result.requests} requests: {verdict}")  # noqa: T201

@@ -1,37 +1,43 @@
 """How a group of claimed objects becomes acknowledged messages: the one-page story.
 
 fetch -> decode -> map -> leave out repeats -> pack -> send -> settle. An object is settled only after every batch that
-carries its messages was acknowledged; whatever goes wrong costs the object a later try, never an event.
+carries its messages was acknowledged; whatever goes wrong costs the object a later try, never an event. Large objects
+leave checkpoints on the way, so that a later try goes on where this one ended.
 """
 
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import BinaryIO, Self, cast
 
 import polars as pl
 
+from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType, canonical_name
 from currents_bridge.decode import Container, Slice
 from currents_bridge.errors import (
     BridgeError,
+    ClaimLostError,
     CredentialError,
+    ObjectGoneError,
     QuarantineObjectError,
-    RefusedError,
     RetryLaterError,
 )
 from currents_bridge.logs import get_logger
-from currents_bridge.mapping import Mapper
+from currents_bridge.mapping import Mapped, Mapper
 from currents_bridge.model import (
-    Batch,
     Books,
+    Checkpoint,
     ClaimedObject,
     DeadLetter,
     Delivered,
     Failed,
     Quarantined,
-    Refusal,
     Settlement,
 )
 from currents_bridge.packing import Packer
@@ -40,6 +46,9 @@ from currents_bridge.sending import Sender
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
+SETTLE_BYTES = 1024 * 1024  # of objects that have arrived: settled while their group goes on
+SPOOL_BYTES = 16 * 1024 * 1024  # of a suspect in memory; what is more goes to a temporary file
+CHECKPOINT_EVENTS = 2_500  # read since the last checkpoint; a commit for so many costs 0.3 us an event
 
 log = get_logger()
 
@@ -49,15 +58,24 @@ def retry_at(now: datetime, attempts: int) -> datetime:
     return now + min(FIRST_RETRY * (1 << min(attempts, 16)), LAST_RETRY)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GroupReport:
     """What became of one group."""
 
-    settlements: Sequence[Settlement] = ()
+    settlements: list[Settlement] = field(default_factory=list)
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression, acknowledged ones only
     credential_error: CredentialError | None = None  # what it hit was released, all else settled
     destination_down: bool = False  # batches failed and none was acknowledged
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    """A row of an object, with everything before it, that is behind once a batch is acknowledged."""
+
+    rows: int
+    books: Books
+    batch: int  # its number in the group
 
 
 @dataclass(slots=True)
@@ -65,32 +83,58 @@ class _Work:
     """One object of the group while it is worked on."""
 
     claimed: ClaimedObject
-    books: Books = field(default_factory=Books)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
+    rows: int  # read so far, from the start of the object
+    behind: int  # rows that the latest checkpoint has
+    books: Books  # of all rows read, with those of the checkpoint; refused messages still count as sent
+    dead_letters: list[DeadLetter] = field(default_factory=list)  # that the rules made, in this attempt
+    message_ids: list[tuple[int, pl.Series]] = field(default_factory=list)  # to be remembered, with their first row
+    fences: deque[_Fence] = field(default_factory=deque)
+    damaged: bool = False  # something before `rows` was lost, so it is no place to go on from
+    last_batch: int = 0  # the number of the batch with the object's last message, once it is read; 0: not yet
+    settled: bool = False
     failure: BridgeError | None = None
+
+    @classmethod
+    def of(cls, claimed: ClaimedObject) -> Self:
+        """Return the work that goes on behind the object's checkpoint."""
+        return cls(claimed, claimed.checkpoint.rows, claimed.checkpoint.rows, claimed.checkpoint.books)
+
+    def pass_by(self, rows: int) -> None:
+        """Go on from a checkpoint: what it recorded need not be held any longer."""
+        self.behind = rows
+        self.dead_letters = [letter for letter in self.dead_letters if letter.row >= rows]
+        self.message_ids = [(first_row, ids) for first_row, ids in self.message_ids if first_row >= rows]
 
 
 class Delivery:
-    """Delivers groups of one connector's objects. Thread-safe: each call works on its own group."""
+    """Delivers groups of one connector's objects. Thread-safe: each call works on its own group.
+
+    With `remember`, message ids that were sent before, by whatever object, are left out, and those that are sent are
+    remembered.
+    """
 
     def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
         self,
         *,
+        connector: str,
         store: ObjectStore,
         ledger: Ledger,
         sender: Sender,
         mapper: Mapper,
         event_type: Callable[[str], EventType],
         packer: Callable[[], Packer],
+        remember: bool,
         now: Callable[[], datetime],
         stop: threading.Event,
     ) -> None:
+        self._connector = connector
         self._store = store
         self._ledger = ledger
         self._sender = sender
         self._mapper = mapper
         self._event_type = event_type
         self._packer = packer
+        self._remember = remember
         self._now = now
         self._stop = stop
 
@@ -101,30 +145,40 @@ class Delivery:
         outcome cannot be recorded: then the claims stay the caller's to release, and a later run sends again with
         the same message ids.
         """
-        works = {claimed.id: _Work(claimed) for claimed in group}
-        sent = _Acknowledgements()
+        works = [_Work.of(claimed) for claimed in group]
+        report = GroupReport()
+        sent = Acknowledgements(max_ahead=self._sender.max_in_flight)
         packer = self._packer()
         repeats = _Repeats()
-        for work in works.values():
+        for work in works:
             if self._stop.is_set() or sent.credential_error:
                 work.failure = RetryLaterError("stopped before the object was begun")
                 continue
             for messages in self._messages(work, repeats):
                 for batch in packer.add(work.claimed.id, messages):
                     sent.expect(batch, self._sender.submit(batch))
+                self._leave_checkpoint(work, sent, batch=sent.submitted + packer.pending)
+                if work.failure or sent.failure_of(work.claimed.id, alone=True):
+                    break  # behind a batch that failed, all would only be sent for the first of several times
+            work.last_batch = sent.submitted + packer.pending
+            self._settle_behind(works, sent, report)
         for batch in packer.flush():
             sent.expect(batch, self._sender.submit(batch))
         sent.wait()
-        return self._settle(works, sent)
+        self._settle([work for work in works if not work.settled], sent, report)
+        report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
+        report.destination_down = sent.destination_down
+        return report
 
     def _messages(self, work: _Work, repeats: "_Repeats") -> Iterator[pl.DataFrame]:
         """Yield the messages that the object owes, keeping its books; what stops it is kept as its failure."""
-        obj = work.claimed.object
-        event_type = self._event_type(obj.event_type)
         try:
-            for piece in self._slices(work):
-                mapped = self._mapper.map(piece, event_type, obj.key)
+            for piece, mapped in self._mapped(work):
+                work.rows = piece.first_row + piece.events.height
                 messages = repeats.leave_out(mapped.messages)
+                if self._remember:
+                    messages = self._leave_out_remembered(messages)
+                    work.message_ids.append((piece.first_row, messages["message_id"]))
                 work.dead_letters += mapped.dead_letters
                 work.books += Books(
                     read=piece.events.height,
@@ -136,33 +190,95 @@ class Delivery:
                 yield messages
         except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
             work.failure = error
+        except ObjectGoneError as error:
+            work.failure = QuarantineObjectError(error.message)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             # a column that no rule of ours foresaw costs its object only
             reason, _, _ = str(error).strip().partition("\n")
             work.failure = QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")
 
-    def _slices(self, work: _Work) -> Iterator[Slice]:
+    def _mapped(self, work: _Work) -> Iterator[tuple[Slice, Mapped]]:
         obj = work.claimed.object
         with self._store.open(obj.key, obj.etag) as stream:
-            container = Container(stream)
-            check_witness(container.record_name, obj.event_type)
-            yield from container.slices()
+            if not work.claimed.suspect:
+                yield from self._pieces(work, stream)
+                return
+            with self._tried(work, stream) as fetched:
+                yield from self._pieces(work, fetched)
 
-    def _settle(self, works: dict[int, _Work], sent: "_Acknowledgements") -> GroupReport:
+    def _pieces(self, work: _Work, stream: BinaryIO) -> Iterator[tuple[Slice, Mapped]]:
+        obj = work.claimed.object
+        event_type = self._event_type(obj.event_type)
+        container = Container(stream)
+        check_witness(container.record_name, obj.event_type)
+        for piece in container.slices(skip_rows=work.claimed.checkpoint.rows):
+            work.damaged = bool(container.damage)
+            yield piece, self._mapper.map(piece, event_type, obj.key)
+
+    @contextmanager
+    def _tried(self, work: _Work, stream: BinaryIO) -> Iterator[BinaryIO]:
+        """Give a suspect's bytes once they were decoded and mapped without harm to the process; sends nothing.
+
+        The bytes are fetched before the trial, so that it is short and nothing but the object can end it.
+        """
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            fetched = cast("BinaryIO", spool)
+            shutil.copyfileobj(stream, fetched)
+            fetched.seek(0)
+            self._ledger.begin_trial(work.claimed.id)
+            # whatever it is, it comes again when the object is delivered; what counts is to be alive
+            with suppress(Exception, pl.exceptions.PanicException):
+                for _ in self._pieces(work, fetched):
+                    pass
+            self._ledger.clear_suspicion(work.claimed.id)
+            fetched.seek(0)
+            yield fetched
+
+    def _leave_out_remembered(self, messages: pl.DataFrame) -> pl.DataFrame:
+        known = self._ledger.remembered(self._connector, messages["message_id"], self._now())
+        return messages.filter(~known) if known.any() else messages
+
+    def _leave_checkpoint(self, work: _Work, sent: Acknowledgements, batch: int) -> None:
+        """Note that the rows read so far are behind once `batch` is acknowledged; record how many are behind by now."""
+        if not work.damaged:
+            work.fences.append(_Fence(work.rows, work.books, batch))
+        reached = None
+        while work.fences and work.fences[0].batch <= sent.through:
+            reached = work.fences.popleft()
+        if reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
+            return
+        checkpoint = Checkpoint(reached.rows, _without_refused(reached.books, work, sent, reached.rows))
+        letters, ids = _letters(work, sent, reached.rows), _ids(work, sent, reached.rows)
+        try:
+            self._ledger.checkpoint(work.claimed.id, checkpoint, letters, self._now(), ids)
+        except ClaimLostError as error:
+            work.failure = error
+        work.pass_by(reached.rows)
+
+    def _settle_behind(self, works: Sequence[_Work], sent: Acknowledgements, report: GroupReport) -> None:
+        """Settle what has arrived while the group goes on, so that a crash repeats little; some objects at a time."""
+        behind = [w for w in works if not w.settled and not w.failure and w.last_batch and w.last_batch <= sent.through]
+        if sum(work.claimed.object.size_bytes for work in behind) >= SETTLE_BYTES:
+            self._settle(behind, sent, report)
+
+    def _settle(self, works: Sequence[_Work], sent: Acknowledgements, report: GroupReport) -> None:
         now = self._now()
         settlements: list[Settlement] = []
         released: list[int] = []
-        credential_error = sent.credential_error
-        for work in works.values():
-            failure = work.failure or sent.failure_of(work.claimed.id, alone=not work.books.deduplicated)
+        report.credential_error = sent.credential_error
+        for work in works:
+            work.settled = True
+            failure = self._failure(work, sent)
             match failure:
                 case None:
-                    settlements.append(_delivered(work, sent.refusals_of(work.claimed.id)))
+                    settlements.append(_delivered(work, sent))
                 case QuarantineObjectError():
                     log.warning("object_quarantined", key=work.claimed.object.key, reason=failure.reason)
-                    settlements.append(Quarantined(work.claimed.id, failure.reason))
+                    settlements.append(_quarantined(work, sent, failure.reason))
+                case ClaimLostError():
+                    pass
                 case CredentialError():
-                    credential_error = credential_error or failure
+                    report.credential_error = report.credential_error or failure
                     released.append(work.claimed.id)
                 case RetryLaterError() if self._stop.is_set() or sent.credential_error:
                     released.append(work.claimed.id)
@@ -170,10 +286,21 @@ class Delivery:
                     at = retry_at(now, work.claimed.attempts)
                     log.warning("object_failed", key=work.claimed.object.key, reason=failure.message, retry_at=at)
                     settlements.append(Failed(work.claimed.id, failure.message, at))
-        self._ledger.settle(settlements, now)
+        try:
+            self._ledger.settle(settlements, now)
+        except ClaimLostError as error:
+            log.warning("claims_lost", reason=error.message)
+            settlements = [settlement for settlement in settlements if settlement.id not in error.ids]
+        report.settlements += settlements
         if released:
             self._ledger.release(released)
-        return GroupReport(settlements, sent.batches, sent.batch_bytes, credential_error, sent.destination_down)
+
+    def _failure(self, work: _Work, sent: Acknowledgements) -> BridgeError | None:
+        """Return why the object is not delivered; a quarantine has to wait until what could be read has arrived."""
+        of_batches = sent.failure_of(work.claimed.id, alone=not work.books.deduplicated)
+        if isinstance(work.failure, QuarantineObjectError):
+            return of_batches or work.failure
+        return work.failure or of_batches
 
 
 def check_witness(record_name: str, event_type: str) -> None:
@@ -187,14 +314,36 @@ def check_witness(record_name: str, event_type: str) -> None:
         raise QuarantineObjectError(f"the key says {event_type}, the records in the file are {named}")
 
 
-def _delivered(work: _Work, refusals: Iterable[tuple[Refusal, str]]) -> Delivered:
-    refused = [DeadLetter(r.row, r.message_id, r.reason, message) for r, message in refusals]
-    books = replace(
-        work.books,
-        sent=work.books.sent - len(refused),
-        dead_lettered=work.books.dead_lettered + len(refused),
-    )
-    return Delivered(work.claimed.id, books, [*work.dead_letters, *refused])
+def _delivered(work: _Work, sent: Acknowledgements) -> Delivered:
+    books = _without_refused(work.books, work, sent, work.rows)
+    return Delivered(work.claimed.id, books, _letters(work, sent, work.rows), _ids(work, sent, work.rows))
+
+
+def _quarantined(work: _Work, sent: Acknowledgements, reason: str) -> Quarantined:
+    books = _without_refused(work.books, work, sent, work.rows)
+    return Quarantined(work.claimed.id, reason, books, _letters(work, sent, work.rows), _ids(work, sent, work.rows))
+
+
+def _without_refused(books: Books, work: _Work, sent: Acknowledgements, rows: int) -> Books:
+    """Return the books with the messages that Segment refused, before a row, as dead letters."""
+    refused = sum(letter.row < rows for letter in sent.refused(work.claimed.id))
+    return replace(books, sent=books.sent - refused, dead_lettered=books.dead_lettered + refused)
+
+
+def _letters(work: _Work, sent: Acknowledgements, rows: int) -> list[DeadLetter]:
+    """Return the dead letters from the latest checkpoint up to a row, in order."""
+    letters = [*work.dead_letters, *sent.refused(work.claimed.id)]
+    return sorted((letter for letter in letters if work.behind <= letter.row < rows), key=lambda letter: letter.row)
+
+
+def _ids(work: _Work, sent: Acknowledgements, rows: int) -> pl.Series | None:
+    """Return the ids of acknowledged messages from the latest checkpoint up to a row, if they are remembered."""
+    sent_ids = [ids for first_row, ids in work.message_ids if work.behind <= first_row < rows]
+    if not sent_ids:
+        return None
+    ids = pl.concat(sent_ids)
+    refused = [letter.message_id for letter in sent.refused(work.claimed.id)]
+    return ids.filter(~ids.is_in(refused)) if refused else ids
 
 
 class _Repeats:
@@ -212,70 +361,3 @@ class _Repeats:
             return messages
         fresh = pl.col("message_id").is_first_distinct() & ~pl.col("message_id").is_in(list(again))
         return messages.filter(fresh)
-
-
-class _Acknowledgements:
-    """The batches under way for one group, and what came back; used by one thread."""
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.batch_bytes = 0
-        self.credential_error: CredentialError | None = None
-        self._under_way: list[tuple[Batch, Future[Sequence[Refusal]]]] = []
-        self._failures: dict[int, BridgeError] = {}  # object id -> why one of its batches failed
-        self._refusals: dict[int, list[tuple[Refusal, str]]] = {}
-
-    def expect(self, batch: Batch, future: "Future[Sequence[Refusal]]") -> None:
-        """Add a batch that was submitted, and let go of those that are done."""
-        self._under_way.append((batch, future))
-        self._collect(lambda f: f.done())
-
-    def wait(self) -> None:
-        """Return once every batch was acknowledged or given up."""
-        self._collect(lambda _: True)
-
-    @property
-    def destination_down(self) -> bool:
-        """Whether batches failed and none was acknowledged."""
-        return bool(self._failures) and not self.batches
-
-    def failure_of(self, object_id: int, *, alone: bool) -> BridgeError | None:
-        """Return why the object cannot be settled; not alone: it also leans on the batches of others.
-
-        An object with repeats owes events that another object's batch carries, so any failed batch holds it back.
-        """
-        if alone:
-            return self._failures.get(object_id)
-        return next(iter(self._failures.values()), None)
-
-    def refusals_of(self, object_id: int) -> Sequence[tuple[Refusal, str]]:
-        """Return the object's refused messages, each with its text."""
-        return self._refusals.get(object_id, ())
-
-    def _collect(self, ready: "Callable[[Future[Sequence[Refusal]]], bool]") -> None:
-        waiting = []
-        for batch, future in self._under_way:
-            if not ready(future):
-                waiting.append((batch, future))
-                continue
-            try:
-                refusals = future.result()
-            except (RetryLaterError, RefusedError, CredentialError) as error:
-                if isinstance(error, CredentialError):
-                    self.credential_error = error
-                self._failures |= {part.object_id: error for part in batch.parts}
-            else:
-                self.batches += 1
-                self.batch_bytes += batch.size_bytes
-                for refusal in refusals:
-                    self._refusals.setdefault(refusal.object_id, []).append((refusal, _message_of(batch, refusal)))
-        self._under_way = waiting
-
-
-def _message_of(batch: Batch, refusal: Refusal) -> str:
-    rows = (
-        part.messages.filter(pl.col("row") == refusal.row)
-        for part in batch.parts
-        if part.object_id == refusal.object_id
-    )
-    return next(str(found["message"][0]) for found in rows if found.height)

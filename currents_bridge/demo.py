@@ -20,11 +20,16 @@ from currents_bridge.ports import Ledger
 from currents_bridge.testing.collector import Collector
 from currents_bridge.testing.currents_files import sample_file
 from currents_bridge.testing.embedded_s3 import EmbeddedS3
+from currents_bridge.testing.faults import FaultSchedule
 
 BUCKET = "acme-currents"
 WRITE_KEY = "DemoDemoDemoDemoDemoDemoDemoDemo"
 EVENTS_A_FILE = 60
 ANONYMOUS_SHARE = 0.2
+FAULT_SHARE = 0.3
+FAULT_SEED = 3
+BATCH_EVENTS = 2500
+FAULTY_BATCH_EVENTS = 50  # small, so that there are requests enough to meet faults
 ENVIRON = {
     "DEMO_WRITE_KEY": WRITE_KEY,
     "AWS_ACCESS_KEY_ID": "demo",
@@ -41,7 +46,9 @@ class DemoResult:
     books: Mapping[str, Books]
     arrived: Mapping[str, int]  # distinct messages at the collector, by Segment event name
     requests: int
+    repeated: int  # messages that arrived again, with the same id
     quarantined: int
+    faults: Mapping[str, int]  # requests that met each kind of fault
 
     @property
     def agrees(self) -> bool:
@@ -53,8 +60,8 @@ class DemoResult:
         return complete and sent == Counter(self.arrived) and all(books.balanced for books in self.books.values())
 
 
-def run(open_connector: OpenConnector, environ: MutableMapping[str, str], now: datetime) -> DemoResult:
-    """Write sample files, deliver them, and return what arrived.
+def run(open_connector: OpenConnector, environ: MutableMapping[str, str], now: datetime, *, faults: bool) -> DemoResult:
+    """Write sample files, deliver them, and return what arrived; with `faults`, through a Segment on a bad day.
 
     `environ` is the process's own: boto3 reads it, so the user's AWS settings make way for those of the demo.
     """
@@ -62,11 +69,14 @@ def run(open_connector: OpenConnector, environ: MutableMapping[str, str], now: d
         del environ[name]
     environ.update(ENVIRON)
     with EmbeddedS3() as s3, Collector(write_keys=[WRITE_KEY]) as collector, _workplace() as folder:
+        schedule = FaultSchedule(seed=FAULT_SEED, share=FAULT_SHARE if faults else 0)
+        collector.answer_with(schedule)
         s3.make_bucket(BUCKET)
         client = s3.client()
         for key, body in sample_files(now):
             client.put_object(Bucket=BUCKET, Key=key, Body=body)
-        settings = demo_settings(s3.url, collector.url, folder)
+        batch_events = FAULTY_BATCH_EVENTS if faults else BATCH_EVENTS
+        settings = demo_settings(s3.url, collector.url, folder, max_batch_events=batch_events)
         with open_connector(settings, environ) as connector:
             report = connector.poll()
             if report.error:
@@ -74,7 +84,14 @@ def run(open_connector: OpenConnector, environ: MutableMapping[str, str], now: d
             ledger: Ledger = connector.ledger
             arrived = Counter(message["event"] for message in collector.by_id.values())
             quarantined = ledger.totals(connector.name).objects[ObjectState.QUARANTINED]
-            return DemoResult(ledger.books_by_type(connector.name), arrived, collector.request_count, quarantined)
+            return DemoResult(
+                ledger.books_by_type(connector.name),
+                arrived,
+                collector.request_count,
+                collector.duplicates,
+                quarantined,
+                {str(fault): count for fault, count in schedule.counts.items()},
+            )
 
 
 def sample_files(now: datetime) -> Iterator[tuple[str, bytes]]:
@@ -93,11 +110,12 @@ def sample_files(now: datetime) -> Iterator[tuple[str, bytes]]:
         )
 
 
-def demo_settings(s3_url: str, collector_url: str, folder: Path) -> Settings:
+def demo_settings(s3_url: str, collector_url: str, folder: Path, *, max_batch_events: int) -> Settings:
     """Return settings that read the embedded S3 server and send to the embedded collector."""
     return Settings.model_validate(
         {
             "ledger": {"url": f"sqlite:///{folder / 'ledger.sqlite3'}"},
+            "delivery": {"max_batch_events": max_batch_events},
             "connectors": [
                 {
                     "name": "demo",

@@ -49,8 +49,9 @@ class TransferReport:
                     self.books += books
                 case Failed(id=id_, reason=reason):
                     self._waiting[id_] = reason
-                case Quarantined(reason=reason):
+                case Quarantined(reason=reason, books=books):
                     self.quarantined += 1
+                    self.books += books  # of what could be read
                     self._set_aside[reason] += 1
         self.batches += report.batches
         self.batch_bytes += report.batch_bytes

@@ -75,7 +75,9 @@ class Site:
         """Start the program; the caller waits for it."""
         path = self.folder / "bridge.yaml"
         path.write_text(yaml.safe_dump(self.config), encoding="utf-8")
-        command = [sys.executable, "-m", "currents_bridge", arguments[0], "--config", str(path), *arguments[1:]]
+        words = 2 if arguments[0] in {"dead-letters", "quarantine"} else 1
+        options = ["--config", str(path), *arguments[words:]]
+        command = [sys.executable, "-m", "currents_bridge", *arguments[:words], *options]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, env={**self.environ, **(environ or {})}, cwd=self.folder, stdout=pipe, stderr=pipe, text=True

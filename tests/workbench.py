@@ -2,10 +2,13 @@
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
+
+import polars as pl
 
 from currents_bridge import catalogue
 from currents_bridge.config import DeliverySettings
@@ -15,11 +18,15 @@ from currents_bridge.discovery import Source
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
 from currents_bridge.mapping import Mapper, MappingRules
 from currents_bridge.model import (
+    Batch,
+    Checkpoint,
     ClaimedObject,
     ConnectorTotals,
+    DeadLetter,
     GroupLimits,
     ObjectState,
     Progress,
+    Refusal,
     Selection,
     Settlement,
 )
@@ -27,6 +34,7 @@ from currents_bridge.packing import Packer
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
 from currents_bridge.testing.currents_files import Event, make_events, object_key, schema_of, write_container
 from currents_bridge.testing.fake_ledger import FakeLedger
+from currents_bridge.testing.fake_ledger_memory import LedgerMemory
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.testing.fake_transport import FakeTransport
 from currents_bridge.transfer import Transfer, TransferReport
@@ -78,11 +86,12 @@ class _Breaking(io.BytesIO):
 
 
 class FaultyLedger(FakeLedger):
-    """A ledger some of whose methods raise what `faults` names for them."""
+    """A ledger some of whose methods raise what `faults` names for them; `checkpoints` are those it recorded."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, memory: LedgerMemory | None = None) -> None:
+        super().__init__(memory)
         self.faults: dict[str, Exception] = {}
+        self.checkpoints: list[Checkpoint] = []
 
     def _check(self, method: str) -> None:
         if fault := self.faults.get(method):
@@ -92,6 +101,19 @@ class FaultyLedger(FakeLedger):
         """Settle, or raise."""
         self._check("settle")
         super().settle(settlements, now)
+
+    def checkpoint(
+        self,
+        id_: int,
+        checkpoint: Checkpoint,
+        dead_letters: Sequence[DeadLetter],
+        now: datetime,
+        message_ids: pl.Series | None = None,
+    ) -> None:
+        """Record how far an object has come, or raise."""
+        self._check("checkpoint")
+        super().checkpoint(id_, checkpoint, dead_letters, now, message_ids)
+        self.checkpoints.append(checkpoint)
 
     def release(self, ids: Sequence[int]) -> None:
         """Release, or raise."""
@@ -112,6 +134,16 @@ class FaultyLedger(FakeLedger):
         """Add up, or raise."""
         self._check("totals")
         return super().totals(connector)
+
+
+class PromptSender(Sender):
+    """A sender whose batches are answered before `submit` returns, so that what a test sees does not depend on time."""
+
+    def submit(self, batch: Batch) -> Future[Sequence[Refusal]]:
+        """Send the batch."""
+        future = super().submit(batch)
+        wait([future])
+        return future
 
 
 class PickyMapper(Mapper):
@@ -165,7 +197,7 @@ class Bench:
             catalogue_types=frozenset(catalogue.catalogue()),
         )
 
-    def connector(self, **settings: Any) -> Connector:
+    def connector(self, *, remember: timedelta | None = None, **settings: Any) -> Connector:
         """Return a connector without a limit on its pace, with one worker and one request at a time by default."""
         chosen = {"requests_per_second": None, "workers": 1, "max_in_flight": 1} | settings
         return Connector(
@@ -173,6 +205,7 @@ class Bench:
             transport=self.transport,
             mapper=self.mapper,
             settings=DeliverySettings.model_validate(chosen),
+            remember=remember,
             now=lambda: self.now,
             stop=self.stop,
         )
@@ -186,10 +219,13 @@ class Bench:
         """Make every object of the bucket known, and claim what is due as one group."""
         return self.ledger.claim(NAME, self.admit(), GroupLimits(), self.now)
 
-    def deliver(self, group: Sequence[ClaimedObject] | None = None, *, max_batch_events: int = 2500) -> GroupReport:
-        """Deliver a group, by default all that is due, one request at a time."""
-        with self.sender() as sender:
-            return self.delivery(sender, max_batch_events).deliver(self.claim() if group is None else group)
+    def deliver(
+        self, group: Sequence[ClaimedObject] | None = None, *, max_batch_events: int = 2500, remember: bool = False
+    ) -> GroupReport:
+        """Deliver a group, by default all that is due; each batch is answered before anything else is done."""
+        with self.sender(kind=PromptSender) as sender:
+            delivery = self.delivery(sender, max_batch_events, remember=remember)
+            return delivery.deliver(self.claim() if group is None else group)
 
     def transfer(self, report: TransferReport, *, workers: int = 1, max_objects: int = 500, **options: Any) -> Transfer:
         """Run a transfer of everything in the bucket, adding to the report."""
@@ -207,21 +243,21 @@ class Bench:
             transfer.run(selection, report, **options)
             return transfer
 
-    def sender(self, max_in_flight: int = 1) -> Sender:
+    def sender(self, max_in_flight: int = 1, kind: Callable[..., Sender] = Sender) -> Sender:
         """Return a sender without a limit on its pace."""
-        return Sender(
-            self.transport, max_in_flight=max_in_flight, pace=Pace(None, None, stop=self.stop), stop=self.stop
-        )
+        return kind(self.transport, max_in_flight=max_in_flight, pace=Pace(None, None, stop=self.stop), stop=self.stop)
 
-    def delivery(self, sender: Sender, max_batch_events: int = 2500) -> Delivery:
+    def delivery(self, sender: Sender, max_batch_events: int = 2500, *, remember: bool = False) -> Delivery:
         """Return the delivery."""
         return Delivery(
+            connector=NAME,
             store=self.store,
             ledger=self.ledger,
             sender=sender,
             mapper=self.mapper,
             event_type=event_type_of,
             packer=lambda: Packer(max_bytes=475_000, max_events=max_batch_events, envelope_bytes=ENVELOPE_BYTES),
+            remember=remember,
             now=lambda: self.now,
             stop=self.stop,
         )

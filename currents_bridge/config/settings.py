@@ -55,6 +55,18 @@ def _parse_start(value: object) -> object:
         raise ValueError("must be earliest, now or an ISO time like 2026-01-31T06:00:00Z") from None
 
 
+def _parse_dedup(value: object) -> object:
+    if value == "group":
+        return value
+    try:
+        period = parse_duration(value)
+    except ValueError:
+        period = timedelta(0)
+    if not timedelta(days=1) <= period <= timedelta(days=30):
+        raise ValueError("must be group, or a time of 1d..30d like 7d")
+    return period
+
+
 def _check_http_url(value: str) -> str:
     try:
         url = HttpUrl(value)
@@ -234,6 +246,11 @@ class ConnectorSettings(_Section):
     anonymous_users: Literal["skip", "send"] = Field(
         default="skip",
         description="events of users without external id: skip and count them, or send with anonymousId alone",
+    )
+    dedup: Annotated[Literal["group"] | timedelta, BeforeValidator(_parse_dedup)] = Field(
+        default="group",
+        description="repeated events: group leaves out those in objects delivered together, a time like 7d (1d..30d) "
+        "also those that were sent within it",
     )
     properties: Literal["connector", "all"] = Field(
         default="connector", description="connector: as Braze's own connector; all: every field that Braze stores"

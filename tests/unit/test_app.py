@@ -39,7 +39,7 @@ def settings(tmp_path: Path, *connectors: dict[str, Any]) -> Settings:
 def a_report(*settlements: Any, error: Any = None) -> TransferReport:
     """Return the report of a run with one group."""
     report = TransferReport(error=error)
-    report.add(GroupReport(settlements))
+    report.add(GroupReport(list(settlements)))
     return report
 
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from currents_bridge import __version__, app, cli, daemon, demo
+from currents_bridge import __version__, app, cli, cli_options, daemon, demo
 from currents_bridge.config import example_config, load
 from currents_bridge.errors import CredentialError, UsageError
 from currents_bridge.model import Progress
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory; logs stay as pytest has them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CURRENTS_BRIDGE_CONFIG", raising=False)
-    monkeypatch.setattr(cli, "_configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_options, "configure_logs", lambda **_: None)
     return tmp_path
 
 
@@ -330,6 +330,6 @@ def test_events_are_those_of_the_configuration(config: Path) -> None:
 
 def test_the_demo_ends_with_1_where_the_sums_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it delivered is shown in any case."""
-    monkeypatch.setattr(demo, "run", lambda *_: demo.DemoResult({}, {}, 0, 1))
+    monkeypatch.setattr(demo, "run", lambda *_, **__: demo.DemoResult({}, {}, 0, 0, 1, {}))
 
     assert "THE SUMS DIFFER" in run("demo", code=1).stdout

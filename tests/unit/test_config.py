@@ -423,3 +423,23 @@ def test_other_durations_are_refused(value: object) -> None:
     """A number needs its unit."""
     with pytest.raises(ValueError, match="30s 5m 6h 2d"):
         parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("group", "group"), ("1d", timedelta(days=1)), ("7d", timedelta(days=7)), ("720h", timedelta(days=30))],
+)
+def test_repeats_are_left_out_within_a_group_or_for_days(load_text: Load, text: str, expected: object) -> None:
+    """One day to thirty."""
+    assert load_text(connector(dedup=text)).connectors[0].dedup == expected
+
+
+def test_repeats_are_left_out_within_a_group_by_default(load_text: Load) -> None:
+    """A store of message ids is a choice."""
+    assert load_text(MINIMAL).connectors[0].dedup == "group"
+
+
+@pytest.mark.parametrize("value", ["23h", "31d", "always", "", 7, None, True])
+def test_other_spans_for_repeats_are_refused(load_text: Load, value: object) -> None:
+    """The store is bounded, and shorter is no help against a day's repeats."""
+    assert any("dedup: must be group, or a time" in line for line in problems(load_text, connector(dedup=value)))

@@ -96,10 +96,10 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     console.print_status(read_status(bench.ledger, [NAME], bench.now))
 
     out, err = capsys.readouterr()
-    assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "3", "3", "0", "0", "0", "0", "s"]
+    assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "5", "5", "0", "0", "0", "0", "s"]
     credential, reason, notice = err.splitlines()
     assert credential == f"{NAME}: a credential is failing since 2026-01-02 03:00 UTC: segment answered 401"
-    assert reason.startswith(f"{NAME}: 1 objects: not readable as Avro")
+    assert reason.startswith(f"{NAME}: 1 objects: 1 of 3 blocks is unreadable (1 events)")
     assert notice == f"{NAME}: unrecognised_key [a]/b: {ODD} (seen 2 times)"
 
 
@@ -124,7 +124,7 @@ def test_the_demo_says_whether_the_sums_agree(
     monkeypatch.setattr("currents_bridge.demo.supported_types", lambda: (CLICK,))
     books = {CLICK: Books(read=9, sent=7, skipped_anonymous=2)}
 
-    console.print_demo(DemoResult(books, {"Email Link Clicked": arrived}, 1, 0))
+    console.print_demo(DemoResult(books, {"Email Link Clicked": arrived}, 1, 0, 0, {}))
 
     lines = capsys.readouterr().out.splitlines()
     assert cells(lines[-2])[-7:] == ["1", "types", "9", "7", "2", "0", "0"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from currents_bridge import delivery
 from currents_bridge.decode import Container
 from currents_bridge.delivery import LAST_RETRY, check_witness, retry_at
 from currents_bridge.errors import (
@@ -17,7 +18,7 @@ from currents_bridge.errors import (
     RetryLaterError,
     Side,
 )
-from currents_bridge.model import Batch, Books, Delivered, Failed, ObjectState, Quarantined, Refusal
+from currents_bridge.model import Batch, Books, Delivered, Failed, LetterFilter, ObjectState, Quarantined, Refusal
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks, of_kind
 
@@ -70,6 +71,44 @@ def test_nothing_is_settled_before_its_last_batch_is_acknowledged(bench: Bench) 
 
     assert seen == [{ObjectState.CLAIMED: 1}] * 3
     assert bench.states() == {DELIVERED: 1}
+
+
+def test_objects_that_have_arrived_are_settled_while_their_group_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once they are worth a transaction, so that a crash repeats little; each is settled and reported once."""
+    seen: list[int] = []
+
+    class Watching(FakeTransport):
+        def send(self, batch: Batch) -> Sequence[Refusal]:
+            seen.append(bench.states().get(DELIVERED, 0))
+            return super().send(batch)
+
+    bench.transport = Watching()
+    for offset in range(5):
+        bench.put(1, offset=offset)
+    group = bench.claim()
+    sizes = [claimed.object.size_bytes for claimed in group]
+    monkeypatch.setattr(delivery, "SETTLE_BYTES", max(sizes) + 1)  # of two objects, whichever
+
+    report = bench.deliver(group, max_batch_events=1)
+
+    assert seen == [0, 0, 2, 2, 4]
+    assert [settled.id for settled in report.settlements] == [1, 2, 3, 4, 5]
+
+
+def test_an_object_in_a_batch_that_failed_is_not_settled_on_the_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is any behind it: it might lean on that batch."""
+    monkeypatch.setattr(delivery, "SETTLE_BYTES", 1)
+    bench.transport.outcomes.extend([(), *outage()])
+    keys = [bench.put(1, offset=offset) for offset in range(4)]
+
+    bench.deliver(max_batch_events=1)
+
+    states = bench.states_by_key()
+    assert [states[key] for key in keys] == [DELIVERED, FAILED, DELIVERED, DELIVERED]
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -150,9 +189,11 @@ def test_a_refused_message_becomes_a_dead_letter_and_is_no_longer_counted_as_sen
 
     assert report.settlements[1].id == group[1].id
     assert of_kind(report.settlements, Delivered)[1].books == Books(read=3, sent=2, dead_lettered=1)
-    ((key, letter),) = bench.ledger.dead_letters(NAME)
-    assert (key, letter.row, letter.message_id, letter.reason) == (second, 1, events[1]["id"], "too large")
-    assert f'"messageId":"{events[1]["id"]}"' in letter.event
+    (stored,) = bench.ledger.dead_letters(LetterFilter(connector=NAME))
+    letter = stored.letter
+    assert (stored.object_key, letter.row, letter.message_id) == (second, 1, events[1]["id"])
+    assert (letter.reason, letter.event) == ("too large", "")
+    assert f'"messageId":"{events[1]["id"]}"' in letter.message
     assert bench.states_by_key()[first] is DELIVERED
 
 
@@ -181,16 +222,50 @@ def test_an_unreadable_object_costs_itself_only(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("small_slices")
-def test_an_object_that_breaks_off_in_the_middle_is_quarantined_without_books(bench: Bench) -> None:
-    """What was sent of it before the damage was seen is not counted; its neighbour keeps its own books."""
-    bench.put(5, offset=1, cut_bytes=40)
+def test_an_object_that_breaks_off_in_the_middle_is_quarantined_with_the_books_of_what_could_be_read(
+    bench: Bench,
+) -> None:
+    """Four of five blocks are whole: their events are delivered, and the last one is told as missing."""
+    broken = bench.put(events := clicks(5), offset=1, cut_bytes=40)
     bench.put(2, offset=2)
+
+    report = bench.deliver()
+
+    (quarantined,) = of_kind(report.settlements, Quarantined)
+    assert quarantined.books == Books(read=4, sent=4)
+    assert "1 of 5 blocks is unreadable" in quarantined.reason
+    assert bench.states_by_key()[broken] is ObjectState.QUARANTINED
+    assert bench.sent_ids()[:4] == [event["id"] for event in events[:4]]
+    assert bench.ledger.totals(NAME).books == Books(read=6, sent=6)
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_a_damaged_object_with_a_failed_batch_waits_instead(bench: Bench) -> None:
+    """A quarantine is for good, so it has to wait until what could be read has arrived."""
+    bench.put(5, cut_bytes=40)
+    bench.transport.outcomes.extend(outage())
 
     bench.deliver()
 
-    assert bench.states() == {ObjectState.QUARANTINED: 1, DELIVERED: 1}
-    assert len(bench.sent_ids()) > 2
-    assert bench.ledger.totals(NAME).books == Books(read=2, sent=2)
+    assert bench.states() == {FAILED: 1}
+    bench.now += timedelta(minutes=1)
+    bench.deliver()
+    assert bench.states() == {ObjectState.QUARANTINED: 1}
+    assert len(bench.sent_ids()) == 4
+
+
+def test_an_object_that_was_deleted_is_set_aside_and_never_tried_again(bench: Bench) -> None:
+    """Its reason says so; the other objects are delivered."""
+    gone = bench.put(2, offset=1)
+    bench.put(2, offset=2)
+    group = bench.claim()
+    bench.store.delete(gone)
+
+    report = bench.deliver(group)
+
+    (quarantined,) = of_kind(report.settlements, Quarantined)
+    assert quarantined.reason.endswith("the object is gone")
+    assert (quarantined.books, bench.states()[DELIVERED]) == (Books(), 1)
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -252,15 +327,43 @@ def test_an_object_that_cannot_be_mapped_costs_itself_only(bench: Bench, error: 
     assert bench.states()[DELIVERED] == 1
 
 
-def test_a_refused_batch_is_no_reason_to_try_at_once_again(bench: Bench) -> None:
-    """RefusedError fails the batch's objects after a single request."""
-    bench.put(2)
+def test_a_refused_batch_is_sent_in_halves_and_the_bad_message_set_aside(bench: Bench) -> None:
+    """The second of three messages is refused, alone at last; what came before it is acknowledged."""
+    bench.put(events := clicks(3))
+    refused = RefusedError("segment answered 400")
+    bench.transport.outcomes.extend([refused, (), refused, refused])  # 1 2 3 | 1 | 2 3 | 2
+
+    report = bench.deliver()
+
+    assert of_kind(report.settlements, Delivered)[0].books == Books(read=3, sent=2, dead_lettered=1)
+    (stored,) = bench.ledger.dead_letters(LetterFilter())
+    assert (stored.letter.row, stored.letter.reason) == (1, "segment answered 400")
+    assert bench.sent_ids() == [events[0]["id"], events[2]["id"]]
+
+
+def test_a_batch_that_is_refused_by_a_destination_without_proof_fails_its_object(bench: Bench) -> None:
+    """It may be the key: nothing is set aside."""
+    bench.put(1)
     bench.transport.outcomes.append(RefusedError("segment answered 400"))
 
     report = bench.deliver()
 
-    assert of_kind(report.settlements, Failed)[0].reason == "segment answered 400"
-    assert bench.transport.attempts == 1
+    assert "not clear yet" in of_kind(report.settlements, Failed)[0].reason
+    assert bench.ledger.dead_letters(LetterFilter()) == []
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_behind_a_failed_batch_no_more_of_its_object_is_sent(bench: Bench) -> None:
+    """All but what waited to be packed already: it would have to be sent again; the next object is delivered."""
+    bench.put(events := clicks(6, 1), offset=1)
+    other = bench.put(more := clicks(2, 2), offset=2)
+    message_ids = [event["id"] for event in events + more]
+    bench.transport.outcomes.extend([(), *outage()])
+
+    bench.deliver(max_batch_events=1)
+
+    assert [message_ids.index(id_) for id_ in bench.sent_ids()] == [0, 2, 6, 7]
+    assert bench.states_by_key()[other] is DELIVERED
 
 
 def test_a_denied_destination_costs_delay_only(bench: Bench) -> None:
@@ -289,17 +392,23 @@ def test_after_a_denial_no_further_object_is_begun(bench: Bench) -> None:
     assert bench.states() == {PENDING: 8}
 
 
-def test_a_denied_object_is_given_back_and_the_others_are_delivered(bench: Bench) -> None:
-    """S3 says no to one object: the error is told, the rest of the group is settled."""
+@pytest.mark.parametrize("settle_bytes", [delivery.SETTLE_BYTES, 1])
+def test_a_denied_object_is_given_back_and_the_others_are_delivered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, settle_bytes: int
+) -> None:
+    """S3 says no to one object: the error is told, the rest of the group is settled, on the way or at its end."""
+    monkeypatch.setattr(delivery, "SETTLE_BYTES", settle_bytes)
+    bench.put(2, offset=0)
     denied = bench.put(2, offset=1)
     error = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow s3:GetObject")
     bench.store.faults[denied] = error
     other = bench.put(2, offset=2)
 
-    report = bench.deliver()
+    report = bench.deliver(max_batch_events=1)
 
     assert report.credential_error is error
-    assert bench.states_by_key() == {denied: PENDING, other: DELIVERED}
+    assert bench.states_by_key()[denied] is PENDING
+    assert bench.states_by_key()[other] is DELIVERED
 
 
 def test_a_stop_releases_what_was_not_begun_and_settles_what_was(bench: Bench) -> None:

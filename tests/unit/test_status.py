@@ -27,7 +27,10 @@ def bench() -> Bench:
 
 
 def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None:
-    """The document of `status --json`; a claimed object is still pending to whoever looks."""
+    """The document of `status --json`; a claimed object is still pending to whoever looks.
+
+    One event of the quarantined object could be read.
+    """
     bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
     bench.ledger.note(NAME, [Notice(NoticeKind.UNKNOWN_EVENT_TYPE, NEW, "not included", 7)], bench.now)
 
@@ -45,7 +48,7 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
                     "evidence": "segment answered 401",
                 },
                 "objects": {"pending": 1, "delivered": 1, "failed": 1, "quarantined": 1},
-                "events": {"read": 3, "sent": 3, "skipped_anonymous": 0, "deduplicated": 0, "dead_lettered": 0},
+                "events": {"read": 4, "sent": 4, "skipped_anonymous": 0, "deduplicated": 0, "dead_lettered": 0},
                 "lag_s": 600.0,
                 "oldest_pending_at": "2026-01-02T03:00:00+00:00",
                 "unknown_event_types": [NEW],

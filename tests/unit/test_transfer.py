@@ -1,15 +1,14 @@
 import threading
-from collections.abc import Sequence
 from datetime import timedelta
+from typing import BinaryIO
 
 import pytest
 
 from currents_bridge.delivery import GroupReport
 from currents_bridge.errors import CredentialError, LedgerError, Side
-from currents_bridge.model import Batch, Books, Delivered, Failed, ObjectState, Quarantined, Refusal
-from currents_bridge.testing.fake_transport import FakeTransport
+from currents_bridge.model import Books, Delivered, Failed, ObjectState, Quarantined
 from currents_bridge.transfer import TransferReport
-from tests.workbench import DENIED, HOUR, NAME, UNWELL, Bench
+from tests.workbench import DENIED, HOUR, NAME, UNWELL, Bench, BreakingStore
 
 DELIVERED, FAILED, PENDING, CLAIMED = (
     ObjectState.DELIVERED,
@@ -45,15 +44,15 @@ def test_many_workers_deliver_every_event_once(bench: Bench, report: TransferRep
 
 
 def test_workers_work_at_the_same_time(bench: Bench, report: TransferReport) -> None:
-    """Two groups are under way at once."""
+    """Two groups are read at once; how many are sent at once, the sender decides."""
     meeting = threading.Barrier(2, timeout=10)
 
-    class Meeting(FakeTransport):
-        def send(self, batch: Batch) -> Sequence[Refusal]:
+    class Meeting(BreakingStore):
+        def open(self, key: str, etag: str) -> BinaryIO:
             meeting.wait()
-            return super().send(batch)
+            return super().open(key, etag)
 
-    bench.transport = Meeting()
+    bench.store = Meeting()
     bench.put(1, offset=1)
     bench.put(1, offset=2)
 
@@ -214,3 +213,13 @@ def test_another_owner_of_the_ledger_takes_what_was_not_begun(bench: Bench, repo
     bench.transfer(report)
 
     assert bench.ledger.totals(NAME).books == Books(read=3, sent=3)
+
+
+def test_what_could_be_read_of_a_quarantined_object_counts(bench: Bench, report: TransferReport) -> None:
+    """It was sent, so the report tells it as the ledger does."""
+    bench.put(3, cut_bytes=50)
+
+    bench.transfer(report)
+
+    assert (report.quarantined, report.books) == (1, Books(read=2, sent=2))
+    assert report.books == bench.ledger.totals(NAME).books

@@ -1,0 +1,96 @@
+"""The batches under way for one group of objects: what came back, and how far each object has come by it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+
+import polars as pl
+
+from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError
+from currents_bridge.model import Batch, DeadLetter, Refusal
+
+
+class Acknowledgements:
+    """Collects what became of a group's batches, which are numbered from 1 in the order they were submitted.
+
+    Used by one thread. A batch that comes back late holds the next ones up once `max_ahead` were submitted behind it:
+    a crash repeats what is ahead of the last checkpoint or settlement, so that must not be much.
+    """
+
+    def __init__(self, max_ahead: int) -> None:
+        self._max_ahead = max_ahead
+        self.batches = 0  # acknowledged
+        self.batch_bytes = 0  # of those, serialised, before compression
+        self.submitted = 0
+        self.through = 0  # every batch up to this number was acknowledged
+        self.credential_error: CredentialError | None = None
+        self._under_way: list[tuple[int, Batch, Future[Sequence[Refusal]]]] = []
+        self._ahead: set[int] = set()  # acknowledged, with a gap before them
+        self._failures: dict[int, BridgeError] = {}  # object id -> why one of its batches failed
+        self._refused: dict[int, list[DeadLetter]] = {}
+
+    def expect(self, batch: Batch, future: Future[Sequence[Refusal]]) -> None:
+        """Add a batch that was submitted, and let go of those that are done."""
+        self.submitted += 1
+        self._under_way.append((self.submitted, batch, future))
+        self._collect(lambda f: f.done())
+        while self._under_way and self.submitted - self._under_way[0][0] >= self._max_ahead:
+            wait([self._under_way[0][2]])
+            self._collect(lambda f: f.done())
+
+    def wait(self) -> None:
+        """Return once every batch was acknowledged or given up."""
+        self._collect(lambda _: True)
+
+    @property
+    def destination_down(self) -> bool:
+        """Whether batches failed and none was acknowledged."""
+        return bool(self._failures) and not self.batches
+
+    def failure_of(self, object_id: int, *, alone: bool) -> BridgeError | None:
+        """Return why the object cannot be settled; not alone: it also leans on the batches of others.
+
+        An object with repeats owes events that another object's batch carries, so any failed batch holds it back.
+        """
+        if alone:
+            return self._failures.get(object_id)
+        return next(iter(self._failures.values()), None)
+
+    def refused(self, object_id: int) -> Sequence[DeadLetter]:
+        """Return the object's messages that Segment refused, in the order they came back."""
+        return self._refused.get(object_id, ())
+
+    def _collect(self, ready: Callable[[Future[Sequence[Refusal]]], bool]) -> None:
+        waiting = []
+        for number, batch, future in self._under_way:
+            if not ready(future):
+                waiting.append((number, batch, future))
+                continue
+            try:
+                refusals = future.result()
+            except (RetryLaterError, RefusedError, CredentialError) as error:
+                if isinstance(error, CredentialError):
+                    self.credential_error = error
+                self._failures |= {part.object_id: error for part in batch.parts}
+            else:
+                self._acknowledged(number, batch, refusals)
+        self._under_way = waiting
+
+    def _acknowledged(self, number: int, batch: Batch, refusals: Sequence[Refusal]) -> None:
+        self.batches += 1
+        self.batch_bytes += batch.size_bytes
+        for refusal in refusals:
+            letter = DeadLetter(refusal.row, refusal.message_id, refusal.reason, message=_message_of(batch, refusal))
+            self._refused.setdefault(refusal.object_id, []).append(letter)
+        self._ahead.add(number)
+        while self.through + 1 in self._ahead:
+            self.through += 1
+            self._ahead.remove(self.through)
+
+
+def _message_of(batch: Batch, refusal: Refusal) -> str:
+    rows = (
+        part.messages.filter(pl.col("row") == refusal.row)
+        for part in batch.parts
+        if part.object_id == refusal.object_id
+    )
+    return next(str(found["message"][0]) for found in rows if found.height)

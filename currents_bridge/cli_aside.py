@@ -1,0 +1,178 @@
+"""The commands for what was set aside: `dead-letters` and `quarantine`."""
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from currents_bridge.cli_options import Config, ConnectorName, Json, Verbose, load_settings, opened, quiet_logs
+
+if TYPE_CHECKING:
+    from currents_bridge.model import LetterFilter
+
+dead_letters = typer.Typer(help="Events that were set aside.", rich_markup_mode=None)
+quarantine = typer.Typer(help="Objects that were set aside.", rich_markup_mode=None)
+
+EventType = Annotated[str | None, typer.Option("--event-type", help="Only types that match this glob")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Only those whose reason holds this text")]
+Since = Annotated[datetime | None, typer.Option("--since", help="Only those set aside at this time (UTC) or later")]
+Until = Annotated[datetime | None, typer.Option("--until", help="Only those set aside before this time (UTC)")]
+Ids = Annotated[list[int] | None, typer.Argument(help="Ids, as `list` shows them; without any: all that match")]
+
+
+@dead_letters.command("list")
+def list_letters(  # noqa: PLR0913 - one parameter an option
+    *,
+    connector: ConnectorName = None,
+    event_type: EventType = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many")] = 100,
+    config: Config = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List dead letters, oldest first."""
+    from currents_bridge import app, console
+
+    quiet_logs(verbose=verbose)
+    which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until)
+    with app.open_ledger(load_settings(config)) as ledger:
+        letters = ledger.dead_letters(which, limit)
+    if as_json:
+        console.print_json({"dead_letters": [console.letter_as_json(letter) for letter in letters]})
+    else:
+        console.print_letters(letters)
+
+
+@dead_letters.command("show")
+def show_letter(
+    letter_id: Annotated[int, typer.Argument(metavar="ID")], *, config: Config = None, verbose: Verbose = False
+) -> None:
+    """Print one dead letter whole, as JSON."""
+    from currents_bridge import app, console
+    from currents_bridge.errors import UsageError
+
+    quiet_logs(verbose=verbose)
+    with app.open_ledger(load_settings(config)) as ledger:
+        letters = ledger.dead_letters(_filter(ids=[letter_id]))
+    if not letters:
+        raise UsageError(f"there is no dead letter {letter_id}", "`dead-letters list` shows the ids")
+    console.print_json(console.letter_as_json(letters[0]))
+
+
+@dead_letters.command("replay")
+def replay_letters(  # noqa: PLR0913 - one parameter an option
+    ids: Ids = None,
+    *,
+    connector: ConnectorName = None,
+    event_type: EventType = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    config: Config = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Send dead letters again.
+
+    What is acknowledged counts as sent from then on; what is refused again stays.
+    """
+    from currents_bridge import console
+    from currents_bridge import dead_letters as job
+
+    which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
+    total = job.ReplayReport()
+    with opened(config, verbose=verbose, level=logging.WARNING) as bridge:
+        letters = bridge.ledger.dead_letters(which)
+        for one in bridge.named(connector):
+            total += job.replay(one, [letter for letter in letters if letter.connector == one.name])
+    if as_json:
+        console.print_json(total.as_json())
+    else:
+        print(f"{total.sent} sent, {total.refused} refused again, {total.gone} gone meanwhile")
+    raise typer.Exit(4 if total.refused else 0)
+
+
+@dead_letters.command("purge")
+def purge_letters(  # noqa: PLR0913 - one parameter an option
+    ids: Ids = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    connector: ConnectorName = None,
+    event_type: EventType = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Delete dead letters for good.
+
+    The books keep their counts.
+    """
+    from currents_bridge import app
+
+    quiet_logs(verbose=verbose)
+    which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
+    with app.open_ledger(load_settings(config)) as ledger:
+        count = len(ledger.dead_letters(which))
+        if count and not yes:
+            typer.confirm(f"Delete {count} dead letters for good?", abort=True)
+        print(f"{ledger.purge(which)} deleted")
+
+
+@quarantine.command("list")
+def list_quarantined(
+    *, connector: ConnectorName = None, config: Config = None, as_json: Json = False, verbose: Verbose = False
+) -> None:
+    """List quarantined objects, oldest first."""
+    from currents_bridge import app, console
+
+    quiet_logs(verbose=verbose)
+    with app.open_ledger(load_settings(config)) as ledger:
+        objects = ledger.quarantined(connector)
+    if as_json:
+        console.print_json({"quarantine": [console.quarantined_as_json(item) for item in objects]})
+    else:
+        console.print_quarantined(objects)
+
+
+@quarantine.command("replay")
+def replay_quarantined(
+    ids: Ids = None, *, connector: ConnectorName = None, config: Config = None, verbose: Verbose = False
+) -> None:
+    """Make quarantined objects pending again.
+
+    The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before.
+    """
+    from currents_bridge import app
+
+    quiet_logs(verbose=verbose)
+    with app.open_ledger(load_settings(config)) as ledger:
+        known = [item.id for item in ledger.quarantined(connector) if not ids or item.id in ids]
+        print(f"{ledger.replay_quarantined(known)} pending again")
+
+
+def _filter(  # noqa: PLR0913 - one parameter an option
+    *,
+    connector: str | None = None,
+    event_type: str | None = None,
+    reason: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    ids: list[int] | None = None,
+) -> "LetterFilter":
+    """Return the dead letters that the options mean."""
+    from currents_bridge.model import LetterFilter
+
+    return LetterFilter(
+        connector=connector,
+        event_type=event_type,
+        reason=reason,
+        since=since and since.replace(tzinfo=UTC),
+        until=until and until.replace(tzinfo=UTC),
+        ids=frozenset(ids) if ids else None,
+    )

@@ -1,0 +1,53 @@
+"""What several commands share: options, settings, logs."""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from currents_bridge.app import Bridge
+    from currents_bridge.config import Settings
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="CURRENTS_BRIDGE_CONFIG", help="Configuration file [default: config/bridge.yaml]"),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Debug logs, and tracebacks of errors")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
+ConnectorName = Annotated[str | None, typer.Option("--connector", help="Only this connector")]
+
+
+def load_settings(config: Path | None) -> "Settings":
+    """Return the settings of a file and the environment; raises ConfigError."""
+    from currents_bridge.config import config_path, load
+
+    return load(config_path(config, os.environ), os.environ)
+
+
+def configure_logs(*, verbose: bool, level: int) -> None:
+    """Write logs to stderr from `level` on, all of ours with -v."""
+    from currents_bridge import logs
+
+    logs.configure_logs(json=not sys.stderr.isatty(), level=logging.DEBUG if verbose else level, stream=sys.stderr)
+
+
+def quiet_logs(*, verbose: bool) -> None:
+    """Write only warnings, for commands whose result is what they print."""
+    configure_logs(verbose=verbose, level=logging.WARNING)
+
+
+@contextmanager
+def opened(config: Path | None, *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
+    """Open the program as the configuration says; `level` is that of the logs without -v."""
+    from currents_bridge import app
+
+    configure_logs(verbose=verbose, level=level)
+    with app.open_bridge(load_settings(config), os.environ, threading.Event()) as bridge:
+        yield bridge

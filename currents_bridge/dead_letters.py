@@ -1,0 +1,78 @@
+"""`dead-letters replay`: send again what was set aside, once the reason is gone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+import polars as pl
+
+from currents_bridge.connector import Connector, event_type_of
+from currents_bridge.decode import Slice
+from currents_bridge.errors import QuarantineObjectError
+from currents_bridge.model import Batch, StoredDeadLetter
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """What became of the letters."""
+
+    sent: int = 0
+    refused: int = 0  # kept, with the new reason
+    gone: int = 0  # replayed or purged by somebody else meanwhile
+
+    def __add__(self, other: "ReplayReport") -> "ReplayReport":
+        return ReplayReport(self.sent + other.sent, self.refused + other.refused, self.gone + other.gone)
+
+    def as_json(self) -> dict[str, int]:
+        """Return the JSON document."""
+        return {"sent": self.sent, "refused": self.refused, "gone": self.gone}
+
+
+def replay(connector: Connector, letters: Sequence[StoredDeadLetter]) -> ReplayReport:
+    """Map and send dead letters of the connector again, with their message ids; each counts once, however often.
+
+    Raises CredentialError or RetryLaterError where the destination takes nothing: what was not acknowledged stays.
+    """
+    report = ReplayReport()
+    packer = connector.packer()
+
+    def settle(batch: Batch, refusals: dict[int, str]) -> None:
+        for part in batch.parts:
+            _record(connector, part.object_id, refusals.get(part.object_id), report)
+
+    with connector.sender() as sender:
+        for letter in letters:
+            message, reason = _message(connector, letter)
+            if reason:
+                _record(connector, letter.id, reason, report)
+                continue
+            for batch in packer.add(letter.id, message):
+                settle(batch, {r.object_id: r.reason for r in sender.submit(batch).result()})
+        for batch in packer.flush():
+            settle(batch, {r.object_id: r.reason for r in sender.submit(batch).result()})
+    return report
+
+
+def _message(connector: Connector, stored: StoredDeadLetter) -> tuple[pl.DataFrame, str]:
+    """Return the letter's message as `packing` takes it, or why there is none."""
+    letter = stored.letter
+    if letter.message:
+        frame = {"row": [letter.row], "message_id": [letter.message_id], "message": [letter.message]}
+        return pl.DataFrame(frame, schema_overrides={"row": pl.UInt32}), ""
+    event = pl.DataFrame([orjson.loads(letter.event)], infer_schema_length=None)
+    try:
+        mapped = connector.mapper.map(Slice(event, letter.row), event_type_of(stored.event_type), stored.object_key)
+    except QuarantineObjectError as error:
+        return pl.DataFrame(), error.reason
+    if mapped.dead_letters:
+        return pl.DataFrame(), mapped.dead_letters[0].reason
+    return mapped.messages, "the user has no external_user_id" if mapped.skipped_anonymous else ""
+
+
+def _record(connector: Connector, letter_id: int, refusal: str | None, report: ReplayReport) -> None:
+    if not connector.ledger.replayed(letter_id, refusal):
+        report.gone += 1
+    elif refusal is None:
+        report.sent += 1
+    else:
+        report.refused += 1

@@ -1,0 +1,142 @@
+import orjson
+import pytest
+
+from currents_bridge.dead_letters import ReplayReport, replay
+from currents_bridge.errors import CredentialError, RefusedError, RetryLaterError
+from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules
+from currents_bridge.model import Books, LetterFilter, Refusal, StoredDeadLetter
+from tests.workbench import DENIED, NAME, UNWELL, Bench, clicks
+
+REFUSED = RefusedError("segment answered 400")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A connector's core on fakes."""
+    return Bench()
+
+
+def letters(bench: Bench) -> list[StoredDeadLetter]:
+    """Return all dead letters."""
+    return bench.ledger.dead_letters(LetterFilter(connector=NAME))
+
+
+def refused_by_segment(bench: Bench, events: int = 3) -> list[StoredDeadLetter]:
+    """Deliver an object all of whose messages Segment refuses, and return its dead letters."""
+    bench.put(clicks(events))
+    group = bench.claim()
+    bench.transport.outcomes.append([Refusal(group[0].id, row, f"message-{row}", "odd") for row in range(events)])
+    bench.deliver(group)
+    return letters(bench)
+
+
+def refused_by_a_rule(bench: Bench) -> StoredDeadLetter:
+    """Deliver an object with an event that has an absurd time, and return its dead letter."""
+    bench.put([clicks(1)[0] | {"time": 0}])
+    bench.deliver()
+    (letter,) = letters(bench)
+    return letter
+
+
+def mended(bench: Bench, stored: StoredDeadLetter) -> StoredDeadLetter:
+    """Return the letter as if another rule, which is gone, had set the event aside."""
+    event = orjson.loads(stored.letter.event) | {"time": int(bench.now.timestamp())}
+    object.__setattr__(stored.letter, "event", orjson.dumps(event).decode())
+    return stored
+
+
+def test_an_event_that_a_rule_refused_is_mapped_anew_by_the_rules_of_today(bench: Bench) -> None:
+    """It arrives with the id and the row it always had, and counts as sent."""
+    letter = mended(bench, refused_by_a_rule(bench))
+
+    assert replay(bench.connector(), [letter]) == ReplayReport(sent=1)
+
+    assert bench.sent_ids() == [letter.letter.message_id]
+    assert bench.transport.messages[0]["type"] == "track"
+    assert letters(bench) == []
+    assert bench.ledger.totals(NAME).books == Books(read=1, sent=1)
+
+
+def test_an_event_that_the_rules_refuse_again_stays(bench: Bench) -> None:
+    """With one attempt more; nothing is sent."""
+    letter = refused_by_a_rule(bench)
+
+    assert replay(bench.connector(), [letter]) == ReplayReport(refused=1)
+
+    assert [stored.attempts for stored in letters(bench)] == [1]
+    assert bench.transport.attempts == 0
+    assert bench.ledger.totals(NAME).books == Books(read=1, dead_lettered=1)
+
+
+def test_an_event_whose_user_is_anonymous_by_the_rules_of_today_stays(bench: Bench) -> None:
+    """There is nothing to send, which is no acknowledgement."""
+    sending = Mapper(MappingRules(library_version="1", anonymous_users=AnonymousUsers.SEND))
+    skipping, bench.mapper = bench.mapper, sending  # type: ignore[assignment]
+    bench.put([clicks(1)[0] | {"time": 0, "external_user_id": None}])
+    bench.deliver()
+    bench.mapper = skipping
+    (letter,) = letters(bench)
+
+    assert replay(bench.connector(), [mended(bench, letter)]) == ReplayReport(refused=1)
+
+    assert [stored.letter.reason for stored in letters(bench)] == ["the user has no external_user_id"]
+
+
+def test_a_message_that_segment_refused_is_sent_as_it_was(bench: Bench) -> None:
+    """Byte for byte; letters share batches."""
+    found = refused_by_segment(bench)
+
+    assert replay(bench.connector(), found) == ReplayReport(sent=3)
+
+    sent = [text for part in bench.transport.batches[-1].parts for text in part.messages["message"]]
+    assert sent == [stored.letter.message for stored in found]
+    assert bench.transport.attempts == 2
+    assert bench.ledger.totals(NAME).books == Books(read=3, sent=3)
+
+
+def test_a_replay_does_not_count_twice(bench: Bench) -> None:
+    """Letters that somebody else replayed meanwhile are gone."""
+    found = refused_by_segment(bench)
+    replay(bench.connector(), found)
+
+    assert replay(bench.connector(), found) == ReplayReport(gone=3)
+
+    assert bench.ledger.totals(NAME).books == Books(read=3, sent=3)
+
+
+def test_a_message_that_is_refused_again_stays_with_the_new_reason(bench: Bench) -> None:
+    """The others of its batch are acknowledged."""
+    found = refused_by_segment(bench)
+    bench.transport.outcomes.append([Refusal(found[1].id, found[1].letter.row, "x", "still odd")])
+
+    assert replay(bench.connector(), found) == ReplayReport(sent=2, refused=1)
+
+    (kept,) = letters(bench)
+    assert (kept.id, kept.letter.reason, kept.attempts) == (found[1].id, "still odd", 1)
+    assert bench.ledger.totals(NAME).books == Books(read=3, sent=2, dead_lettered=1)
+
+
+def test_a_refusal_without_a_word_is_a_refusal(bench: Bench) -> None:
+    """The report and the ledger agree."""
+    found = refused_by_segment(bench, 1)
+    bench.transport.outcomes.append([Refusal(found[0].id, 0, "x", "")])
+
+    assert replay(bench.connector(), found) == ReplayReport(refused=1)
+    assert len(letters(bench)) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "error"), [([DENIED], CredentialError), ([UNWELL] * 6, RetryLaterError), ([REFUSED], RetryLaterError)]
+)
+def test_a_destination_that_takes_nothing_ends_the_replay(
+    bench: Bench, outcomes: list[Exception], error: type[Exception]
+) -> None:
+    """What was acknowledged before is settled, the rest stays as it is."""
+    found = refused_by_segment(bench)
+    connector = bench.connector(max_batch_events=1)
+    bench.transport.outcomes.extend(outcomes)  # type: ignore[arg-type]
+
+    with pytest.raises(error):
+        replay(connector, found)
+
+    assert letters(bench) == found
