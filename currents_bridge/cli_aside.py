@@ -146,7 +146,8 @@ def replay_quarantined(
 ) -> None:
     """Make quarantined objects pending again.
 
-    The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before.
+    The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before, except what
+    `dedup` remembers.
     """
     from currents_bridge import app
 

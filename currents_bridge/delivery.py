@@ -27,6 +27,7 @@ from currents_bridge.errors import (
     ObjectGoneError,
     QuarantineObjectError,
     RetryLaterError,
+    Side,
 )
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapped, Mapper
@@ -191,7 +192,8 @@ class Delivery:
         except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
             work.failure = error
         except ObjectGoneError as error:
-            work.failure = QuarantineObjectError(error.message)
+            log.warning("object_gone", reason=error.message)
+            work.failure = QuarantineObjectError("the object is gone from the bucket")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             # a column that no rule of ours foresaw costs its object only
             reason, _, _ = str(error).strip().partition("\n")
@@ -265,7 +267,8 @@ class Delivery:
         now = self._now()
         settlements: list[Settlement] = []
         released: list[int] = []
-        report.credential_error = sent.credential_error
+        report.credential_error = report.credential_error or sent.credential_error
+        read = report.settlements or any(work.rows > work.claimed.checkpoint.rows for work in works)
         for work in works:
             work.settled = True
             failure = self._failure(work, sent)
@@ -277,7 +280,8 @@ class Delivery:
                     settlements.append(_quarantined(work, sent, failure.reason))
                 case ClaimLostError():
                     pass
-                case CredentialError():
+                case CredentialError() if failure.side is Side.DESTINATION or not read:
+                    # with others of the group read, a denial is about this object, not about the credential
                     report.credential_error = report.credential_error or failure
                     released.append(work.claimed.id)
                 case RetryLaterError() if self._stop.is_set() or sent.credential_error:

@@ -264,7 +264,7 @@ def test_an_object_that_was_deleted_is_set_aside_and_never_tried_again(bench: Be
     report = bench.deliver(group)
 
     (quarantined,) = of_kind(report.settlements, Quarantined)
-    assert quarantined.reason.endswith("the object is gone")
+    assert quarantined.reason == "the object is gone from the bucket"
     assert (quarantined.books, bench.states()[DELIVERED]) == (Books(), 1)
 
 
@@ -393,10 +393,10 @@ def test_after_a_denial_no_further_object_is_begun(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("settle_bytes", [delivery.SETTLE_BYTES, 1])
-def test_a_denied_object_is_given_back_and_the_others_are_delivered(
+def test_a_denied_object_waits_and_the_others_are_delivered(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, settle_bytes: int
 ) -> None:
-    """S3 says no to one object: the error is told, the rest of the group is settled, on the way or at its end."""
+    """S3 says no to one object of several, as for a foreign KMS key: that is no failing credential."""
     monkeypatch.setattr(delivery, "SETTLE_BYTES", settle_bytes)
     bench.put(2, offset=0)
     denied = bench.put(2, offset=1)
@@ -406,9 +406,21 @@ def test_a_denied_object_is_given_back_and_the_others_are_delivered(
 
     report = bench.deliver(max_batch_events=1)
 
-    assert report.credential_error is error
-    assert bench.states_by_key()[denied] is PENDING
+    assert report.credential_error is None
+    assert bench.states_by_key()[denied] is FAILED
     assert bench.states_by_key()[other] is DELIVERED
+
+
+def test_a_source_that_denies_every_object_is_a_failing_credential(bench: Bench) -> None:
+    """They are given back, and no attempt is counted."""
+    error = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow s3:GetObject")
+    for offset in range(2):
+        bench.store.faults[bench.put(2, offset=offset)] = error
+
+    report = bench.deliver()
+
+    assert report.credential_error is error
+    assert bench.states() == {PENDING: 2}
 
 
 def test_a_stop_releases_what_was_not_begun_and_settles_what_was(bench: Bench) -> None:
