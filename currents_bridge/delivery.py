@@ -8,12 +8,11 @@ leave checkpoints on the way, so that a later try goes on where this one ended.
 import shutil
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 import polars as pl
 
@@ -21,7 +20,6 @@ from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType, canonical_name
 from currents_bridge.decode import Container, Slice
 from currents_bridge.errors import (
-    BridgeError,
     ClaimLostError,
     CredentialError,
     ObjectGoneError,
@@ -35,15 +33,13 @@ from currents_bridge.model import (
     Books,
     Checkpoint,
     ClaimedObject,
-    DeadLetter,
-    Delivered,
     Failed,
-    Quarantined,
     Settlement,
 )
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.sending import Sender
+from currents_bridge.work import Repeats, Work
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
@@ -68,43 +64,6 @@ class GroupReport:
     batch_bytes: int = 0  # serialised, before compression, acknowledged ones only
     credential_error: CredentialError | None = None  # what it hit was released, all else settled
     destination_down: bool = False  # batches failed and none was acknowledged
-
-
-@dataclass(frozen=True, slots=True)
-class _Fence:
-    """A row of an object, with everything before it, that is behind once a batch is acknowledged."""
-
-    rows: int
-    books: Books
-    batch: int  # its number in the group
-
-
-@dataclass(slots=True)
-class _Work:
-    """One object of the group while it is worked on."""
-
-    claimed: ClaimedObject
-    rows: int  # read so far, from the start of the object
-    behind: int  # rows that the latest checkpoint has
-    books: Books  # of all rows read, with those of the checkpoint; refused messages still count as sent
-    dead_letters: list[DeadLetter] = field(default_factory=list)  # that the rules made, in this attempt
-    message_ids: list[tuple[int, pl.Series]] = field(default_factory=list)  # to be remembered, with their first row
-    fences: deque[_Fence] = field(default_factory=deque)
-    damaged: bool = False  # something before `rows` was lost, so it is no place to go on from
-    last_batch: int = 0  # the number of the batch with the object's last message, once it is read; 0: not yet
-    settled: bool = False
-    failure: BridgeError | None = None
-
-    @classmethod
-    def of(cls, claimed: ClaimedObject) -> Self:
-        """Return the work that goes on behind the object's checkpoint."""
-        return cls(claimed, claimed.checkpoint.rows, claimed.checkpoint.rows, claimed.checkpoint.books)
-
-    def pass_by(self, rows: int) -> None:
-        """Go on from a checkpoint: what it recorded need not be held any longer."""
-        self.behind = rows
-        self.dead_letters = [letter for letter in self.dead_letters if letter.row >= rows]
-        self.message_ids = [(first_row, ids) for first_row, ids in self.message_ids if first_row >= rows]
 
 
 class Delivery:
@@ -146,11 +105,11 @@ class Delivery:
         outcome cannot be recorded: then the claims stay the caller's to release, and a later run sends again with
         the same message ids.
         """
-        works = [_Work.of(claimed) for claimed in group]
+        works = [Work.of(claimed) for claimed in group]
         report = GroupReport()
         sent = Acknowledgements(max_ahead=self._sender.max_in_flight)
         packer = self._packer()
-        repeats = _Repeats()
+        repeats = Repeats()
         for work in works:
             if self._stop.is_set() or sent.credential_error:
                 work.failure = RetryLaterError("stopped before the object was begun")
@@ -171,7 +130,7 @@ class Delivery:
         report.destination_down = sent.destination_down
         return report
 
-    def _messages(self, work: _Work, repeats: "_Repeats") -> Iterator[pl.DataFrame]:
+    def _messages(self, work: Work, repeats: Repeats) -> Iterator[pl.DataFrame]:
         """Yield the messages that the object owes, keeping its books; what stops it is kept as its failure."""
         try:
             for piece, mapped in self._mapped(work):
@@ -199,7 +158,7 @@ class Delivery:
             reason, _, _ = str(error).strip().partition("\n")
             work.failure = QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")
 
-    def _mapped(self, work: _Work) -> Iterator[tuple[Slice, Mapped]]:
+    def _mapped(self, work: Work) -> Iterator[tuple[Slice, Mapped]]:
         obj = work.claimed.object
         with self._store.open(obj.key, obj.etag) as stream:
             if not work.claimed.suspect:
@@ -208,7 +167,7 @@ class Delivery:
             with self._tried(work, stream) as fetched:
                 yield from self._pieces(work, fetched)
 
-    def _pieces(self, work: _Work, stream: BinaryIO) -> Iterator[tuple[Slice, Mapped]]:
+    def _pieces(self, work: Work, stream: BinaryIO) -> Iterator[tuple[Slice, Mapped]]:
         obj = work.claimed.object
         event_type = self._event_type(obj.event_type)
         container = Container(stream)
@@ -218,7 +177,7 @@ class Delivery:
             yield piece, self._mapper.map(piece, event_type, obj.key)
 
     @contextmanager
-    def _tried(self, work: _Work, stream: BinaryIO) -> Iterator[BinaryIO]:
+    def _tried(self, work: Work, stream: BinaryIO) -> Iterator[BinaryIO]:
         """Give a suspect's bytes once they were decoded and mapped without harm to the process; sends nothing.
 
         The bytes are fetched before the trial, so that it is short and nothing but the object can end it.
@@ -240,30 +199,27 @@ class Delivery:
         known = self._ledger.remembered(self._connector, messages["message_id"], self._now())
         return messages.filter(~known) if known.any() else messages
 
-    def _leave_checkpoint(self, work: _Work, sent: Acknowledgements, batch: int) -> None:
-        """Note that the rows read so far are behind once `batch` is acknowledged; record how many are behind by now."""
-        if not work.damaged:
-            work.fences.append(_Fence(work.rows, work.books, batch))
-        reached = None
-        while work.fences and work.fences[0].batch <= sent.through:
-            reached = work.fences.popleft()
+    def _leave_checkpoint(self, work: Work, sent: Acknowledgements, batch: int) -> None:
+        """Record how many rows are behind by now; those of the latest slice will be once `batch` has arrived."""
+        work.put_fence(batch)
+        reached = work.reached(sent)
         if reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
             return
-        checkpoint = Checkpoint(reached.rows, _without_refused(reached.books, work, sent, reached.rows))
-        letters, ids = _letters(work, sent, reached.rows), _ids(work, sent, reached.rows)
+        checkpoint = Checkpoint(reached.rows, work.books_at(reached, sent))
+        letters, ids = work.letters(sent, reached.rows), work.ids(sent, reached.rows)
         try:
             self._ledger.checkpoint(work.claimed.id, checkpoint, letters, self._now(), ids)
         except ClaimLostError as error:
             work.failure = error
         work.pass_by(reached.rows)
 
-    def _settle_behind(self, works: Sequence[_Work], sent: Acknowledgements, report: GroupReport) -> None:
+    def _settle_behind(self, works: Sequence[Work], sent: Acknowledgements, report: GroupReport) -> None:
         """Settle what has arrived while the group goes on, so that a crash repeats little; some objects at a time."""
         behind = [w for w in works if not w.settled and not w.failure and w.last_batch and w.last_batch <= sent.through]
         if sum(work.claimed.object.size_bytes for work in behind) >= SETTLE_BYTES:
             self._settle(behind, sent, report)
 
-    def _settle(self, works: Sequence[_Work], sent: Acknowledgements, report: GroupReport) -> None:
+    def _settle(self, works: Sequence[Work], sent: Acknowledgements, report: GroupReport) -> None:
         now = self._now()
         settlements: list[Settlement] = []
         released: list[int] = []
@@ -271,13 +227,13 @@ class Delivery:
         read = report.settlements or any(work.rows > work.claimed.checkpoint.rows for work in works)
         for work in works:
             work.settled = True
-            failure = self._failure(work, sent)
+            failure = work.failure_with(sent)
             match failure:
                 case None:
-                    settlements.append(_delivered(work, sent))
+                    settlements.append(work.delivered(sent))
                 case QuarantineObjectError():
                     log.warning("object_quarantined", key=work.claimed.object.key, reason=failure.reason)
-                    settlements.append(_quarantined(work, sent, failure.reason))
+                    settlements.append(work.quarantined(sent, failure.reason))
                 case ClaimLostError():
                     pass
                 case CredentialError() if failure.side is Side.DESTINATION or not read:
@@ -299,13 +255,6 @@ class Delivery:
         if released:
             self._ledger.release(released)
 
-    def _failure(self, work: _Work, sent: Acknowledgements) -> BridgeError | None:
-        """Return why the object is not delivered; a quarantine has to wait until what could be read has arrived."""
-        of_batches = sent.failure_of(work.claimed.id, alone=not work.books.deduplicated)
-        if isinstance(work.failure, QuarantineObjectError):
-            return of_batches or work.failure
-        return work.failure or of_batches
-
 
 def check_witness(record_name: str, event_type: str) -> None:
     """Compare the key's event type with the record's name; raises QuarantineObjectError where they disagree.
@@ -316,52 +265,3 @@ def check_witness(record_name: str, event_type: str) -> None:
     _, marker, named = record_name.partition(".inner.")
     if marker and canonical_name(named) != event_type:
         raise QuarantineObjectError(f"the key says {event_type}, the records in the file are {named}")
-
-
-def _delivered(work: _Work, sent: Acknowledgements) -> Delivered:
-    books = _without_refused(work.books, work, sent, work.rows)
-    return Delivered(work.claimed.id, books, _letters(work, sent, work.rows), _ids(work, sent, work.rows))
-
-
-def _quarantined(work: _Work, sent: Acknowledgements, reason: str) -> Quarantined:
-    books = _without_refused(work.books, work, sent, work.rows)
-    return Quarantined(work.claimed.id, reason, books, _letters(work, sent, work.rows), _ids(work, sent, work.rows))
-
-
-def _without_refused(books: Books, work: _Work, sent: Acknowledgements, rows: int) -> Books:
-    """Return the books with the messages that Segment refused, before a row, as dead letters."""
-    refused = sum(letter.row < rows for letter in sent.refused(work.claimed.id))
-    return replace(books, sent=books.sent - refused, dead_lettered=books.dead_lettered + refused)
-
-
-def _letters(work: _Work, sent: Acknowledgements, rows: int) -> list[DeadLetter]:
-    """Return the dead letters from the latest checkpoint up to a row, in order."""
-    letters = [*work.dead_letters, *sent.refused(work.claimed.id)]
-    return sorted((letter for letter in letters if work.behind <= letter.row < rows), key=lambda letter: letter.row)
-
-
-def _ids(work: _Work, sent: Acknowledgements, rows: int) -> pl.Series | None:
-    """Return the ids of acknowledged messages from the latest checkpoint up to a row, if they are remembered."""
-    sent_ids = [ids for first_row, ids in work.message_ids if work.behind <= first_row < rows]
-    if not sent_ids:
-        return None
-    ids = pl.concat(sent_ids)
-    refused = [letter.message_id for letter in sent.refused(work.claimed.id)]
-    return ids.filter(~ids.is_in(refused)) if refused else ids
-
-
-class _Repeats:
-    """The message ids of one group, so that an event that stands in it twice is sent once."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()  # grows in place; a join would look at all of them again for each small object
-
-    def leave_out(self, messages: pl.DataFrame) -> pl.DataFrame:
-        """Return the messages whose id the group has not had yet, in order."""
-        ids = set(messages["message_id"].to_list())
-        again = ids & self._seen
-        self._seen |= ids
-        if len(ids) == messages.height and not again:
-            return messages
-        fresh = pl.col("message_id").is_first_distinct() & ~pl.col("message_id").is_in(list(again))
-        return messages.filter(fresh)

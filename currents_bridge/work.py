@@ -1,0 +1,117 @@
+"""One object while it is worked on: what was read of it, what it owes, and how far it has come."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import polars as pl
+
+from currents_bridge.acknowledgements import Acknowledgements
+from currents_bridge.errors import BridgeError, QuarantineObjectError
+from currents_bridge.model import Books, ClaimedObject, DeadLetter, Delivered, Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A row of an object, with everything before it, that is behind once a batch is acknowledged."""
+
+    rows: int
+    books: Books
+    batch: int  # its number in the group
+
+
+@dataclass(slots=True)
+class Work:
+    """One object of a group."""
+
+    claimed: ClaimedObject
+    rows: int  # read so far, from the start of the object
+    behind: int  # rows that the latest checkpoint has
+    books: Books  # of all rows read, with those of the checkpoint; refused messages still count as sent
+    dead_letters: list[DeadLetter] = field(default_factory=list)  # that the rules made, behind the latest checkpoint
+    message_ids: list[tuple[int, pl.Series]] = field(default_factory=list)  # to be remembered, with their first row
+    fences: deque[Fence] = field(default_factory=deque)
+    damaged: bool = False  # something before `rows` was lost, so it is no place to go on from
+    last_batch: int = 0  # the number of the batch with the object's last message, once it is read; 0: not yet
+    settled: bool = False
+    failure: BridgeError | None = None
+
+    @classmethod
+    def of(cls, claimed: ClaimedObject) -> Self:
+        """Return the work that goes on behind the object's checkpoint."""
+        return cls(claimed, claimed.checkpoint.rows, claimed.checkpoint.rows, claimed.checkpoint.books)
+
+    def put_fence(self, batch: int) -> None:
+        """Note that the rows read so far are behind once the batch is acknowledged."""
+        if not self.damaged:
+            self.fences.append(Fence(self.rows, self.books, batch))
+
+    def reached(self, sent: Acknowledgements) -> Fence | None:
+        """Return the last fence that is behind by now, and forget those before it."""
+        reached = None
+        while self.fences and self.fences[0].batch <= sent.through:
+            reached = self.fences.popleft()
+        return reached
+
+    def pass_by(self, rows: int) -> None:
+        """Go on from a checkpoint: what it recorded need not be held any longer."""
+        self.behind = rows
+        self.dead_letters = [letter for letter in self.dead_letters if letter.row >= rows]
+        self.message_ids = [(first_row, ids) for first_row, ids in self.message_ids if first_row >= rows]
+
+    def failure_with(self, sent: Acknowledgements) -> BridgeError | None:
+        """Return why the object is not delivered; a quarantine has to wait until what could be read has arrived."""
+        of_batches = sent.failure_of(self.claimed.id, alone=not self.books.deduplicated)
+        if isinstance(self.failure, QuarantineObjectError):
+            return of_batches or self.failure
+        return self.failure or of_batches
+
+    def delivered(self, sent: Acknowledgements) -> Delivered:
+        """Return the settlement of an object that was read to its end and has arrived."""
+        books = self._without_refused(self.books, sent, self.rows)
+        return Delivered(self.claimed.id, books, self.letters(sent, self.rows), self.ids(sent, self.rows))
+
+    def quarantined(self, sent: Acknowledgements, reason: str) -> Quarantined:
+        """Return the settlement of an object of which all that could be read has arrived."""
+        books = self._without_refused(self.books, sent, self.rows)
+        return Quarantined(self.claimed.id, reason, books, self.letters(sent, self.rows), self.ids(sent, self.rows))
+
+    def books_at(self, fence: Fence, sent: Acknowledgements) -> Books:
+        """Return the books of the rows before a fence that is behind."""
+        return self._without_refused(fence.books, sent, fence.rows)
+
+    def letters(self, sent: Acknowledgements, rows: int) -> list[DeadLetter]:
+        """Return the dead letters from the latest checkpoint up to a row, in order."""
+        letters = [*self.dead_letters, *sent.refused(self.claimed.id)]
+        return sorted((letter for letter in letters if self.behind <= letter.row < rows), key=lambda letter: letter.row)
+
+    def ids(self, sent: Acknowledgements, rows: int) -> pl.Series | None:
+        """Return the ids of acknowledged messages from the latest checkpoint up to a row, if they are remembered."""
+        sent_ids = [ids for first_row, ids in self.message_ids if self.behind <= first_row < rows]
+        if not sent_ids:
+            return None
+        ids = pl.concat(sent_ids)
+        refused = [letter.message_id for letter in sent.refused(self.claimed.id)]
+        return ids.filter(~ids.is_in(refused)) if refused else ids
+
+    def _without_refused(self, books: Books, sent: Acknowledgements, rows: int) -> Books:
+        """Return the books with the messages that Segment refused, before a row, as dead letters."""
+        refused = sum(letter.row < rows for letter in sent.refused(self.claimed.id))
+        return replace(books, sent=books.sent - refused, dead_lettered=books.dead_lettered + refused)
+
+
+class Repeats:
+    """The message ids of one group, so that an event that stands in it twice is sent once."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()  # grows in place; a join would look at all of them again for each small object
+
+    def leave_out(self, messages: pl.DataFrame) -> pl.DataFrame:
+        """Return the messages whose id the group has not had yet, in order."""
+        ids = set(messages["message_id"].to_list())
+        again = ids & self._seen
+        self._seen |= ids
+        if len(ids) == messages.height and not again:
+            return messages
+        fresh = pl.col("message_id").is_first_distinct() & ~pl.col("message_id").is_in(list(again))
+        return messages.filter(fresh)
