@@ -5,7 +5,7 @@ from concurrent.futures import Future, wait
 
 import polars as pl
 
-from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
 from currents_bridge.model import Batch, DeadLetter, Refusal
 
 
@@ -67,7 +67,7 @@ class Acknowledgements:
                 continue
             try:
                 refusals = future.result()
-            except (RetryLaterError, RefusedError, CredentialError) as error:
+            except (RetryLaterError, CredentialError) as error:
                 if isinstance(error, CredentialError):
                     self.credential_error = error
                 self._failures |= {part.object_id: error for part in batch.parts}
