@@ -4,9 +4,10 @@ What was delivered is left out, so an interrupted backfill is resumed by running
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from currents_bridge import catalogue
 from currents_bridge.connector import Connector, OnGroup, event_type_of
@@ -61,7 +62,8 @@ def plan(connector: Connector, selection: Selection, *, max_batch_bytes: int, re
     sizes: dict[str, int] = {}
     samples: dict[str, CurrentsObject] = {}
     objects = 0
-    for page in _pages(list_objects(connector.source, selection)):
+    listing = list_objects(connector.source, selection)
+    while page := list(islice(listing, PAGE_OBJECTS)):
         for obj in page if resend else connector.ledger.outstanding(connector.name, page):
             objects += 1
             sizes[obj.event_type] = sizes.get(obj.event_type, 0) + obj.size_bytes
@@ -104,17 +106,6 @@ def _message_bytes_per_byte(connector: Connector, obj: CurrentsObject) -> float:
             return sum(int(messages.str.len_bytes().sum()) + messages.len() for messages in pieces) / obj.size_bytes
     except QuarantineObjectError:
         return 0.0
-
-
-def _pages(objects: Iterator[CurrentsObject]) -> Iterator[list[CurrentsObject]]:
-    page: list[CurrentsObject] = []
-    for obj in objects:
-        page.append(obj)
-        if len(page) == PAGE_OBJECTS:
-            yield page
-            page = []
-    if page:
-        yield page
 
 
 def _time(option: str, text: str) -> datetime:

@@ -4,14 +4,18 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from currents_bridge import cli_aside
 from currents_bridge.cli_options import Config, ConnectorName, Json, Verbose, load_settings, opened, quiet_logs
 from currents_bridge.errors import BridgeError, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from currents_bridge.transfer import TransferReport
 
 cli = typer.Typer(
     name="currents-bridge",
@@ -110,18 +114,12 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
 
     For cron and the like; `run` is the same on a schedule.
     """
-    from currents_bridge import app, console
+    from currents_bridge import app
     from currents_bridge.daemon import stopped_by_signals
 
     with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         reports = {c.name: c.once(bridge.settings.schedule.sweep) for c in bridge.connectors}
-    if as_json:
-        console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
-    else:
-        console.print_reports(reports)
-    for report in reports.values():
-        if report.error:
-            _tell(report.error)
+    _show(reports, as_json=as_json)
     raise typer.Exit(app.exit_code(reports.values()))
 
 
@@ -181,13 +179,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
                 reports[c.name] = job.backfill(
                     c, selection, resend=resend, requests_per_second=requests_per_second, on_group=on_group
                 )
-    if as_json:
-        console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
-    else:
-        console.print_reports(reports)
-    for report in reports.values():
-        if report.error:
-            _tell(report.error)
+    _show(reports, as_json=as_json)
     if bridge.stop.is_set():
         _say("stopped; run the same command without --resend to go on where it stopped")
         raise typer.Exit(1)
@@ -310,6 +302,19 @@ def events(
         console.print_json({"events": document})
     else:
         console.print_events(rows)
+
+
+def _show(reports: "Mapping[str, TransferReport]", *, as_json: bool) -> None:
+    """Print what a run did for each connector, and tell what ended it early."""
+    from currents_bridge import console
+
+    if as_json:
+        console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
+    else:
+        console.print_reports(reports)
+    for report in reports.values():
+        if report.error:
+            _tell(report.error)
 
 
 def _tell(error: BridgeError) -> None:
