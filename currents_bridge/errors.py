@@ -6,9 +6,10 @@
     ├── RetryLaterError       S3 or Segment is unwell     keep, try again later
     ├── RefusedError          Segment refuses a request   send its halves, down to the bad message
     ├── CredentialError       S3 or Segment says no       pause the connector, keep everything, exit 3
+    ├── ProbeError            a probe cannot tell         no evidence, ask again later
     ├── QuarantineObjectError an unreadable object        set the object aside, go on
     ├── ObjectGoneError       a deleted object            settle it as gone, go on
-    ├── ClaimLostError        another process took over   let go of the object, go on
+    ├── ClaimLostError        a claim was taken away      let go of the object, go on
     └── LedgerError           the ledger cannot be used   stop before anything is sent, exit 1
 
 Mistakes of ours stay plain exceptions: nobody should catch them.
@@ -100,6 +101,10 @@ class CredentialError(BridgeError):
         self.side = side
 
 
+class ProbeError(BridgeError):
+    """A probe could not tell anything, for reasons of its own: never evidence against a credential."""
+
+
 class QuarantineObjectError(BridgeError):
     """An object cannot be read as a Currents file; `reason` is kept in the ledger."""
 
@@ -117,16 +122,18 @@ class ObjectGoneError(BridgeError):
 
 
 class ClaimLostError(BridgeError):
-    """Objects were taken over by another process while this one was away for longer than its lease.
+    """Claims were taken away: the process gave no sign of life for longer than its lease, or a rewind came between.
 
-    `ids` are the claimed objects of which nothing was recorded; their new owner delivers them.
+    `ids` are the claimed objects of which nothing was recorded; whoever claims them next delivers them. `keys` are
+    those of objects that still bear their id.
     """
 
     def __init__(self, ids: Sequence[int], keys: Sequence[str]) -> None:
         named = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")  # noqa: PLR2004
         super().__init__(
-            f"{len(ids)} objects were taken over from this process, which gave no sign of life for too long: {named}",
-            "nothing is lost: their new owner sends them again, with the same message ids",
+            f"{len(ids)} claimed objects were taken away, because this process gave no sign of life for too long or"
+            " because all that was acknowledged lately goes back to be sent again" + (f": {named}" if named else ""),
+            "nothing is lost: they are sent again, with the same message ids",
         )
         self.ids = frozenset(ids)
 

@@ -1,11 +1,13 @@
 """The words of the program as frozen values; see the glossary in docs/design.md."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import polars as pl
+
+from currents_bridge.errors import Side
 
 HOUR_FORMAT = "%Y-%m-%d-%H"  # the `date=` partition in an object's key, UTC
 
@@ -140,6 +142,7 @@ class ClaimedObject:
     attempts: int  # earlier attempts that failed
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # go on behind these rows
     suspect: bool = False  # a process ended while it worked on this object; it is claimed alone
+    rewinds: int = 0  # times that what was acknowledged of it went back to be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,10 @@ class NoticeKind(StrEnum):
     UNKNOWN_EVENT_TYPE = "unknown_event_type"  # subject: the event type
     UNRECOGNISED_KEY = "unrecognised_key"  # subject: the key
     OBJECT_CHANGED = "object_changed"  # subject: the key; a new ETag after the object was recorded
+    INTEGRATION = "integration"  # subject: the folder of one Currents integration
+    SCHEMA_DRIFT = "schema_drift"  # subject: the event type; detail: its fields against the catalogue
+    ROTATION = "rotation"  # subject: the setting; detail: why a newer write key is not used; gone once it is
+    PROBE = "probe"  # subject: the probe's name; detail: why it cannot tell; gone once it can
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +273,7 @@ class Notice:
     subject: str
     detail: str = ""
     count: int = 1  # e.g. objects of an unknown type seen in the latest look
+    since: datetime | None = None  # when it was noted first; the ledger fills it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +285,95 @@ class Progress:
     started_at: datetime | None = None  # start of the first poll; what `start_from: now` means for ever after
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialReport:
-    """What is known of the connector's credentials."""
+class CredentialState(StrEnum):
+    """How a credential stands."""
 
-    state: str = "unverified"  # unverified | failing
-    since: datetime | None = None
-    evidence: str | None = None
+    VERIFIED = "verified"  # seen to work, lately
+    UNVERIFIED = "unverified"  # nothing speaks against it; Segment's 200 says no more than that
+    SUSPECT = "suspect"  # weak evidence against it: sending goes on, and is repeated once all is well
+    FAILING = "failing"  # sending is paused, everything is kept
+    EXPIRED = "expired"  # failing for longer than the loss window; never stored, it follows from the time
+
+
+class EvidenceKind(StrEnum):
+    """What a piece of evidence says of a credential."""
+
+    WORKED = "worked"  # S3 answered as it should
+    ACCEPTED = "accepted"  # Segment took a request; behind a 2xx a dead key may hide
+    DENIED = "denied"  # a request was refused because of the credential or the endpoint
+    CONFIRMED = "confirmed"  # the Public API: the source is enabled and has the key
+    RECEIVED = "received"  # the Public API: what was acknowledged has arrived
+    REVOKED = "revoked"  # the Public API: the source does not have the key
+    DISABLED = "disabled"  # the Public API: the source is disabled
+    NOT_RECEIVED = "not_received"  # the Public API: nothing of what was acknowledged has arrived
+    KNOWN = "known"  # the settings endpoint knew the key within about the last day
+    UNKNOWN = "unknown"  # the settings endpoint does not know the key
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing seen that speaks for or against a credential."""
+
+    kind: EvidenceKind
+    at: datetime  # up to when it speaks; no later than it was asked
+    detail: str  # what was seen
+    hint: str = ""  # what to do, where it speaks against
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What is known of one credential of a connector; outlives restarts. See credentials.py for how it changes."""
+
+    state: CredentialState = CredentialState.UNVERIFIED
+    since: datetime | None = None  # in this state
+    evidence: str | None = None  # what tells the state
+    hint: str | None = None  # what to do about it
+    cause: EvidenceKind | None = None  # of suspicion or failure; tells what ends it
+    key: str | None = None  # fingerprint of the write key and its endpoint, no secret
+    accepted_at: datetime | None = None  # latest request that was taken
+    proven_at: datetime | None = None  # latest proof that it worked
+    first_used_at: datetime | None = None  # where it was never proven, the loss window counts from here
+    rewind_from: datetime | None = None  # what was acknowledged since has no proof
+    doubted_at: datetime | None = None  # first of the settings endpoint's denials in a row
+    recovered_at: datetime | None = None  # end of the latest incident whose backlog is not caught up yet
+    sent_before: int = 0  # events sent in all, when it ended
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """What went back to be sent again."""
+
+    objects: int = 0
+    events: int = 0  # that had been acknowledged
+    letters: int = 0  # dead letters whose replay had been acknowledged; dead letters again
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits to be delivered: pending, claimed and failed objects."""
+
+    objects: int = 0
+    size_bytes: int = 0
+    events: int = 0  # of those whose events were counted already, as rewound ones
+    oldest_at: datetime | None = None  # last_modified of the oldest one
+
+
+@dataclass(frozen=True, slots=True)
+class TypeActivity:
+    """When files of one event type came."""
+
+    event_type: str
+    latest_hour: datetime
+    active_hours: int  # hours with files, of those that were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryRule:
+    """A lifecycle rule of the bucket that deletes objects."""
+
+    prefix: str  # of the keys that it holds for
+    days: int | None = None  # after which S3 deletes an object, at the next midnight UTC
+    on: datetime | None = None  # date on which S3 deletes, where the rule names one
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +382,52 @@ class ConnectorTotals:
 
     objects: dict[ObjectState, int]  # each state, also at 0
     books: Books
-    oldest_pending_at: datetime | None  # last_modified of the oldest object that waits (pending, claimed, failed)
-    credential: CredentialReport
+    waiting: Waiting
+    credentials: Mapping[Side, Credential]  # both sides
+    rewound: Rewound  # in all
     notices: Sequence[Notice]
     progress: Progress
     failed_reasons: dict[str, int] = field(default_factory=dict)  # reason -> objects, failed and quarantined
+    expiry_rules: Sequence[ExpiryRule] = ()  # lifecycle rules that may delete the connector's objects, as last read
+
+
+class AlertPhase(StrEnum):
+    """Why an alert is told."""
+
+    OPENED = "opened"
+    REPEATED = "repeated"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing that is wrong; `connector`, `kind` and `subject` say which."""
+
+    connector: str
+    kind: str  # alerting.AlertKind
+    subject: str  # "" where there is only one of the kind
+    severity: str  # info, warning or critical
+    since: datetime
+    what: str  # what is wrong, one sentence
+    waits: str  # how much waits, "" where nothing does
+    todo: str  # what to do
+    told_at: datetime | None = None  # when it was last put out; None: it opens silently, only its end is told
+
+
+@dataclass(frozen=True, slots=True)
+class AlertMessage:
+    """One telling of an alert, the same for every channel."""
+
+    phase: AlertPhase
+    alert: Alert
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A message that one channel has not taken yet."""
+
+    id: int
+    channel: str  # fingerprint of the channel's address, no secret
+    message: AlertMessage
+    attempts: int

@@ -8,28 +8,38 @@ from datetime import datetime
 from typing import BinaryIO, Protocol
 
 import polars as pl
+from pydantic import SecretStr
 
+from currents_bridge.errors import Side
 from currents_bridge.model import (
+    Alert,
+    AlertMessage,
     Batch,
     Books,
     Checkpoint,
     ClaimedObject,
     ConnectorTotals,
-    CredentialReport,
+    Credential,
     CurrentsObject,
     DeadLetter,
+    Evidence,
+    ExpiryRule,
     GroupLimits,
     HourBooks,
     LetterFilter,
     ListedObject,
     Notice,
+    NoticeKind,
     Progress,
     QuarantinedObject,
+    QueuedMessage,
     Recorded,
     Refusal,
+    Rewound,
     Selection,
     Settlement,
     StoredDeadLetter,
+    TypeActivity,
 )
 
 
@@ -61,6 +71,76 @@ class ObjectStore(Protocol):
         ObjectGoneError where the store says that there is no such object (any more), RetryLaterError where it has
         another ETag by now, or the connection broke. The caller closes it.
         """
+        ...
+
+    def expiry_rules(self) -> Sequence[ExpiryRule] | None:
+        """Return the bucket's enabled lifecycle rules that delete current objects; None where they may not be read.
+
+        Rules that hold for tagged objects only are left out, since Braze writes no tags. Raises as `list`, but a
+        missing permission to read the rules is no error.
+        """
+        ...
+
+
+class Probe(Protocol):
+    """One way to ask about a write key without sending events. May be called from any thread."""
+
+    name: str  # unique among the probes of a connector, as shown to people
+
+    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+        """Return what can be said of the key, None where the answer says nothing.
+
+        `acknowledged`: (time, events) of messages that Segment acknowledged for the first time since the last proof,
+        in order of time. Raises ProbeError where the probe fails for its own reasons: network, 429, 5xx, its own
+        credential. Never raises or shows the key.
+        """
+        ...
+
+
+class Channel(Protocol):
+    """One place that alerts go to."""
+
+    name: str  # as shown to people, without any secret
+    fingerprint: str  # of its address
+
+    def tell(self, message: AlertMessage) -> None:
+        """Deliver one message; raises RetryLaterError, without any secret in it, where it was not taken."""
+        ...
+
+
+class AlertBook(Protocol):
+    """Open alerts, and messages that channels have not taken yet; outlives restarts. Thread-safe.
+
+    Every method is one transaction and raises LedgerError where the store cannot be read or written.
+    """
+
+    def open_alerts(self) -> list[Alert]:
+        """Return the open alerts of all connectors, oldest first."""
+        ...
+
+    def save(
+        self,
+        opened: Sequence[Alert],
+        resolved: Sequence[Alert],
+        messages: Sequence[AlertMessage],
+        channels: Sequence[str],
+    ) -> None:
+        """Keep opened alerts (also known ones anew), drop resolved ones, and queue each message for each channel."""
+        ...
+
+    def due(self, now: datetime) -> list[QueuedMessage]:
+        """Return the queued messages whose time has come, in the order they were queued.
+
+        Messages that were told of more than 7 days ago are dropped: nobody takes those of a channel that is gone.
+        """
+        ...
+
+    def taken(self, id_: int) -> None:
+        """Drop a message that its channel has taken."""
+        ...
+
+    def postpone(self, id_: int, until: datetime) -> None:
+        """Keep a message for a later attempt and count this one."""
         ...
 
 
@@ -110,6 +190,9 @@ class Ledger(Protocol):
         Oldest hour first, then event type, then key; a suspect is a group of its own. At least one object if any is
         due, at most what `limits` allow. No object is ever claimed by two live owners at once. Empty when nothing is
         due.
+
+        An object whose claim is taken away, by `reclaim` or `rewind`, has a new id from then on. So what is said of a
+        lost claim by its id never counts for a later one, also where the same owner has claimed the object anew.
         """
         ...
 
@@ -122,7 +205,7 @@ class Ledger(Protocol):
 
         Raises ValueError for books that do not balance and for an object that is settled twice in one call; then
         nothing is recorded. Raises ClaimLostError where objects are not claimed by this owner (any more), after all
-        others were recorded: of the lost ones nothing is, since their new owner sends them again.
+        others were recorded: of the lost ones nothing is, since whoever claims them next sends them again.
         """
         ...
 
@@ -198,12 +281,13 @@ class Ledger(Protocol):
         """Return dead letters, oldest first."""
         ...
 
-    def replayed(self, letter_id: int, refusal: str | None) -> bool:
+    def replayed(self, letter_id: int, refusal: str | None, now: datetime) -> bool:
         """Record the replay of a dead letter; returns False where it is no longer there (then nothing is changed).
 
-        None: it was acknowledged: it is deleted and the books of its object, hour and type move one event from
-        dead_lettered to sent. Books that do not hold the letter stay as they are: an object that was reopened is
-        counted anew when it is settled. Else it stays, with the new reason and one attempt more.
+        None: it was acknowledged: it is no dead letter any more, though `rewind` remembers it until `fold` forgets it,
+        and the books of its object, hour and type move one event from dead_lettered to sent. Books that do not hold
+        the letter stay as they are: an object that was reopened is counted anew when it is settled. Else it stays,
+        with the new reason and one attempt more.
         """
         ...
 
@@ -245,12 +329,49 @@ class Ledger(Protocol):
         """Make failed objects of the selection due at once, for `backfill`; returns how many."""
         ...
 
-    def fold(self, connector: str, before_hour: datetime) -> int:
+    def fold(self, connector: str, before_hour: datetime, settled_before: datetime) -> int:
         """Fold delivered objects of hours before `before_hour` into one row per hour and type; returns how many.
+
+        Hours and types with an object settled at `settled_before` or later are left alone, since those may have to be
+        rewound. Replays of dead letters before that time are forgotten.
 
         Books and counts stay the same; folded objects stay known to `admit` (key and ETag, as digests). Hours and
         types with an object that is not delivered are left alone.
         """
+        ...
+
+    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:
+        """Make pending again all that was acknowledged since, wholly or in part; returns what that was.
+
+        These are: objects that were delivered since, or quarantined since with events that could be read, every object
+        with a checkpoint, and every claimed object (its owner loses the claim, see ClaimLostError). Their books leave
+        the sums, their dead letters are forgotten as on `replay_quarantined`, their checkpoint is none, `rewinds`
+        counts one more, and their events that had been acknowledged count as waiting until the object is settled
+        again (Failed does not). Message ids remembered since are forgotten. Dead letters of other objects whose replay
+        was acknowledged since are dead letters again, with the reason that the key was dead. Folded objects stay as
+        they are.
+
+        Message ids may be forgotten before all else; the rest is one transaction.
+        """
+        ...
+
+    def set_aside(self, connector: str, modified_before: datetime, reason: str, now: datetime) -> int:
+        """Quarantine pending and failed objects that were last modified before, with the books of their checkpoint.
+
+        Returns how many.
+        """
+        ...
+
+    def save_expiry_rules(self, connector: str, rules: Sequence[ExpiryRule]) -> None:
+        """Keep the lifecycle rules that may delete the connector's objects, in place of those kept before."""
+        ...
+
+    def activity(self, connector: str, since: datetime) -> list[TypeActivity]:
+        """Return for each event type its newest hour, and how many hours from `since` on have objects."""
+        ...
+
+    def dead_lettered(self, connector: str, since: datetime) -> int:
+        """Return how many of the dead letters that are there were made since."""
         ...
 
     def progress(self, connector: str) -> Progress:
@@ -262,11 +383,19 @@ class Ledger(Protocol):
         ...
 
     def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:
-        """Keep notices, one for each kind and subject; a repeated one replaces detail and count."""
+        """Keep notices, one for each kind and subject; a repeated one replaces detail and count, not `since`."""
         ...
 
-    def save_credential(self, connector: str, report: CredentialReport) -> None:
-        """Keep what is known of the connector's credentials."""
+    def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:
+        """Drop a notice that holds no longer, if it is there."""
+        ...
+
+    def credential(self, connector: str, side: Side) -> Credential:
+        """Return what is known of one credential; a blank one where nothing is."""
+        ...
+
+    def save_credential(self, connector: str, side: Side, credential: Credential) -> None:
+        """Keep what is known of one credential."""
         ...
 
     def totals(self, connector: str) -> ConnectorTotals:

@@ -18,6 +18,7 @@ NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 HOUR = datetime(2026, 3, 4, 5, tzinfo=UTC)
 CLICK, OPEN = "users.messages.email.Click", "users.messages.email.Open"
 BOTH = Selection(frozenset({CLICK, OPEN}))
+EVER = NOW + timedelta(days=365)  # settled before: everything that was
 ONE_EVENT = Books(read=1, sent=1)
 NO_LIMITS = GroupLimits()
 

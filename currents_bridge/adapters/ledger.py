@@ -11,25 +11,25 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, upd
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import (
-    ledger_books,
     ledger_claims,
     ledger_fold,
     ledger_letters,
     ledger_memory,
     ledger_quarantine,
+    ledger_rewind,
     ledger_settle,
 )
 from currents_bridge.adapters.ledger_admit import Sorter
+from currents_bridge.adapters.ledger_alerts import SqlAlertBook
 from currents_bridge.adapters.ledger_claims import UNCLAIMED
+from currents_bridge.adapters.ledger_connectors import SqlConnectors
 from currents_bridge.adapters.ledger_owner import ProcessIdentity, has_ended, this_process
 from currents_bridge.adapters.ledger_schema import (
     DELIVERED,
     NOT_DELIVERED,
     OWNED,
-    connectors,
     hour_from,
     hours,
-    notices,
     objects,
     owners,
     selected,
@@ -40,19 +40,15 @@ from currents_bridge.model import (
     Books,
     Checkpoint,
     ClaimedObject,
-    ConnectorTotals,
-    CredentialReport,
     CurrentsObject,
     DeadLetter,
     Failed,
     GroupLimits,
-    HourBooks,
     LetterFilter,
-    Notice,
     ObjectState,
-    Progress,
     QuarantinedObject,
     Recorded,
+    Rewound,
     Selection,
     Settlement,
     StoredDeadLetter,
@@ -63,12 +59,12 @@ LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_NO_CHECKPOINT = {"checkpoint_rows": 0} | asdict(Books())
+_AS_NEW = {"checkpoint_rows": 0, "rewound_events": 0} | asdict(Books())
 
 T = TypeVar("T")
 
 
-class SqlLedger:
+class SqlLedger(SqlConnectors):
     """A ledger in the SQLite file that `url` names (`sqlite:///relative` or `sqlite:////absolute`).
 
     Fulfils `ports.Ledger`, which says what each method promises. Each instance is an owner of claims of its own, in
@@ -87,7 +83,7 @@ class SqlLedger:
         self._id = uuid.uuid4().hex
         self._process = process or this_process()
         self._closed = False
-        self._store = SqliteStore(url, busy_timeout_s)
+        super().__init__(SqliteStore(url, busy_timeout_s))
         self.heartbeat(now)
 
     def admit(
@@ -96,7 +92,7 @@ class SqlLedger:
         """Record new objects as pending; costs the listing, whatever the history."""
         new, changed = 0, []
         of_key = (objects.c.connector == connector, objects.c.key == bindparam("of_key"))
-        retake = update(objects).where(*of_key).values(_NO_CHECKPOINT)
+        retake = update(objects).where(*of_key).values(_AS_NEW)
         with self._store.writing() as connection:
             sorter = Sorter(connection, connector)
             for chunk in _chunks(listed):
@@ -208,16 +204,6 @@ class SqlLedger:
                 found += [item for item in chunk if item.key in keys]
         return found
 
-    def books_by_type(self, connector: str) -> dict[str, Books]:
-        """Add up the books of each type."""
-        with self._store.reading() as connection:
-            return ledger_books.by_type(connection, connector)
-
-    def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:
-        """Add up the books of each hour and type."""
-        with self._store.reading() as connection:
-            return ledger_books.by_hour(connection, connector, selection)
-
     def recorded(self, connector: str, listed: Sequence[CurrentsObject]) -> list[Recorded]:
         """Return what is recorded of each object; costs the listing, whatever the history."""
         with self._store.reading() as connection:
@@ -231,24 +217,18 @@ class SqlLedger:
 
     def forget(self, connector: str, before: datetime) -> int:
         """Forget step by step, each in a transaction of its own, so that no other writer is kept waiting for long."""
-        forgotten = 0
-        while True:
-            with self._store.writing() as connection:
-                some = ledger_memory.forget_some(connection, connector, before)
-            forgotten += some
-            if some < ledger_memory.FORGOTTEN_AT_ONCE:
-                return forgotten
+        return self._forget(ledger_memory.settled_before(connector, before))
 
     def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
         """Return dead letters by id, which is by age."""
         with self._store.reading() as connection:
             return ledger_letters.find(connection, which, limit)
 
-    def replayed(self, letter_id: int, refusal: str | None) -> bool:
-        """Record the replay of a dead letter in its row, or in the books."""
+    def replayed(self, letter_id: int, refusal: str | None, now: datetime) -> bool:
+        """Record the replay of a dead letter in its row, and in the books."""
         with self._store.writing() as connection:
             if refusal is None:
-                return ledger_letters.sent(connection, letter_id)
+                return ledger_letters.sent(connection, letter_id, now)
             return ledger_letters.refused_again(connection, letter_id, refusal)
 
     def purge(self, which: LetterFilter) -> int:
@@ -282,7 +262,7 @@ class SqlLedger:
         with self._store.writing() as connection:
             return connection.execute(waiting.values(retry_at=_LONG_AGO)).rowcount
 
-    def fold(self, connector: str, before_hour: datetime) -> int:
+    def fold(self, connector: str, before_hour: datetime, settled_before: datetime) -> int:
         """Fold hour by hour, each in a transaction of its own, so that a long history keeps no other writer waiting."""
         old = select(objects.c.hour).where(
             DELIVERED, objects.c.connector == connector, objects.c.hour < hour_from(before_hour)
@@ -292,38 +272,28 @@ class SqlLedger:
         folded = 0
         for hour in due:
             with self._store.writing() as connection:
-                folded += ledger_fold.fold_hour(connection, connector, hour)
+                folded += ledger_fold.fold_hour(connection, connector, hour, settled_before)
+        with self._store.writing() as connection:
+            ledger_letters.forget_sent(connection, connector, settled_before)
         return folded
 
-    def progress(self, connector: str) -> Progress:
-        """Return how far discovery has come."""
-        with self._store.reading() as connection:
-            return ledger_books.progress(connection, connector)
+    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:  # noqa: ARG002
+        """Take back what was acknowledged; costs what that is, whatever else is held.
 
-    def save_progress(self, connector: str, progress: Progress) -> None:
-        """Keep the fields that are not None."""
-        self._save_connector(connector, {name: at for name, at in asdict(progress).items() if at is not None})
-
-    def note(self, connector: str, notices_: Sequence[Notice], now: datetime) -> None:
-        """Keep notices, the latest of each kind and subject."""
-        if not notices_:
-            return
-        add = insert(notices)
-        replaced = {name: add.excluded[name] for name in ("detail", "count", "noted_at")}
+        Most message ids are forgotten before, step by step: without them some repeats are sent once more, no worse.
+        """
+        self._forget(ledger_memory.settled_since(connector, since))
         with self._store.writing() as connection:
-            connection.execute(
-                add.on_conflict_do_update(set_=replaced),
-                [{"connector": connector, "noted_at": now} | asdict(notice) for notice in notices_],
-            )
+            return ledger_rewind.rewind(connection, connector, since)
 
-    def save_credential(self, connector: str, report: CredentialReport) -> None:
-        """Keep what is known of the connector's credentials."""
-        self._save_connector(connector, {f"credential_{name}": value for name, value in asdict(report).items()})
+    def set_aside(self, connector: str, modified_before: datetime, reason: str, now: datetime) -> int:
+        """Quarantine what waits and is old, with the books of its checkpoint."""
+        with self._store.writing() as connection:
+            return ledger_quarantine.set_aside(connection, connector, modified_before, reason, now)
 
-    def totals(self, connector: str) -> ConnectorTotals:
-        """Add up what waits and what each hour holds; delivered objects are not looked at."""
-        with self._store.reading() as connection:
-            return ledger_books.totals(connection, connector)
+    def alert_book(self) -> SqlAlertBook:
+        """Return the alerts that are kept in the same file, for as long as the ledger is open."""
+        return SqlAlertBook(self._store)
 
     def close(self) -> None:
         """Give back all claims of this owner and close the file; no claim is possible afterwards."""
@@ -341,17 +311,20 @@ class SqlLedger:
     def _mine(self, ids: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
         return objects.c.id.in_(ids), objects.c.owner == self._id
 
+    def _forget(self, which: Sequence[ColumnElement[bool]]) -> int:
+        forgotten = 0
+        while True:
+            with self._store.writing() as connection:
+                some = ledger_memory.forget_some(connection, which)
+            forgotten += some
+            if some < ledger_memory.FORGOTTEN_AT_ONCE:
+                return forgotten
+
     def _say_alive(self, connection: Connection, now: datetime) -> None:
         if self._closed:
             raise RuntimeError("the ledger is closed")
         owner = insert(owners).values(id=self._id, heartbeat_at=now, **asdict(self._process))
         connection.execute(owner.on_conflict_do_update(set_={"heartbeat_at": now}))
-
-    def _save_connector(self, name: str, values: dict[str, Any]) -> None:
-        if not values:
-            return
-        with self._store.writing() as connection:
-            connection.execute(insert(connectors).values(name=name, **values).on_conflict_do_update(set_=values))
 
 
 def _recorded(listed: CurrentsObject) -> dict[str, Any]:

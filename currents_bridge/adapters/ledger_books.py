@@ -1,32 +1,47 @@
 """The books: sums over what was delivered and what could be read of quarantined objects."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Subquery, Table, func, literal, select, union_all
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Row, Subquery, Table, func, literal, select, union, union_all
 
 from currents_bridge.adapters.ledger_schema import (
     BOOKS,
+    CREDENTIAL,
     NOT_DELIVERED,
     QUARANTINED,
     connectors,
+    credentials,
+    hour_from,
     hours,
     notices,
     objects,
     selected,
 )
+from currents_bridge.errors import Side
 from currents_bridge.model import (
     Books,
     ConnectorTotals,
-    CredentialReport,
+    Credential,
+    CredentialState,
+    EvidenceKind,
+    ExpiryRule,
     HourBooks,
     Notice,
     NoticeKind,
     ObjectState,
     Progress,
+    Rewound,
     Selection,
+    TypeActivity,
+    Waiting,
     parse_hour,
 )
+
+EXPIRY_RULES = TypeAdapter(tuple[ExpiryRule, ...])
 
 
 def by_type(connection: Connection, connector: str) -> dict[str, Books]:
@@ -49,34 +64,71 @@ def by_hour(connection: Connection, connector: str, selection: Selection) -> lis
 
 def totals(connection: Connection, connector: str) -> ConnectorTotals:
     """Add up what waits and what each hour holds; delivered objects are not looked at."""
-    waiting = select(objects.c.state, func.count(), func.min(objects.c.last_modified)).where(
-        objects.c.connector == connector, NOT_DELIVERED
-    )
+    # Nothing but columns of the index, so that a long backlog is read from it alone.
+    held_back = select(
+        objects.c.state,
+        func.count().label("objects"),
+        func.sum(objects.c.size_bytes).label("size_bytes"),
+        func.sum(objects.c.rewound_events).label("events"),
+        func.min(objects.c.last_modified).label("oldest_at"),
+    ).where(objects.c.connector == connector, NOT_DELIVERED)
     troubled = select(objects.c.reason, func.count()).where(
         objects.c.connector == connector,
         NOT_DELIVERED,
         objects.c.state.in_([ObjectState.FAILED, ObjectState.QUARANTINED]),
     )
     noted = (
-        select(notices.c.kind, notices.c.subject, notices.c.detail, notices.c["count"])
+        select(notices.c.kind, notices.c.subject, notices.c.detail, notices.c["count"], notices.c.noted_at)
         .where(notices.c.connector == connector)
         .order_by(notices.c.kind, notices.c.subject)
     )
-    by_state = {row[0]: row for row in connection.execute(waiting.group_by(objects.c.state))}
+    by_state = connection.execute(held_back.group_by(objects.c.state)).all()
+    waiting = [row for row in by_state if row.state != ObjectState.QUARANTINED]
     delivered, *books = connection.execute(select(*_sums(_held(connector), ("objects", *BOOKS)))).one()
-    counts = {state: by_state[state][1] if state in by_state else 0 for state in ObjectState}
+    counts = dict.fromkeys(ObjectState, 0) | {ObjectState(row.state): row.objects for row in by_state}
     known = connection.execute(select(connectors).where(connectors.c.name == connector)).one_or_none()
     return ConnectorTotals(
         objects=counts | {ObjectState.DELIVERED: delivered},
         books=Books(*books),
-        oldest_pending_at=min(
-            (oldest for state, _, oldest in by_state.values() if state != ObjectState.QUARANTINED), default=None
+        waiting=Waiting(
+            objects=sum(row.objects for row in waiting),
+            size_bytes=sum(row.size_bytes for row in waiting),
+            events=sum(row.events for row in waiting),
+            oldest_at=min((row.oldest_at for row in waiting), default=None),
         ),
-        credential=_credential(known),
+        credentials=credentials_of(connection, connector),
+        rewound=Rewound(known.rewound_objects, known.rewound_events, known.rewound_letters) if known else Rewound(),
         notices=[Notice(NoticeKind(kind), *rest) for kind, *rest in connection.execute(noted)],
         progress=_progress(known),
         failed_reasons={row[0]: row[1] for row in connection.execute(troubled.group_by(objects.c.reason))},
+        expiry_rules=EXPIRY_RULES.validate_json(known.expiry_rules) if known and known.expiry_rules else (),
     )
+
+
+def activity(connection: Connection, connector: str, since: datetime) -> list[TypeActivity]:
+    """Return when files of each event type came, by the hours that hold any and by what is not delivered."""
+    names = ("event_type", "hour")
+    held = union(
+        select(*(hours.c[name] for name in names)).where(hours.c.connector == connector),
+        select(*(objects.c[name] for name in names)).where(objects.c.connector == connector, NOT_DELIVERED),
+    ).subquery()
+    asked_for = func.count().filter(held.c.hour >= hour_from(since))
+    by_type = select(held.c.event_type, func.max(held.c.hour), asked_for).group_by(held.c.event_type)
+    return [
+        TypeActivity(event_type, parse_hour(latest), active)
+        for event_type, latest, active in connection.execute(by_type.order_by(held.c.event_type))
+    ]
+
+
+def credentials_of(connection: Connection, connector: str) -> dict[Side, Credential]:
+    """Return what is known of both credentials."""
+    known = {side: Credential() for side in Side}
+    columns = (credentials.c[name] for name in ("side", *CREDENTIAL))
+    for side, *values in connection.execute(select(*columns).where(credentials.c.connector == connector)):
+        found = Credential(*values)
+        cause = None if found.cause is None else EvidenceKind(found.cause)
+        known[Side(side)] = replace(found, state=CredentialState(found.state), cause=cause)
+    return known
 
 
 def progress(connection: Connection, connector: str) -> Progress:
@@ -104,9 +156,3 @@ def _sums(held: Subquery, names: Sequence[str]) -> list[Any]:
 
 def _progress(row: Row[Any] | None) -> Progress:
     return Progress(row.polled_at, row.swept_at, row.started_at) if row else Progress()
-
-
-def _credential(row: Row[Any] | None) -> CredentialReport:
-    if row is None or row.credential_state is None:
-        return CredentialReport()
-    return CredentialReport(row.credential_state, row.credential_since, row.credential_evidence)

@@ -4,7 +4,20 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from currents_bridge.adapters.ledger_schema import NOT_DELIVERED, OWNED, UtcTime, objects, owners, selected
 from currents_bridge.adapters.ledger_settle import checkpoint_of
@@ -34,10 +47,23 @@ def next_group(
     return list(_group(connection.execute(next_due), limits.max_bytes))
 
 
+def take_away(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """Give the claimed objects new ids, so that nothing their owner says of the old ones can count; the rest stays.
+
+    The owner may live after all, and claim the same objects anew while its threads still work on the lost claims.
+    """
+    lost = connection.execute(delete(objects).where(OWNED, *which).returning(*objects.c)).mappings().all()
+    renewed = [{**row, "id": None} for row in sorted(lost, key=lambda row: row["id"])]
+    if renewed:
+        connection.execute(insert(objects), renewed)
+
+
 def free_orphans(connection: Connection, owner: str, now: datetime) -> int:
     """Free each claim of others whose owner is not known, and set aside what ended too many; returns how many."""
     too_many = objects.c.crashes >= MOST_CRASHES
-    orphaned = update(objects).where(OWNED, objects.c.owner != owner, objects.c.owner.not_in(select(owners.c.id)))
+    of_unknown = (objects.c.owner != owner, objects.c.owner.not_in(select(owners.c.id)))
+    take_away(connection, *of_unknown)
+    orphaned = update(objects).where(OWNED, *of_unknown)
     freed = {
         "owner": None,
         "state": case((too_many, ObjectState.QUARANTINED), else_=_WAITING),
@@ -61,6 +87,13 @@ def _group(rows: Iterable[Row[Any]], max_bytes: int) -> Iterator[ClaimedObject]:
         total_bytes += row.size_bytes
         if number and (total_bytes > max_bytes or row.crashes):
             return
-        yield ClaimedObject(row.id, object_of(row), row.attempts, checkpoint_of(row), suspect=row.crashes > 0)
+        yield ClaimedObject(
+            row.id,
+            object_of(row),
+            row.attempts,
+            checkpoint_of(row),
+            suspect=row.crashes > 0,
+            rewinds=row.rewinds,
+        )
         if row.crashes:
             return

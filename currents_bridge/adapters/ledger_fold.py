@@ -1,18 +1,22 @@
 """Folding: the rows of an hour's delivered objects become digests beside the sums that hold them already."""
 
 from collections import defaultdict
+from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, except_, select, update
+from sqlalchemy import Connection, bindparam, delete, except_, func, select, update
 
 from currents_bridge.adapters.ledger_digests import merge
 from currents_bridge.adapters.ledger_schema import DELIVERED, NOT_DELIVERED, hours, objects
 
 
-def fold_hour(connection: Connection, connector: str, hour: str) -> int:
-    """Fold the event types of the hour of which every object is delivered; return how many objects that were."""
+def fold_hour(connection: Connection, connector: str, hour: str, settled_before: datetime) -> int:
+    """Fold the event types of the hour of which every object was delivered before; return how many that were."""
     of_hour = (objects.c.connector == connector, objects.c.hour == hour)
     complete = except_(
-        select(objects.c.event_type).where(DELIVERED, *of_hour),
+        select(objects.c.event_type)
+        .where(DELIVERED, *of_hour)
+        .group_by(objects.c.event_type)
+        .having(func.max(objects.c.settled_at) < settled_before),
         select(objects.c.event_type).where(NOT_DELIVERED, *of_hour),
     )
     types = connection.execute(complete).scalars().all()

@@ -6,16 +6,17 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, TextClause, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_digests
-from currents_bridge.adapters.ledger_schema import dead_letters, hours, objects
+from currents_bridge.adapters.ledger_schema import NOT_SENT, SENT, dead_letters, hours, objects
 from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredDeadLetter
 
-_MOVED = {"dead_lettered": -1, "sent": +1}  # what a replay that was acknowledged does to books
+UNDER_A_DEAD_KEY = "sent again by hand under a write key that was dead"
+
 _SETTLED = {ObjectState.DELIVERED, ObjectState.QUARANTINED}
-_REPLACED = ("message_id", "reason", "event", "message", "created_at")
+_REPLACED = ("message_id", "reason", "event", "message", "created_at", "sent_at")
 
 
 def replace(connection: Connection, letters: Sequence[tuple[Row[Any], Sequence[DeadLetter]]], now: datetime) -> None:
@@ -63,19 +64,46 @@ def purge(connection: Connection, which: LetterFilter) -> int:
     return connection.execute(delete(dead_letters).where(*_chosen(connection, which))).rowcount
 
 
+def count(connection: Connection, connector: str, since: datetime) -> int:
+    """Return how many letters were made since."""
+    made = (NOT_SENT, dead_letters.c.connector == connector, dead_letters.c.created_at >= since)
+    return connection.execute(select(func.count()).select_from(dead_letters).where(*made)).scalar_one()
+
+
 def refused_again(connection: Connection, letter_id: int, reason: str) -> bool:
     """Keep the letter with its new reason."""
-    again = update(dead_letters).where(dead_letters.c.id == letter_id)
+    again = update(dead_letters).where(NOT_SENT, dead_letters.c.id == letter_id)
     return connection.execute(again.values(reason=reason, attempts=dead_letters.c.attempts + 1)).rowcount > 0
 
 
-def sent(connection: Connection, letter_id: int) -> bool:
-    """Delete the letter and move its event in all books that hold it."""
-    letter = connection.execute(
-        delete(dead_letters).where(dead_letters.c.id == letter_id).returning(*dead_letters.c)
-    ).one_or_none()
+def sent(connection: Connection, letter_id: int, now: datetime) -> bool:
+    """Keep the letter for a rewind only, and move its event in all books that hold it."""
+    letters = update(dead_letters).where(NOT_SENT, dead_letters.c.id == letter_id).values(sent_at=now)
+    letter = connection.execute(letters.returning(*dead_letters.c)).one_or_none()
     if letter is None:
         return False
+    _move(connection, letter, "dead_lettered", "sent")
+    return True
+
+
+def take_back(connection: Connection, connector: str, since: datetime) -> int:
+    """Make dead letters of those that were sent since, and move their events back; returns how many."""
+    letters = update(dead_letters).where(SENT, dead_letters.c.connector == connector, dead_letters.c.sent_at >= since)
+    again = letters.values(sent_at=None, reason=UNDER_A_DEAD_KEY).returning(*dead_letters.c)
+    taken = connection.execute(again).all()
+    for letter in taken:
+        _move(connection, letter, "sent", "dead_lettered")
+    return len(taken)
+
+
+def forget_sent(connection: Connection, connector: str, before: datetime) -> None:
+    """Delete letters that were sent before."""
+    old = (SENT, dead_letters.c.connector == connector, dead_letters.c.sent_at < before)
+    connection.execute(delete(dead_letters).where(*old))
+
+
+def _move(connection: Connection, letter: Row[Any], source: str, target: str) -> None:
+    """Move the letter's event from one count to another in all books that hold it."""
     row = connection.execute(
         select(objects.c.id, objects.c.state, objects.c.checkpoint_rows).where(
             objects.c.connector == letter.connector, objects.c.key == letter.object_key
@@ -92,25 +120,25 @@ def sent(connection: Connection, letter_id: int) -> bool:
     else:
         # Other books begin anew with the object's next delivery.
         in_books = row.state in _SETTLED or letter.row < row.checkpoint_rows
-        moved = in_books and _move(connection, objects, objects.c.id == row.id)
+        moved = in_books and _move_in(connection, source, target, objects, objects.c.id == row.id)
         in_hour = moved and row.state == ObjectState.DELIVERED
     if in_hour:
-        _move(connection, hours, *of_hour)
-    return True
+        _move_in(connection, source, target, hours, *of_hour)
 
 
-def _move(connection: Connection, table: Table, *where: ColumnElement[bool]) -> bool:
-    """Move one event in books, unless they hold no dead letter; returns whether they did."""
-    moved = {name: table.c[name] + by for name, by in _MOVED.items()}
-    return connection.execute(update(table).where(*where, table.c.dead_lettered > 0).values(moved)).rowcount > 0
+def _move_in(connection: Connection, source: str, target: str, table: Table, *where: ColumnElement[bool]) -> bool:
+    """Move one event in the books of a row, unless they hold none; returns whether they did."""
+    moved = {source: table.c[source] - 1, target: table.c[target] + 1}
+    return connection.execute(update(table).where(*where, table.c[source] > 0).values(moved)).rowcount > 0
 
 
-def _chosen(connection: Connection, which: LetterFilter) -> Iterator[ColumnElement[bool]]:
+def _chosen(connection: Connection, which: LetterFilter) -> Iterator[ColumnElement[bool] | TextClause]:
+    yield NOT_SENT
     if which.connector is not None:
         yield dead_letters.c.connector == which.connector
     if which.event_type is not None:
         # Databases have globs of their own; the program has one kind.
-        held = connection.execute(select(dead_letters.c.event_type).distinct()).scalars()
+        held = connection.execute(select(dead_letters.c.event_type).where(NOT_SENT).distinct()).scalars()
         yield dead_letters.c.event_type.in_([name for name in held if fnmatchcase(name, which.event_type)])
     if which.reason is not None:
         yield dead_letters.c.reason.icontains(which.reason, autoescape=True)

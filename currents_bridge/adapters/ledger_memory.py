@@ -5,7 +5,7 @@ from datetime import datetime
 from hashlib import blake2b
 
 import polars as pl
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters.ledger_schema import sent_messages
@@ -43,16 +43,21 @@ def remembered(connection: Connection, connector: str, message_ids: pl.Series) -
     return pl.Series(message_ids.name, [digest in known for digest in digests], dtype=pl.Boolean)
 
 
-def forget_some(connection: Connection, connector: str, before: datetime) -> int:
-    """Forget at most FORGOTTEN_AT_ONCE of the message ids that were settled before; returns how many."""
-    old = (
-        select(sent_messages.c.digest)
-        .where(sent_messages.c.connector == connector, sent_messages.c.settled_s < int(before.timestamp()))
-        .limit(FORGOTTEN_AT_ONCE)
-    )
-    return connection.execute(
-        delete(sent_messages).where(sent_messages.c.connector == connector, sent_messages.c.digest.in_(old))
-    ).rowcount
+def settled_before(connector: str, before: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds of the message ids that are too old to be kept."""
+    return sent_messages.c.connector == connector, sent_messages.c.settled_s < int(before.timestamp())
+
+
+def settled_since(connector: str, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds of the message ids that a rewind forgets; a second is the smallest step."""
+    return sent_messages.c.connector == connector, sent_messages.c.settled_s >= int(since.timestamp())
+
+
+def forget_some(connection: Connection, which: Sequence[ColumnElement[bool]]) -> int:
+    """Forget at most FORGOTTEN_AT_ONCE of the message ids of one connector; returns how many."""
+    some = select(sent_messages.c.connector, sent_messages.c.digest).where(*which).limit(FORGOTTEN_AT_ONCE)
+    key = tuple_(sent_messages.c.connector, sent_messages.c.digest)
+    return connection.execute(delete(sent_messages).where(key.in_(some))).rowcount
 
 
 def _digests(message_ids: pl.Series) -> list[bytes]:

@@ -1,12 +1,13 @@
-"""Quarantined objects in the database: found again, and given back."""
+"""Quarantined objects in the database: set aside for their age, found again, and given back."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from currents_bridge.adapters.ledger_claims import object_of
-from currents_bridge.adapters.ledger_schema import QUARANTINED, dead_letters, objects
+from currents_bridge.adapters.ledger_schema import NOT_DELIVERED, QUARANTINED, dead_letters, objects
 from currents_bridge.adapters.ledger_settle import checkpoint_of
 from currents_bridge.model import Books, ObjectState, QuarantinedObject
 
@@ -38,3 +39,15 @@ def replay(connection: Connection, ids: Sequence[int]) -> int:
     as_new = {"state": ObjectState.PENDING, "attempts": 0, "reason": None, "settled_at": None} | asdict(Books())
     connection.execute(update(objects).where(objects.c.id.in_([row.id for row in found])).values(as_new))
     return len(found)
+
+
+def set_aside(connection: Connection, connector: str, modified_before: datetime, reason: str, now: datetime) -> int:
+    """Quarantine what waits, is not claimed, and was last modified before; returns how many objects that are."""
+    old = update(objects).where(
+        NOT_DELIVERED,
+        objects.c.connector == connector,
+        objects.c.state.in_([ObjectState.PENDING, ObjectState.FAILED]),
+        objects.c.last_modified < modified_before,
+    )
+    aside = {"state": ObjectState.QUARANTINED, "reason": reason, "settled_at": now, "retry_at": None}
+    return connection.execute(old.values(aside | {"crashes": 0, "checkpoint_rows": 0})).rowcount

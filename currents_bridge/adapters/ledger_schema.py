@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-from currents_bridge.model import Books, Selection, format_hour
+from currents_bridge.model import Books, Credential, Selection, format_hour
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -49,6 +49,9 @@ DELIVERED = text("state = 'delivered'")
 NOT_DELIVERED = text("state <> 'delivered'")
 QUARANTINED = text("state = 'quarantined'")
 OWNED = text("owner IS NOT NULL")
+BEGUN = text("checkpoint_rows > 0")
+NOT_SENT = text("sent_at IS NULL")  # dead letters; of the others, a rewind may want some back
+SENT = text("sent_at IS NOT NULL")
 
 metadata = MetaData()
 
@@ -73,18 +76,20 @@ objects = Table(
     *_books(),  # of what was delivered, could be read before the quarantine, or stands before the checkpoint
     Column("admitted_at", UtcTime, nullable=False),
     Column("settled_at", UtcTime),
+    Column("rewinds", Integer, nullable=False, server_default="0"),
+    Column("rewound_events", Integer, nullable=False, server_default="0"),  # known to wait; 0 once settled again
     UniqueConstraint("connector", "key"),
-    sqlite_autoincrement=True,  # a settlement that comes too late must never meet a new object under an old id
+    sqlite_autoincrement=True,  # a settlement that comes too late must never meet a new claim under an old id
 )
+_WAITING = ("connector", "hour", "event_type", "state", "last_modified", "size_bytes", "rewound_events")
 # Each object is in one of these two. The first holds all that claims and totals read, so neither grows with history.
-Index(
-    "objects_not_delivered",
-    *(objects.c[name] for name in ("connector", "hour", "event_type", "state", "last_modified")),
-    sqlite_where=NOT_DELIVERED,
-)
-Index("objects_quarantined", objects.c.connector, sqlite_where=QUARANTINED)
+Index("objects_not_delivered", *(objects.c[name] for name in _WAITING), sqlite_where=NOT_DELIVERED)
 Index("objects_delivered", *(objects.c[name] for name in ("connector", "hour", "event_type")), sqlite_where=DELIVERED)
-Index("objects_owned", objects.c.owner, sqlite_where=OWNED)
+# Together, these find all that a rewind takes back.
+Index("objects_delivered_by_age", objects.c.connector, objects.c.settled_at, sqlite_where=DELIVERED)
+Index("objects_quarantined", objects.c.connector, objects.c.settled_at, sqlite_where=QUARANTINED)
+Index("objects_begun", objects.c.connector, sqlite_where=BEGUN)
+Index("objects_owned", objects.c.connector, objects.c.owner, sqlite_where=OWNED)
 
 # What was delivered, by hour and type. Folding deletes rows of `objects` and leaves these sums alone.
 hours = Table(
@@ -115,9 +120,12 @@ dead_letters = Table(
     Column("message", Text, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),  # replays that were refused
     Column("created_at", UtcTime, nullable=False),
+    Column("sent_at", UtcTime),  # acknowledged replay; the row is kept for a rewind until it is folded away
     UniqueConstraint("connector", "object_key", "row"),
     sqlite_autoincrement=True,  # a replay that comes too late must never meet a new letter under an old id
 )
+Index("dead_letters_by_age", dead_letters.c.connector, dead_letters.c.created_at, sqlite_where=NOT_SENT)
+Index("dead_letters_sent", dead_letters.c.connector, dead_letters.c.sent_at, sqlite_where=SENT)
 
 # What was sent and settled, for connectors that remember it; `ledger_memory` forgets it again.
 sent_messages = Table(
@@ -138,7 +146,7 @@ notices = Table(
     Column("subject", Text, primary_key=True),
     Column("detail", Text, nullable=False),
     Column("count", Integer, nullable=False),
-    Column("noted_at", UtcTime, nullable=False),
+    Column("noted_at", UtcTime, nullable=False),  # first
 )
 
 connectors = Table(
@@ -148,9 +156,55 @@ connectors = Table(
     Column("polled_at", UtcTime),
     Column("swept_at", UtcTime),
     Column("started_at", UtcTime),
-    Column("credential_state", Text),
-    Column("credential_since", UtcTime),
-    Column("credential_evidence", Text),
+    Column("expiry_rules", Text),  # model.ExpiryRule, as a JSON list
+    Column("rewound_objects", Integer, nullable=False, server_default="0"),  # in all; so are the next two
+    Column("rewound_events", Integer, nullable=False, server_default="0"),
+    Column("rewound_letters", Integer, nullable=False, server_default="0"),
+)
+
+CREDENTIAL = tuple(field.name for field in fields(Credential))
+
+# One column for each field of model.Credential.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("side", Text, primary_key=True),  # errors.Side
+    Column("state", Text, nullable=False),  # model.CredentialState, never expired
+    Column("since", UtcTime),
+    Column("evidence", Text),
+    Column("hint", Text),
+    Column("cause", Text),  # model.EvidenceKind
+    Column("key", Text),  # a fingerprint
+    Column("accepted_at", UtcTime),
+    Column("proven_at", UtcTime),
+    Column("first_used_at", UtcTime),
+    Column("rewind_from", UtcTime),
+    Column("doubted_at", UtcTime),
+    Column("recovered_at", UtcTime),
+    Column("sent_before", Integer, nullable=False, server_default="0"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("since", UtcTime, nullable=False),
+    Column("alert", Text, nullable=False),  # model.Alert as JSON
+)
+
+alert_messages = Table(
+    "alert_messages",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("channel", Text, nullable=False),  # a fingerprint
+    Column("message", Text, nullable=False),  # model.AlertMessage as JSON
+    Column("queued_at", UtcTime, nullable=False),
+    Column("due_at", UtcTime, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    sqlite_autoincrement=True,  # an answer that comes too late must never meet a new message under an old id
 )
 
 owners = Table(

@@ -29,7 +29,14 @@ def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]]
     )
     delivered = [(row, settlement) for row, settlement in settled if isinstance(settlement, Delivered)]
     if delivered:
-        _add_to_hours(connection, delivered)
+        add_to_hours(
+            connection,
+            [
+                {"connector": row.connector, "hour": row.hour, "event_type": row.event_type, "objects": 1}
+                | asdict(settlement.books)
+                for row, settlement in delivered
+            ],
+        )
     ended = [(row, settlement) for row, settlement in settled if not isinstance(settlement, Failed)]
     if ended:
         ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
@@ -42,6 +49,13 @@ def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:
     connection.execute(update(objects).where(objects.c.id == id_).values(values))
 
 
+def add_to_hours(connection: Connection, sums: Sequence[dict[str, Any]]) -> None:
+    """Add objects and books to those of an hour and type; each of the sums names all columns but the digests."""
+    add = insert(hours)
+    summed = {name: hours.c[name] + add.excluded[name] for name in ("objects", *BOOKS)}
+    connection.execute(add.on_conflict_do_update(set_=summed), sums)
+
+
 def checkpoint_of(row: Row[Any]) -> Checkpoint:
     """Return how far an object that waits has come."""
     return Checkpoint(row.checkpoint_rows, Books(*(getattr(row, name) for name in BOOKS)))
@@ -50,7 +64,7 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint:
 def _outcome(settlement: Settlement, row: Row[Any], now: datetime) -> dict[str, Any]:
     """Return the new values of the object's row; the same columns for each kind, as one statement sets them all."""
     values: dict[str, Any] = {"of_id": settlement.id, "owner": None, "settled_at": now, "crashes": 0}
-    values |= {"attempts": row.attempts, "reason": None, "retry_at": None, "checkpoint_rows": 0}
+    values |= {"attempts": row.attempts, "reason": None, "retry_at": None, "checkpoint_rows": 0, "rewound_events": 0}
     match settlement:
         case Delivered(books=books):
             return values | {"state": ObjectState.DELIVERED} | asdict(books)
@@ -59,17 +73,5 @@ def _outcome(settlement: Settlement, row: Row[Any], now: datetime) -> dict[str, 
         case Failed(reason=reason, retry_at=at):
             kept = checkpoint_of(row)
             values |= {"state": ObjectState.FAILED, "attempts": row.attempts + 1, "reason": reason, "retry_at": at}
-            return values | {"checkpoint_rows": kept.rows} | asdict(kept.books)
-
-
-def _add_to_hours(connection: Connection, delivered: Sequence[tuple[Row[Any], Delivered]]) -> None:
-    add = insert(hours)
-    summed = {name: hours.c[name] + add.excluded[name] for name in ("objects", *BOOKS)}
-    connection.execute(
-        add.on_conflict_do_update(set_=summed),
-        [
-            {"connector": row.connector, "hour": row.hour, "event_type": row.event_type, "objects": 1}
-            | asdict(settled.books)
-            for row, settled in delivered
-        ],
-    )
+            values |= {"checkpoint_rows": kept.rows, "rewound_events": row.rewound_events}
+            return values | asdict(kept.books)

@@ -1,8 +1,7 @@
 """A ledger in memory: plain lists, one lock, nothing clever; SqlLedger must answer as this does."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -12,39 +11,34 @@ from currents_bridge.model import (
     Books,
     Checkpoint,
     ClaimedObject,
-    ConnectorTotals,
-    CredentialReport,
     CurrentsObject,
     DeadLetter,
     Delivered,
     Failed,
     GroupLimits,
-    HourBooks,
     LetterFilter,
-    Notice,
     ObjectState,
-    Progress,
     Quarantined,
     QuarantinedObject,
     Recorded,
+    Rewound,
     Selection,
     Settlement,
     StoredDeadLetter,
 )
-from currents_bridge.testing.fake_ledger_memory import LedgerMemory, Record, is_meant
+from currents_bridge.testing.fake_ledger_connectors import FakeConnectors
+from currents_bridge.testing.fake_ledger_memory import Record, is_meant
 
 LEASE = timedelta(seconds=90)
 MOST_CRASHES = 3
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-class FakeLedger:
+class FakeLedger(FakeConnectors):
     """One owner of a ledger in memory; fulfils `ports.Ledger`.
 
     Another owner of the same ledger is made with its `memory`. Of an owner, only the heartbeat is known.
     """
-
-    def __init__(self, memory: LedgerMemory | None = None) -> None:
-        self.memory = memory or LedgerMemory()
 
     def admit(
         self,
@@ -67,6 +61,7 @@ class FakeLedger:
                     continue
                 elif record.state in (ObjectState.PENDING, ObjectState.FAILED):
                     record.object, record.checkpoint_rows, record.books = item, 0, Books()
+                    record.rewound_events = 0
                 else:
                     changed.append(item)
         return new, changed
@@ -78,7 +73,7 @@ class FakeLedger:
         with self.memory.lock:
             self.memory.heartbeats[self] = now
             group: list[Record] = []
-            due = [record for record in self._selected(connector, selection) if record.is_due(now)]
+            due = [record for record in self.memory.selected(connector, selection) if record.is_due(now)]
             for record in sorted(due, key=lambda r: (r.object.hour, r.object.event_type, r.object.key)):
                 total_bytes = sum(taken.object.size_bytes for taken in group) + record.object.size_bytes
                 full = len(group) == limits.max_objects or total_bytes > limits.max_bytes
@@ -94,6 +89,7 @@ class FakeLedger:
                     record.attempts,
                     Checkpoint(record.checkpoint_rows, record.books),
                     suspect=record.crashes > 0,
+                    rewinds=record.rewinds,
                 )
                 for record in group
             ]
@@ -128,7 +124,7 @@ class FakeLedger:
         record.books = settlement.books
         self.memory.keep(record, settlement.dead_letters, now)
         self.memory.remember(record.connector, settlement.message_ids, now)
-        record.checkpoint_rows = 0
+        record.checkpoint_rows = record.rewound_events = 0
 
     def checkpoint(
         self,
@@ -178,6 +174,7 @@ class FakeLedger:
         with self.memory.lock:
             live = {owner for owner, at in self.memory.heartbeats.items() if at >= now - LEASE} | {self}
             orphans = [record for record in self.memory.records if record.owner and record.owner not in live]
+            self.memory.take_away(orphans)
             for record in orphans:
                 record.free()
                 record.crashes = max(record.crashes, 1)
@@ -192,27 +189,6 @@ class FakeLedger:
         with self.memory.lock:
             settled = {r.object.key for r in self.memory.records if r.connector == connector and r.state in done}
         return [item for item in listed if item.key not in settled]
-
-    def books_by_type(self, connector: str) -> dict[str, Books]:
-        """Add up the books of each type."""
-        books: dict[str, Books] = {}
-        with self.memory.lock:
-            for record in _counted(self.memory.records):
-                if record.connector == connector:
-                    of_type = record.object.event_type
-                    books[of_type] = books.get(of_type, Books()) + record.books
-        return books
-
-    def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:
-        """Add up the books of each hour and type."""
-        found: dict[tuple[datetime, str], HourBooks] = {}
-        with self.memory.lock:
-            for record in _counted(self._selected(connector, selection)):
-                slot = record.object.hour, record.object.event_type
-                held = found.get(slot, HourBooks(slot[1], slot[0], 0, Books()))
-                delivered = record.state == ObjectState.DELIVERED
-                found[slot] = replace(held, objects=held.objects + delivered, books=held.books + record.books)
-        return [found[slot] for slot in sorted(found)]
 
     def recorded(self, connector: str, listed: Sequence[CurrentsObject]) -> list[Recorded]:
         """Compare key, ETag and size."""
@@ -236,17 +212,17 @@ class FakeLedger:
     def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
         """Return dead letters by id."""
         with self.memory.lock:
-            return [stored for stored in self.memory.letters if is_meant(stored, which)][:limit]
+            return [stored for stored in self.memory.open_letters() if is_meant(stored, which)][:limit]
 
-    def replayed(self, letter_id: int, refusal: str | None) -> bool:
+    def replayed(self, letter_id: int, refusal: str | None, now: datetime) -> bool:
         """Record the replay of a dead letter."""
         with self.memory.lock:
             for at, stored in enumerate(self.memory.letters):
-                if stored.id != letter_id:
+                if stored.id != letter_id or stored.id in self.memory.sent_at:
                     continue
                 if refusal is None:
-                    del self.memory.letters[at]
-                    self.memory.move_to_sent(stored)
+                    self.memory.sent_at[stored.id] = now
+                    self.memory.move(stored, "dead_lettered", "sent")
                 else:
                     letter = replace(stored.letter, reason=refusal)
                     self.memory.letters[at] = replace(stored, letter=letter, attempts=stored.attempts + 1)
@@ -256,10 +232,9 @@ class FakeLedger:
     def purge(self, which: LetterFilter) -> int:
         """Delete dead letters."""
         with self.memory.lock:
-            kept = [stored for stored in self.memory.letters if not is_meant(stored, which)]
-            purged = len(self.memory.letters) - len(kept)
-            self.memory.letters = kept
-            return purged
+            purged = [stored for stored in self.memory.open_letters() if is_meant(stored, which)]
+            self.memory.letters = [stored for stored in self.memory.letters if stored not in purged]
+            return len(purged)
 
     def quarantined(self, connector: str | None) -> list[QuarantinedObject]:
         """Return quarantined objects by time."""
@@ -284,7 +259,7 @@ class FakeLedger:
     def reopen(self, connector: str, selection: Selection) -> int:
         """Make delivered objects pending; folded ones are forgotten and not counted."""
         with self.memory.lock:
-            delivered = [r for r in self._selected(connector, selection) if r.state == ObjectState.DELIVERED]
+            delivered = [r for r in self.memory.selected(connector, selection) if r.state == ObjectState.DELIVERED]
             forgotten = [record.id for record in delivered if record.folded]
             self.memory.records = [record for record in self.memory.records if record.id not in forgotten]
             for record in delivered:
@@ -294,12 +269,12 @@ class FakeLedger:
     def hasten(self, connector: str, selection: Selection) -> int:
         """Move the retry time of failed objects to the past."""
         with self.memory.lock:
-            failed = [r for r in self._selected(connector, selection) if r.state == ObjectState.FAILED]
+            failed = [r for r in self.memory.selected(connector, selection) if r.state == ObjectState.FAILED]
             for record in failed:
                 record.retry_at = datetime.fromtimestamp(0, UTC)
             return len(failed)
 
-    def fold(self, connector: str, before_hour: datetime) -> int:
+    def fold(self, connector: str, before_hour: datetime, settled_before: datetime) -> int:
         """Mark delivered objects of complete hours as folded."""
         with self.memory.lock:
             old = [r for r in self.memory.records if r.connector == connector and r.object.hour < before_hour]
@@ -307,6 +282,7 @@ class FakeLedger:
                 (record.object.hour, record.object.event_type)
                 for record in old
                 if record.state != ObjectState.DELIVERED
+                or (not record.folded and record.settled_at and record.settled_at >= settled_before)
             }
             folded = [
                 record
@@ -315,53 +291,60 @@ class FakeLedger:
             ]
             for record in folded:
                 record.folded = True
+            self.memory.letters = [
+                stored
+                for stored in self.memory.letters
+                if stored.connector != connector or self.memory.sent_at.get(stored.id, settled_before) >= settled_before
+            ]
             return len(folded)
 
-    def progress(self, connector: str) -> Progress:
-        """Return how far discovery has come."""
+    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:  # noqa: ARG002
+        """Make pending again what was acknowledged."""
         with self.memory.lock:
-            return self.memory.progress.get(connector, Progress())
+            of_connector = [record for record in self.memory.records if record.connector == connector]
+            meant = [record for record in of_connector if record.acknowledged_since(since)]
+            self.memory.take_away([record for record in meant if record.owner])
+            events = sum(record.books.sent for record in meant)
+            for record in meant:
+                record.rewinds, record.rewound_events = (
+                    record.rewinds + 1,
+                    max(record.rewound_events, record.books.sent),
+                )
+                self.memory.forget_letters(record)
+                record.state, record.owner, record.attempts, record.reason = ObjectState.PENDING, None, 0, None
+                record.checkpoint_rows, record.books, record.settled_at = 0, Books(), None
+            known = self.memory.sent.get(connector, {})
+            self.memory.sent[connector] = {id_: at for id_, at in known.items() if at < since}
+            rewound = Rewound(len(meant), events, self._take_letters_back(connector, since))
+            before = self.memory.rewound.get(connector, Rewound())
+            self.memory.rewound[connector] = Rewound(*map(sum, zip(astuple(before), astuple(rewound), strict=True)))
+            return rewound
 
-    def save_progress(self, connector: str, progress: Progress) -> None:
-        """Keep the fields that are not None."""
-        with self.memory.lock:
-            known = self.memory.progress.get(connector, Progress())
-            given = {name: at for name, at in asdict(progress).items() if at is not None}
-            self.memory.progress[connector] = replace(known, **given)
+    def _take_letters_back(self, connector: str, since: datetime) -> int:
+        taken = 0
+        for at, stored in enumerate(self.memory.letters):
+            if stored.connector == connector and self.memory.sent_at.get(stored.id, NEVER) >= since:
+                del self.memory.sent_at[stored.id]
+                letter = replace(stored.letter, reason="sent again by hand under a write key that was dead")
+                self.memory.letters[at] = replace(stored, letter=letter)
+                self.memory.move(stored, "sent", "dead_lettered")
+                taken += 1
+        return taken
 
-    def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:  # noqa: ARG002
-        """Keep notices, the latest of each kind and subject."""
+    def set_aside(self, connector: str, modified_before: datetime, reason: str, now: datetime) -> int:
+        """Quarantine what waits and is old."""
         with self.memory.lock:
-            self.memory.notices.update({(connector, notice.kind, notice.subject): notice for notice in notices})
-
-    def save_credential(self, connector: str, report: CredentialReport) -> None:
-        """Keep what is known of the connector's credentials."""
-        with self.memory.lock:
-            self.memory.credentials[connector] = report
-
-    def totals(self, connector: str) -> ConnectorTotals:
-        """Add up everything."""
-        with self.memory.lock:
-            records = [record for record in self.memory.records if record.connector == connector]
-            states = Counter(record.state for record in records)
-            settled = (ObjectState.DELIVERED, ObjectState.QUARANTINED)
-            return ConnectorTotals(
-                objects={state: states[state] for state in ObjectState},
-                books=sum((record.books for record in _counted(records)), Books()),
-                oldest_pending_at=min(
-                    (r.object.last_modified for r in records if r.state not in settled), default=None
-                ),
-                credential=self.memory.credentials.get(connector, CredentialReport()),
-                notices=[notice for (of, *_), notice in sorted(self.memory.notices.items()) if of == connector],
-                progress=self.memory.progress.get(connector, Progress()),
-                failed_reasons=dict(
-                    Counter(
-                        record.reason
-                        for record in records
-                        if record.reason is not None and record.state in (ObjectState.FAILED, ObjectState.QUARANTINED)
-                    )
-                ),
-            )
+            old = [
+                record
+                for record in self.memory.records
+                if record.connector == connector
+                and record.state in (ObjectState.PENDING, ObjectState.FAILED)
+                and record.object.last_modified < modified_before
+            ]
+            for record in old:
+                record.state, record.reason, record.settled_at = ObjectState.QUARANTINED, reason, now
+                record.crashes = record.checkpoint_rows = 0
+            return len(old)
 
     def close(self) -> None:
         """Give back all claims of this owner."""
@@ -378,25 +361,7 @@ class FakeLedger:
         if lost := [id_ for id_ in ids if id_ not in mine]:
             raise ClaimLostError(lost, sorted(r.object.key for r in self.memory.records if r.id in lost))
 
-    def _selected(self, connector: str, selection: Selection) -> Iterator[Record]:
-        for record in self.memory.records:
-            if (
-                record.connector == connector
-                and record.object.event_type in selection.event_types
-                and (selection.first_hour is None or selection.first_hour <= record.object.hour)
-                and (selection.end_hour is None or record.object.hour < selection.end_hour)
-            ):
-                yield record
-
 
 def _check_balanced(id_: int, books: Books) -> None:
     if not books.balanced:
         raise ValueError(f"the books of object {id_} do not balance: {books}")
-
-
-def _counted(records: Iterable[Record]) -> Iterator[Record]:
-    """Yield the objects whose books count: delivered ones, and quarantined ones of which something could be read."""
-    for record in records:
-        salvaged = record.state == ObjectState.QUARANTINED and record.books.read > 0
-        if record.state == ObjectState.DELIVERED or salvaged:
-            yield record

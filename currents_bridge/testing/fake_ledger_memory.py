@@ -1,7 +1,7 @@
 """What the owners of a ledger in memory share: plain records, letters and ids, to be looked at by tests."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -9,17 +9,21 @@ from typing import Any
 
 import polars as pl
 
+from currents_bridge.errors import Side
 from currents_bridge.model import (
     Books,
-    CredentialReport,
+    Credential,
     CurrentsObject,
     DeadLetter,
+    ExpiryRule,
     LetterFilter,
     Notice,
     NoticeKind,
     ObjectState,
     Progress,
     Recorded,
+    Rewound,
+    Selection,
     StoredDeadLetter,
 )
 
@@ -41,6 +45,8 @@ class Record:
     books: Books = field(default_factory=Books)  # of the rows before the checkpoint, until it is settled
     settled_at: datetime | None = None
     folded: bool = False
+    rewinds: int = 0
+    rewound_events: int = 0  # known to wait
 
     def is_due(self, now: datetime) -> bool:
         """Whether it can be claimed."""
@@ -51,6 +57,18 @@ class Record:
         """End the claim."""
         self.state = ObjectState.FAILED if self.attempts else ObjectState.PENDING
         self.owner = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is neither delivered nor quarantined."""
+        return self.state not in (ObjectState.DELIVERED, ObjectState.QUARANTINED)
+
+    def acknowledged_since(self, since: datetime) -> bool:
+        """Whether anything of it was acknowledged since, or may be by now."""
+        if self.waits:
+            return self.state == ObjectState.CLAIMED or self.checkpoint_rows > 0
+        late = self.settled_at is not None and self.settled_at >= since
+        return late and not self.folded and (self.state == ObjectState.DELIVERED or self.books.read > 0)
 
     def recorded(self, item: CurrentsObject) -> Recorded:
         """Compare it with an object of a listing; the size is no longer known of a folded one."""
@@ -69,13 +87,37 @@ class LedgerMemory:
     lock: threading.Lock = field(default_factory=threading.Lock)
     records: list[Record] = field(default_factory=list)
     letters: list[StoredDeadLetter] = field(default_factory=list)  # in the order of their ids
+    sent_at: dict[int, datetime] = field(default_factory=dict)  # id of a letter -> acknowledged replay
     sent: dict[str, dict[str, datetime]] = field(default_factory=dict)  # connector -> message id -> settled at
     notices: dict[tuple[str, NoticeKind, str], Notice] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
-    credentials: dict[str, CredentialReport] = field(default_factory=dict)
+    credentials: dict[tuple[str, Side], Credential] = field(default_factory=dict)
+    expiry_rules: dict[str, tuple[ExpiryRule, ...]] = field(default_factory=dict)
+    rewound: dict[str, Rewound] = field(default_factory=dict)
     heartbeats: dict[Any, datetime] = field(default_factory=dict)
     next_id: int = 1
     next_letter_id: int = 1
+
+    def selected(self, connector: str, selection: Selection) -> Iterator[Record]:
+        """Yield the objects that are meant."""
+        for record in self.records:
+            if (
+                record.connector == connector
+                and record.object.event_type in selection.event_types
+                and (selection.first_hour is None or selection.first_hour <= record.object.hour)
+                and (selection.end_hour is None or record.object.hour < selection.end_hour)
+            ):
+                yield record
+
+    def open_letters(self) -> list[StoredDeadLetter]:
+        """Return the letters that were not sent."""
+        return [stored for stored in self.letters if stored.id not in self.sent_at]
+
+    def take_away(self, claimed: Sequence[Record]) -> None:
+        """Give objects new ids, so that nothing their owners say of the old ones counts."""
+        for record in sorted(claimed, key=lambda record: record.id):
+            record.id = self.next_id
+            self.next_id += 1
 
     def keep(self, record: Record, letters: Sequence[DeadLetter], now: datetime) -> None:
         """Let the letters follow those of the object that stand before its checkpoint."""
@@ -89,6 +131,7 @@ class LedgerMemory:
         for letter in letters:
             if (at := known.get(letter.row)) is not None:
                 self.letters[at] = replace(self.letters[at], letter=letter, created_at=now)
+                self.sent_at.pop(self.letters[at].id, None)
                 continue
             self.letters.append(
                 StoredDeadLetter(self.next_letter_id, *of_object, record.object.event_type, letter, 0, now)
@@ -109,15 +152,15 @@ class LedgerMemory:
         if message_ids is not None:
             self.sent.setdefault(connector, {}).update(dict.fromkeys(message_ids, now))
 
-    def move_to_sent(self, stored: StoredDeadLetter) -> None:
-        """Move one event from dead_lettered to sent where the object's books hold the letter."""
+    def move(self, stored: StoredDeadLetter, source: str, target: str) -> None:
+        """Move one event from one count to another where the object's books hold the letter."""
         for record in self.records:
             if (record.connector, record.object.key) != (stored.connector, stored.object_key):
                 continue
-            settled = record.state in (ObjectState.DELIVERED, ObjectState.QUARANTINED)
-            books = record.books
-            if (settled or stored.letter.row < record.checkpoint_rows) and books.dead_lettered:
-                record.books = replace(books, sent=books.sent + 1, dead_lettered=books.dead_lettered - 1)
+            held = getattr(record.books, source)
+            if held and (not record.waits or stored.letter.row < record.checkpoint_rows):
+                moved = {source: held - 1, target: getattr(record.books, target) + 1}
+                record.books = replace(record.books, **moved)
 
 
 def is_meant(stored: StoredDeadLetter, which: LetterFilter) -> bool:

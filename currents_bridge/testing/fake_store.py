@@ -8,7 +8,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from currents_bridge.errors import ObjectGoneError, RetryLaterError
-from currents_bridge.model import ListedObject
+from currents_bridge.model import ExpiryRule, ListedObject
 
 PAGE_KEYS = 1_000  # of one LIST answer, as in S3
 
@@ -17,12 +17,14 @@ class FakeObjectStore:
     """A bucket whose objects a test puts, replaces and deletes.
 
     `list_calls` counts the LIST requests that S3 would have seen. An exception in `faults` is raised by `folders` and
-    `list` for that prefix, and by `open` for that key.
+    `list` for that prefix, by `open` for that key, and by `expiry_rules` for the prefix "". `rules` are the bucket's
+    lifecycle rules; None: they may not be read.
     """
 
     def __init__(self, *, exists: bool = True) -> None:
         self.exists = exists
         self.faults: dict[str, Exception] = {}
+        self.rules: Sequence[ExpiryRule] | None = ()
         self.list_calls = 0
         self._objects: dict[str, tuple[bytes, ListedObject]] = {}
         self._lock = Lock()
@@ -59,6 +61,11 @@ class FakeObjectStore:
         for start in range(0, max(1, len(items)), PAGE_KEYS):
             self._count_list_call()
             yield from items[start : start + PAGE_KEYS]
+
+    def expiry_rules(self) -> Sequence[ExpiryRule] | None:
+        """Return `rules`; see the port."""
+        self._check("")
+        return self.rules
 
     def open(self, key: str, etag: str) -> BinaryIO:
         """Read an object; see the port."""

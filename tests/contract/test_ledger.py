@@ -6,12 +6,16 @@ from datetime import timedelta
 
 import pytest
 
-from currents_bridge.errors import ClaimLostError
+from currents_bridge.errors import ClaimLostError, Side
 from currents_bridge.model import (
     Books,
-    CredentialReport,
+    Checkpoint,
+    Credential,
+    CredentialState,
     DeadLetter,
     Delivered,
+    EvidenceKind,
+    ExpiryRule,
     Failed,
     GroupLimits,
     Notice,
@@ -19,12 +23,16 @@ from currents_bridge.model import (
     ObjectState,
     Progress,
     Quarantined,
+    Rewound,
     Selection,
+    TypeActivity,
+    Waiting,
 )
 from currents_bridge.ports import Ledger
 from tests.ledger_workbench import (
     BOTH,
     CLICK,
+    EVER,
     HOUR,
     NO_LIMITS,
     NOW,
@@ -37,6 +45,22 @@ from tests.ledger_workbench import (
     keys,
     letters,
     objects,
+)
+
+DEAD_KEY = Credential(
+    CredentialState.FAILING,
+    since=NOW,
+    evidence="the Public API does not list the key",
+    hint="put a new write key into the secret",
+    cause=EvidenceKind.REVOKED,
+    key="sha256:0123",
+    accepted_at=NOW + timedelta(minutes=1),
+    proven_at=NOW - timedelta(hours=1),
+    first_used_at=NOW - timedelta(days=9),
+    rewind_from=NOW - timedelta(hours=2),
+    doubted_at=NOW - timedelta(minutes=3),
+    recovered_at=NOW - timedelta(days=3),
+    sent_before=12_345_678_901,
 )
 
 
@@ -238,10 +262,25 @@ class TestGivingBack:
         one.admit("acme", objects(1), NOW)
         (lost,) = claim(one)
         other.reclaim(later)
-        with pytest.raises(ClaimLostError, match="key-0000"):
+        with pytest.raises(ClaimLostError, match="1 claimed objects"):
             one.settle([Delivered(lost.id, ONE_EVENT)], later)
-        assert claim(one, later) == [replace(lost, suspect=True)]
+        (again,) = claim(one, later)
+        assert again == replace(lost, id=again.id, suspect=True)
         assert other.reclaim(later) == 0
+
+    def test_what_is_said_of_a_lost_claim_never_counts_for_a_later_one(self, case: Case) -> None:
+        """A thread that slept through the loss cannot settle what another one of its process has claimed anew."""
+        one, other = case.open(), case.open()
+        later = NOW + timedelta(hours=1)
+        one.admit("acme", objects(1), NOW)
+        (lost,) = claim(one)
+        other.reclaim(later)
+        (again,) = claim(one, later)
+        one.release([lost.id])
+        with pytest.raises(ClaimLostError) as caught:
+            one.settle([Delivered(lost.id, ONE_EVENT)], later)
+        assert caught.value.ids == {lost.id}
+        one.settle([Failed(again.id, "429", later)], later)
 
 
 class TestSettle:
@@ -326,21 +365,28 @@ class TestSettle:
         assert ledger.totals("acme").failed_reasons == {"no Avro": 1}
 
 
-class TestOldestPending:
+class TestWaiting:
     """What the lag is measured by."""
 
-    def test_it_is_the_oldest_object_that_waits(self, ledger: Ledger) -> None:
+    def test_its_age_is_that_of_the_oldest_object(self, ledger: Ledger) -> None:
         """Pending, claimed and failed objects wait; delivered and quarantined ones do not."""
         listed = [an_object(f"key-{number}", hour=HOUR + timedelta(hours=number)) for number in range(4)]
         ledger.admit("acme", listed, NOW)
-        assert ledger.totals("acme").oldest_pending_at == listed[0].last_modified
+        assert ledger.totals("acme").waiting.oldest_at == listed[0].last_modified
         group = claim(ledger)
         ledger.settle([Delivered(group[0].id, ONE_EVENT), Quarantined(group[1].id, "no Avro")], NOW)
-        assert ledger.totals("acme").oldest_pending_at == listed[2].last_modified
+        assert ledger.totals("acme").waiting.oldest_at == listed[2].last_modified
         ledger.settle([Delivered(group[2].id, ONE_EVENT), Failed(group[3].id, "429", NOW)], NOW)
-        assert ledger.totals("acme").oldest_pending_at == listed[3].last_modified
+        assert ledger.totals("acme").waiting.oldest_at == listed[3].last_modified
         ledger.settle([Delivered(claim(ledger)[0].id, ONE_EVENT)], NOW)
-        assert ledger.totals("acme").oldest_pending_at is None
+        assert ledger.totals("acme").waiting == Waiting()
+
+    def test_objects_and_bytes_are_added_up(self, ledger: Ledger) -> None:
+        """Pending, claimed and failed ones; their events are not known."""
+        ledger.admit("acme", [an_object(key, size_bytes=size) for size, key in enumerate("abcd", 1)], NOW)
+        failed, _, quarantined = claim(ledger, limits=GroupLimits(max_objects=3))
+        ledger.settle([Failed(failed.id, "429", NOW), Quarantined(quarantined.id, "cut", ONE_EVENT)], NOW)
+        assert ledger.totals("acme").waiting == Waiting(3, 1 + 2 + 4, 0, HOUR + timedelta(minutes=7))
 
 
 class TestViews:
@@ -350,7 +396,7 @@ class TestViews:
         """Delivered ones, also folded, and quarantined ones are left out; the order stays, and nothing is recorded."""
         old = an_object("folded", hour=HOUR - timedelta(hours=1))
         deliver(ledger, old)
-        ledger.fold("acme", HOUR)
+        ledger.fold("acme", HOUR, EVER)
         listed = [an_object(key) for key in ("a-delivered", "b-quarantined", "c-failed", "d-claimed", "e-pending")]
         ledger.admit("acme", listed, NOW)
         delivered, quarantined, failed, _ = claim(ledger, limits=GroupLimits(max_objects=4))
@@ -372,7 +418,7 @@ class TestViews:
         deliver(ledger, an_object("a"), an_object("b"), an_object("c", OPEN), books=Books(read=2, sent=2))
         expected = {CLICK: Books(read=4, sent=4), OPEN: Books(read=2, sent=2)}
         assert ledger.books_by_type("acme") == expected
-        ledger.fold("acme", NOW)
+        ledger.fold("acme", NOW, EVER)
         assert ledger.books_by_type("acme") == expected
         assert ledger.books_by_type("beta") == {}
 
@@ -384,17 +430,17 @@ class TestFold:
         """A folded object is known by key and ETag, and counted as before."""
         deliver(ledger, *objects(3))
         before = ledger.totals("acme")
-        assert ledger.fold("acme", HOUR + timedelta(hours=1)) == 3
+        assert ledger.fold("acme", HOUR + timedelta(hours=1), EVER) == 3
         assert ledger.totals("acme") == before
         changed = replace(an_object("key-0001"), etag="etag-2")
         assert ledger.admit("acme", [an_object("key-0000"), changed], NOW) == (0, [changed])
-        assert ledger.fold("acme", HOUR + timedelta(hours=1)) == 0
+        assert ledger.fold("acme", HOUR + timedelta(hours=1), EVER) == 0
 
     def test_hours_from_the_limit_on_stay(self, ledger: Ledger) -> None:
         """`before_hour` itself is not folded."""
         deliver(ledger, *objects(3))
-        assert ledger.fold("acme", HOUR) == 0
-        assert ledger.fold("beta", NOW) == 0
+        assert ledger.fold("acme", HOUR, EVER) == 0
+        assert ledger.fold("beta", NOW, EVER) == 0
 
     @pytest.mark.parametrize("settlement", [None, Failed(0, "429", NOW), Quarantined(0, "no Avro")])
     def test_an_hour_and_type_with_an_undelivered_object_stays(
@@ -406,16 +452,16 @@ class TestFold:
         ledger.settle([Delivered(second.id, ONE_EVENT), Delivered(third.id, ONE_EVENT)], NOW)
         if settlement:
             ledger.settle([replace(settlement, id=first.id)], NOW)
-        assert ledger.fold("acme", NOW) == 1
+        assert ledger.fold("acme", NOW, EVER) == 1
 
     def test_a_late_object_is_delivered_and_merged(self, ledger: Ledger) -> None:
         """A folded hour takes in what arrives after it."""
         deliver(ledger, *objects(2))
-        ledger.fold("acme", NOW)
+        ledger.fold("acme", NOW, EVER)
         assert ledger.admit("acme", objects(3), NOW) == (1, [])
         (late,) = claim(ledger)
         ledger.settle([Delivered(late.id, ONE_EVENT)], NOW)
-        assert ledger.fold("acme", NOW) == 1
+        assert ledger.fold("acme", NOW, EVER) == 1
         assert ledger.admit("acme", objects(3), NOW) == (0, [])
         assert ledger.totals("acme").books == Books(read=3, sent=3)
 
@@ -435,7 +481,7 @@ class TestReopen:
     def test_folded_objects_are_forgotten(self, ledger: Ledger) -> None:
         """The next look at the bucket finds them new."""
         deliver(ledger, *objects(2))
-        ledger.fold("acme", NOW)
+        ledger.fold("acme", NOW, EVER)
         assert ledger.reopen("acme", BOTH) == 0
         assert ledger.totals("acme").objects[ObjectState.DELIVERED] == 0
         assert ledger.admit("acme", objects(2), NOW) == (2, [])
@@ -459,8 +505,8 @@ class TestConnectorState:
         """Nothing has to be set up."""
         totals = ledger.totals("acme")
         assert totals.objects == dict.fromkeys(ObjectState, 0)
-        assert (totals.books, totals.oldest_pending_at, totals.notices) == (Books(), None, [])
-        assert (totals.credential, totals.progress) == (CredentialReport(), Progress())
+        assert (totals.books, totals.waiting, totals.rewound, totals.notices) == (Books(), Waiting(), Rewound(), [])
+        assert (totals.credentials, totals.progress) == (dict.fromkeys(Side, Credential()), Progress())
         assert ledger.progress("acme") == Progress()
 
     def test_progress_keeps_what_is_not_given(self, ledger: Ledger) -> None:
@@ -478,16 +524,95 @@ class TestConnectorState:
         unknown = Notice(NoticeKind.UNKNOWN_EVENT_TYPE, "users.new.Thing", count=3)
         odd = Notice(NoticeKind.UNRECOGNISED_KEY, "_SUCCESS", "fits no layout")
         ledger.note("acme", [unknown, odd], NOW)
-        ledger.note("acme", [replace(unknown, count=5)], NOW)
+        ledger.note("acme", [replace(unknown, count=5, since=HOUR)], NOW + timedelta(days=1))
         ledger.note("acme", [], NOW)
-        assert ledger.totals("acme").notices == [replace(unknown, count=5), odd]
+        assert ledger.totals("acme").notices == [replace(unknown, count=5, since=NOW), replace(odd, since=NOW)]
         assert ledger.totals("beta").notices == []
 
-    def test_the_latest_credential_report_is_kept(self, ledger: Ledger) -> None:
-        """It does not touch the progress kept beside it."""
+    def test_a_notice_that_holds_no_longer_is_dropped(self, ledger: Ledger) -> None:
+        """And no other one; should it come back, it is new."""
+        first, second = (Notice(NoticeKind.PROBE, name, "timed out") for name in ("public api", "settings"))
+        ledger.note("acme", [first, second], HOUR)
+        ledger.forget_notice("acme", NoticeKind.PROBE, "public api")
+        ledger.forget_notice("acme", NoticeKind.SCHEMA_DRIFT, "settings")
+        ledger.forget_notice("beta", NoticeKind.PROBE, "settings")
+        assert ledger.totals("acme").notices == [replace(second, since=HOUR)]
+        ledger.note("acme", [first], NOW)
+        assert ledger.totals("acme").notices[0].since == NOW
+
+    def test_a_credential_is_kept_whole(self, ledger: Ledger) -> None:
+        """Each side by itself; it does not touch the progress."""
         ledger.save_progress("acme", Progress(polled_at=NOW))
-        ledger.save_credential("acme", CredentialReport("failing", HOUR, "401"))
-        assert ledger.totals("acme").credential == CredentialReport("failing", HOUR, "401")
-        ledger.save_credential("acme", CredentialReport())
-        assert ledger.totals("acme").credential == CredentialReport()
+        assert ledger.credential("acme", Side.SOURCE) == Credential()
+        ledger.save_credential("acme", Side.DESTINATION, DEAD_KEY)
+        ledger.save_credential("acme", Side.SOURCE, Credential(CredentialState.VERIFIED, HOUR))
+        assert ledger.credential("acme", Side.DESTINATION) == DEAD_KEY
+        assert ledger.totals("acme").credentials == {
+            Side.DESTINATION: DEAD_KEY,
+            Side.SOURCE: Credential(CredentialState.VERIFIED, HOUR),
+        }
+        ledger.save_credential("acme", Side.DESTINATION, Credential())
+        assert ledger.credential("acme", Side.DESTINATION) == Credential()
+        assert ledger.credential("beta", Side.SOURCE) == Credential()
         assert ledger.progress("acme").polled_at == NOW
+
+    def test_the_latest_expiry_rules_are_kept(self, ledger: Ledger) -> None:
+        """With days or a date; none is an answer, too."""
+        rules = (ExpiryRule("currents/", days=3), ExpiryRule("", on=NOW))
+        assert ledger.totals("acme").expiry_rules == ()
+        ledger.save_expiry_rules("acme", rules)
+        assert ledger.totals("acme").expiry_rules == rules
+        assert ledger.totals("beta").expiry_rules == ()
+        ledger.save_expiry_rules("acme", [])
+        assert ledger.totals("acme").expiry_rules == ()
+
+
+class TestActivity:
+    """When files of each type came."""
+
+    def test_the_newest_hour_and_the_hours_with_files(self, ledger: Ledger) -> None:
+        """Delivered, folded or waiting; the newest one also where it is older than what is asked for."""
+        hours = [HOUR + timedelta(hours=number) for number in range(4)]
+        deliver(ledger, an_object("a", CLICK, hours[0]), an_object("b", CLICK, hours[1]), an_object("o", OPEN, HOUR))
+        ledger.fold("acme", hours[1], EVER)
+        ledger.admit("acme", [an_object("c", CLICK, hours[1]), an_object("d", CLICK, hours[3])], NOW)
+        assert ledger.activity("acme", HOUR + timedelta(minutes=1)) == [
+            TypeActivity(CLICK, hours[3], 2),
+            TypeActivity(OPEN, HOUR, 0),
+        ]
+        assert [of.active_hours for of in ledger.activity("acme", HOUR)] == [3, 1]
+        assert ledger.activity("beta", HOUR) == []
+
+
+class TestSetAside:
+    """What `after_loss_window: drop` does."""
+
+    def test_old_objects_that_wait_are_quarantined(self, ledger: Ledger) -> None:
+        """With the reason; younger, claimed and delivered ones stay, and all can be replayed."""
+        young = an_object("young", hour=HOUR + timedelta(hours=1))
+        deliver(ledger, an_object("delivered"))
+        ledger.admit("acme", [an_object("a-claimed"), an_object("b-failed"), an_object("c-pending"), young], NOW)
+        claimed, failed = claim(ledger, limits=GroupLimits(max_objects=2))
+        ledger.settle([Failed(failed.id, "429", NOW)], NOW)
+        assert ledger.set_aside("beta", young.last_modified, "too old", NOW) == 0
+        assert ledger.set_aside("acme", young.last_modified, "too old", NOW) == 2
+        aside = ledger.quarantined("acme")
+        assert [(found.object.key, found.reason) for found in aside] == [
+            ("b-failed", "too old"),
+            ("c-pending", "too old"),
+        ]
+        assert ledger.totals("acme").waiting.objects == 2
+        ledger.settle([Delivered(claimed.id, ONE_EVENT)], NOW)
+        assert keys(claim(ledger)) == ["young"]
+        assert ledger.replay_quarantined([found.id for found in aside]) == 2
+
+    def test_what_was_acknowledged_of_them_counts(self, ledger: Ledger) -> None:
+        """The books of the checkpoint, with its letters."""
+        ledger.admit("acme", objects(1), NOW)
+        (claimed,) = claim(ledger)
+        books = Books(read=2, sent=1, dead_lettered=1)
+        ledger.checkpoint(claimed.id, Checkpoint(2, books), [DeadLetter(0, "m", "no time", "{}")], NOW)
+        ledger.release([claimed.id])
+        ledger.set_aside("acme", NOW, "too old", NOW)
+        assert ledger.totals("acme").books == books
+        assert len(letters(ledger)) == 1

@@ -195,9 +195,10 @@ class Agreement(RuleBasedStateMachine):
         fakes, reals = self.fakes[0].dead_letters(which, limit), self.reals[0].dead_letters(which, limit)
         assert [replace(stored, id=0) for stored in reals] == [replace(stored, id=0) for stored in fakes]
         for fake, real in zip(fakes, reals, strict=True):
-            assert self.reals[0].replayed(real.id, refusal)
-            assert self.fakes[0].replayed(fake.id, refusal)
-            assert self.reals[0].replayed(real.id, None) == self.fakes[0].replayed(fake.id, None)
+            assert self.reals[0].replayed(real.id, refusal, self.now)
+            assert self.fakes[0].replayed(fake.id, refusal, self.now)
+            again = self.reals[0].replayed(real.id, None, self.now)
+            assert again == self.fakes[0].replayed(fake.id, None, self.now)
 
     @rule(which=filters)
     def purge(self, which: LetterFilter) -> None:
@@ -228,18 +229,39 @@ class Agreement(RuleBasedStateMachine):
         """Wait no longer."""
         assert self.reals[0].hasten("acme", selection) == self.fakes[0].hasten("acme", selection)
 
-    @rule(before=times)
-    def fold(self, before: datetime) -> None:
+    @rule(before=times, age_s=st.integers(0, 300))
+    def fold(self, before: datetime, age_s: int) -> None:
         """Fold what can be folded."""
-        assert self.reals[0].fold("acme", before) == self.fakes[0].fold("acme", before)
+        settled_before = self.now - timedelta(seconds=age_s)
+        real, fake = (
+            self.reals[0].fold("acme", before, settled_before),
+            self.fakes[0].fold("acme", before, settled_before),
+        )
+        assert real == fake
+
+    @rule(owner=st.integers(0, 1), age_s=st.integers(0, 300))
+    def rewind(self, owner: int, age_s: int) -> None:
+        """Find the key dead for so long; the claims of all owners are lost."""
+        since = self.now - timedelta(seconds=age_s)
+        rewound = self.reals[owner].rewind("acme", since, self.now)
+        assert rewound == self.fakes[owner].rewind("acme", since, self.now)
+
+    @rule(before=times, reason=reasons)
+    def set_aside(self, before: datetime, reason: str) -> None:
+        """Let old objects wait no longer."""
+        real, fake = (of[0].set_aside("acme", before, reason, self.now) for of in (self.reals, self.fakes))
+        assert real == fake
 
     @invariant()
     def totals_agree(self) -> None:
         """Both hold the same."""
         real, fake = self.reals[0], self.fakes[0]
+        lately = self.now - timedelta(seconds=100)
         assert real.totals("acme") == fake.totals("acme")
         assert real.books_by_type("acme") == fake.books_by_type("acme")
         assert real.hour_books("acme", EVERYTHING) == fake.hour_books("acme", EVERYTHING)
+        assert real.activity("acme", HOURS[1]) == fake.activity("acme", HOURS[1])
+        assert real.dead_lettered("acme", lately) == fake.dead_lettered("acme", lately)
         assert [replace(found, id=0) for found in real.quarantined("acme")] == [
             replace(found, id=0) for found in fake.quarantined("acme")
         ]
@@ -254,7 +276,9 @@ class Agreement(RuleBasedStateMachine):
         """No sequence of steps loses an event, makes one up, or counts one below none."""
         by_hour = self.reals[0].hour_books("acme", EVERYTHING)
         assert all(hour.books.balanced and min(astuple(hour.books)) >= 0 for hour in by_hour)
+        by_type = self.reals[0].books_by_type("acme").values()
         assert sum((hour.books for hour in by_hour), Books()) == self.reals[0].totals("acme").books
+        assert sum(by_type, Books()) == self.reals[0].totals("acme").books
 
     def teardown(self) -> None:
         """Close the files."""

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.errors import LedgerError
 from currents_bridge.model import Books, Checkpoint, DeadLetter, Delivered, LetterFilter, ObjectState, Settlement
-from tests.ledger_workbench import BOTH, HOUR, NOW, claim, objects
+from tests.ledger_workbench import BOTH, EVER, HOUR, NOW, claim, objects
 
 LETTERS = [DeadLetter(row, f"m-{row}", "too large", "{}" * 3000) for row in range(50)]
 IDS = pl.Series([f"id-{number}" for number in range(5000)])
@@ -146,9 +146,9 @@ class TestWriting:
         ledger.settle([Delivered(first.id, BOOKS, LETTERS)], NOW)
         letter, *_ = ledger.dead_letters(LetterFilter())
         with locked(ledger, path), pytest.raises(LedgerError, match="locked"):
-            ledger.replayed(letter.id, None)
+            ledger.replayed(letter.id, None, NOW)
         assert ledger.totals("acme").books == BOOKS
-        assert ledger.replayed(letter.id, None)
+        assert ledger.replayed(letter.id, None, NOW)
         assert ledger.totals("acme").books == Books(read=100, sent=51, dead_lettered=49)
 
     def test_opening_beside_a_writer_that_does_not_end(self, ledger: SqlLedger, path: Path) -> None:
@@ -185,7 +185,7 @@ class TestCorruptPage:
         assert mended.admit("acme", objects(300), NOW) == (0, [])
         mended.settle([Delivered(claimed.id, Books(read=1, sent=1)) for claimed in claim(mended)], NOW)
         assert mended.totals("acme").books == Books(read=300, sent=300)
-        assert mended.fold("acme", HOUR.replace(hour=23)) == 300
+        assert mended.fold("acme", HOUR.replace(hour=23), EVER) == 300
         mended.close()
 
 

@@ -17,16 +17,25 @@ from sqlalchemy import create_engine
 from currents_bridge.adapters import ledger_store
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.ledger_digests import merge
+from currents_bridge.errors import Side
 from currents_bridge.model import (
     Books,
     Checkpoint,
+    Credential,
+    CredentialState,
     CurrentsObject,
     DeadLetter,
+    EvidenceKind,
     GroupLimits,
     LetterFilter,
+    Notice,
+    NoticeKind,
     ObjectState,
+    Progress,
     Recorded,
+    Rewound,
     Selection,
+    Waiting,
 )
 
 NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
@@ -52,6 +61,11 @@ VALUES ('acme', '2026-03-04-05', 'Click', 2, 10, 8, 2, :digests);
 INSERT INTO dead_letters (connector, object_key, row, event_type, message_id, reason, event, created_at)
 VALUES ('acme', :folded, 1, 'Click', 'm-1', 'no time', :event, :now),
        ('acme', :delivered, 2, 'Click', 'm-2', 'too large', :message, :now);
+INSERT INTO connectors (name, polled_at, credential_state, credential_since, credential_evidence)
+VALUES ('acme', :now, 'failing', :now, 'segment answered 401'),
+       ('beta', :now, 'unverified', :now, 'Segment answers 2xx');
+INSERT INTO notices (connector, kind, subject, detail, count, noted_at)
+VALUES ('acme', 'unrecognised_key', '_SUCCESS', 'fits no layout', 1, :now);
 """
 OPEN_AND_DIE = """
 import os, signal, sys
@@ -116,6 +130,7 @@ def check_whole(ledger: SqlLedger) -> None:
         ObjectState.FAILED: 1,
         ObjectState.QUARANTINED: 1,
     }
+    assert totals.notices == [Notice(NoticeKind.UNRECOGNISED_KEY, "_SUCCESS", "fits no layout", 1, NOW)]
     assert [stored.letter for stored in ledger.dead_letters(LetterFilter())] == [
         DeadLetter(1, "m-1", "no time", event=EVENT),
         DeadLetter(2, "m-2", "too large", message=MESSAGE),
@@ -139,7 +154,7 @@ class TestFilledLedger:
     def test_its_letters_can_be_replayed(self, ledger: SqlLedger) -> None:
         """Of folded objects, too."""
         for stored in ledger.dead_letters(LetterFilter()):
-            assert ledger.replayed(stored.id, None)
+            assert ledger.replayed(stored.id, None, NOW)
         assert ledger.totals("acme").books == Books(read=10, sent=10)
 
     def test_what_is_known_stays_known(self, ledger: SqlLedger) -> None:
@@ -148,10 +163,33 @@ class TestFilledLedger:
         answers = [Recorded.DELIVERED, Recorded.DELIVERED, Recorded.QUARANTINED, Recorded.WAITING]
         assert ledger.recorded("acme", listed) == answers
 
+    def test_a_failing_credential_is_still_failing(self, ledger: SqlLedger) -> None:
+        """As the destination's, since there was one report for both; what had only been taken is no proof."""
+        failing = Credential(CredentialState.FAILING, NOW, "segment answered 401", cause=EvidenceKind.DENIED)
+        assert ledger.totals("acme").credentials == {Side.SOURCE: Credential(), Side.DESTINATION: failing}
+        assert ledger.credential("beta", Side.DESTINATION) == Credential()
+        assert ledger.progress("beta") == Progress(polled_at=NOW)
+
+    def test_it_can_be_rewound(self, ledger: SqlLedger) -> None:
+        """What it knows the time of; what was folded stays."""
+        ledger.reclaim(NOW)
+        assert ledger.rewind("acme", NOW, NOW) == Rewound(objects=1, events=4)
+        assert ledger.totals("acme").books == Books(read=5, sent=4, dead_lettered=1)
+        assert ledger.totals("acme").waiting == Waiting(3, 27, 4, NOW)
+
 
 @pytest.mark.parametrize(
     "statement",
-    ["ADD COLUMN checkpoint_rows", "RENAME TO", "INSERT INTO dead_letters", "DROP TABLE", "UPDATE alembic_version"],
+    [
+        "ADD COLUMN checkpoint_rows",
+        "RENAME TO",
+        "INSERT INTO dead_letters",
+        "DROP TABLE",
+        "INSERT INTO credentials",
+        "DROP COLUMN credential_evidence",
+        "CREATE TABLE alert_messages",
+        "UPDATE alembic_version",
+    ],
 )
 def test_a_process_killed_in_the_migration_leaves_the_old_ledger(path: Path, statement: str) -> None:
     """Killed before any of its steps, it has done none; the next process does them all."""

@@ -19,7 +19,7 @@ from currents_bridge.model import (
     Selection,
 )
 from currents_bridge.ports import Ledger
-from tests.ledger_workbench import BOTH, CLICK, HOUR, NOW, ONE_EVENT, OPEN, an_object, claim, deliver, objects
+from tests.ledger_workbench import BOTH, CLICK, EVER, HOUR, NOW, ONE_EVENT, OPEN, an_object, claim, deliver, objects
 
 LATER = HOUR + timedelta(hours=1)
 
@@ -52,7 +52,7 @@ class TestRecorded:
         """Their size is forgotten."""
         item = an_object("a")
         deliver(ledger, item)
-        ledger.fold("acme", NOW)
+        ledger.fold("acme", NOW, EVER)
         listed = [item, replace(item, etag="etag-2"), replace(item, size_bytes=101), an_object("b")]
         delivered = Recorded.DELIVERED
         assert ledger.recorded("acme", listed) == [delivered, Recorded.CHANGED, delivered, Recorded.UNKNOWN]
@@ -75,7 +75,7 @@ class TestHourBooks:
             HourBooks(CLICK, LATER, 1, ONE_EVENT),
         ]
         assert ledger.hour_books("acme", BOTH) == expected
-        ledger.fold("acme", LATER)
+        ledger.fold("acme", LATER, EVER)
         assert ledger.hour_books("acme", BOTH) == expected
 
     def test_only_the_selection(self, ledger: Ledger) -> None:

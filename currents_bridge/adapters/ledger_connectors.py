@@ -1,0 +1,112 @@
+"""What the ledger says of a connector as a whole: sums, progress, notices, credentials."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.sqlite import insert
+
+from currents_bridge.adapters import ledger_books, ledger_letters
+from currents_bridge.adapters.ledger_books import EXPIRY_RULES
+from currents_bridge.adapters.ledger_schema import connectors, credentials, notices
+from currents_bridge.adapters.ledger_store import SqliteStore
+from currents_bridge.errors import Side
+from currents_bridge.model import (
+    Books,
+    ConnectorTotals,
+    Credential,
+    ExpiryRule,
+    HourBooks,
+    Notice,
+    NoticeKind,
+    Progress,
+    Selection,
+    TypeActivity,
+)
+
+
+class SqlConnectors:
+    """The part of `ports.Ledger` that needs no claims and touches no object."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def books_by_type(self, connector: str) -> dict[str, Books]:
+        """Add up the books of each type."""
+        with self._store.reading() as connection:
+            return ledger_books.by_type(connection, connector)
+
+    def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:
+        """Add up the books of each hour and type."""
+        with self._store.reading() as connection:
+            return ledger_books.by_hour(connection, connector, selection)
+
+    def totals(self, connector: str) -> ConnectorTotals:
+        """Add up what waits and what each hour holds; delivered objects are not looked at."""
+        with self._store.reading() as connection:
+            return ledger_books.totals(connection, connector)
+
+    def activity(self, connector: str, since: datetime) -> list[TypeActivity]:
+        """Look at the hours that hold something delivered, and at what is not delivered."""
+        with self._store.reading() as connection:
+            return ledger_books.activity(connection, connector, since)
+
+    def dead_lettered(self, connector: str, since: datetime) -> int:
+        """Count dead letters by their age."""
+        with self._store.reading() as connection:
+            return ledger_letters.count(connection, connector, since)
+
+    def progress(self, connector: str) -> Progress:
+        """Return how far discovery has come."""
+        with self._store.reading() as connection:
+            return ledger_books.progress(connection, connector)
+
+    def save_progress(self, connector: str, progress: Progress) -> None:
+        """Keep the fields that are not None."""
+        self._save(connector, {name: at for name, at in asdict(progress).items() if at is not None})
+
+    def save_expiry_rules(self, connector: str, rules: Sequence[ExpiryRule]) -> None:
+        """Keep the rules as one text."""
+        self._save(connector, {"expiry_rules": EXPIRY_RULES.dump_json(tuple(rules)).decode()})
+
+    def note(self, connector: str, notices_: Sequence[Notice], now: datetime) -> None:
+        """Keep notices, the latest of each kind and subject, with the time of the first."""
+        if not notices_:
+            return
+        add = insert(notices)
+        replaced = {name: add.excluded[name] for name in ("detail", "count")}
+        with self._store.writing() as connection:
+            connection.execute(
+                add.on_conflict_do_update(set_=replaced), [_noted(connector, notice, now) for notice in notices_]
+            )
+
+    def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:
+        """Delete a notice."""
+        it = (notices.c.connector == connector, notices.c.kind == kind, notices.c.subject == subject)
+        with self._store.writing() as connection:
+            connection.execute(delete(notices).where(*it))
+
+    def credential(self, connector: str, side: Side) -> Credential:
+        """Return what is known of one credential."""
+        with self._store.reading() as connection:
+            return ledger_books.credentials_of(connection, connector)[side]
+
+    def save_credential(self, connector: str, side: Side, credential: Credential) -> None:
+        """Keep what is known of one credential."""
+        values = asdict(credential)
+        keep = insert(credentials).values(connector=connector, side=side, **values)
+        with self._store.writing() as connection:
+            connection.execute(keep.on_conflict_do_update(set_=values))
+
+    def _save(self, name: str, values: dict[str, Any]) -> None:
+        if not values:
+            return
+        with self._store.writing() as connection:
+            connection.execute(insert(connectors).values(name=name, **values).on_conflict_do_update(set_=values))
+
+
+def _noted(connector: str, notice: Notice, now: datetime) -> dict[str, Any]:
+    seen = {"kind": notice.kind, "subject": notice.subject, "detail": notice.detail, "count": notice.count}
+    return seen | {"connector": connector, "noted_at": now}
