@@ -8,7 +8,7 @@ are always listed whole, and the ledger says what is new.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -191,7 +191,7 @@ def discover(source: Source, hours: Sequence[HourRange], now: datetime) -> Disco
         unrecognised.merge(look.unrecognised)
         if look.event_type in unknown:
             of_unknown[look.event_type] += look.listed
-    if notices := [*_unknown_types(of_unknown, included), *_odd_keys(unrecognised)]:
+    if notices := [*_integrations(folders), *_unknown_types(of_unknown, included), *_odd_keys(unrecognised)]:
         source.ledger.note(source.connector, notices, now)
     return Discovery(
         discovered=sum(look.discovered for look in looks),
@@ -299,6 +299,14 @@ def _changed(changed: CurrentsObject) -> Notice:
         changed.key,
         f"has ETag {changed.etag} now; what was delivered is not sent again unless by `backfill --resend`",
     )
+
+
+def _integrations(folders: Mapping[str, Sequence[str]]) -> Iterator[Notice]:
+    """Yield the folders right above those of event types, with how many of these each has; never the bucket itself."""
+    parents = (folder.rpartition(EVENT_TYPE_FOLDER)[0] for of_type in folders.values() for folder in of_type)
+    for folder, types in sorted(Counter(parents).items()):
+        if folder:
+            yield Notice(NoticeKind.INTEGRATION, folder, f"event types: {types}")
 
 
 def _unknown_types(objects: Counter[str], included: frozenset[str]) -> Iterator[Notice]:

@@ -2,8 +2,9 @@
 
 import io
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -16,8 +17,9 @@ from botocore.exceptions import ClientError, IncompleteReadError, ResponseStream
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
-from currents_bridge.errors import ObjectGoneError, RetryLaterError
-from currents_bridge.model import ListedObject
+from currents_bridge.adapters.s3_lifecycle import expiry_rules
+from currents_bridge.errors import CredentialError, ObjectGoneError, RetryLaterError
+from currents_bridge.model import ExpiryRule, ListedObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -30,6 +32,7 @@ BUFFER_BYTES = 256 * 1024
 MAX_BODY_ATTEMPTS = 4  # of one range whose body is cut off; botocore retries only until the body begins
 BODY_TIMEOUT_S = 120.0  # of the body of one range, 140 KB/s; the socket's timeout starts anew with every byte
 RANGE_TIMEOUT_S = 300.0  # after which a range is not asked for again
+MIN_CLIENT_AGE_S = 5.0  # a new client takes 60 ms of CPU and asks wherever credentials come from
 DEFAULT_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 3},
     connect_timeout=5,
@@ -47,7 +50,8 @@ _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLE
 class S3ObjectStore:
     """Fulfils `ports.ObjectStore` for one bucket; may be used from many threads at once.
 
-    Credentials come from boto3's own chain, and so does the region where none is given. A server at `endpoint_url` is
+    Credentials come from boto3's own chain, and so does the region where none is given. After a CredentialError the
+    next request takes them from there anew, at most once in MIN_CLIENT_AGE_S. A server at `endpoint_url` is
     asked for `<endpoint_url>/<bucket>`, since few of them have a host name for each bucket. `config` is laid over
     DEFAULT_CONFIG.
 
@@ -76,11 +80,24 @@ class S3ObjectStore:
         self._sleep = sleep
         self._clock = clock
         merged = DEFAULT_CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint_url else DEFAULT_CONFIG
+        # A session of its own, because boto3's default one is not thread-safe and keeps its credentials.
+        self._make_client: Callable[[], S3Client] = lambda: boto3.session.Session().client(
+            "s3", region_name=region, endpoint_url=endpoint_url, config=merged.merge(config) if config else merged
+        )
+        self._lock = threading.Lock()
+        self._refused = False  # whether the credentials of the client were, since it was made
         with self._translated(Access.LIST, ""):
-            # A session of its own, because boto3's default one is not thread-safe.
-            self._client: S3Client = boto3.session.Session().client(
-                "s3", region_name=region, endpoint_url=endpoint_url, config=merged.merge(config) if config else merged
-            )
+            self._current: S3Client = self._make_client()
+        self._made_s = clock()
+
+    @property
+    def _client(self) -> "S3Client":
+        with self._lock:
+            if self._refused and (now_s := self._clock()) - self._made_s >= MIN_CLIENT_AGE_S:
+                self._made_s = now_s
+                self._current = self._make_client()
+                self._refused = False
+            return self._current
 
     def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
         """List one level with `Delimiter=/`; see the port."""
@@ -99,6 +116,11 @@ class S3ObjectStore:
             paginator = self._client.get_paginator("list_objects_v2")
             for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=start_after):
                 yield from map(_listed, page.get("Contents", []))
+
+    def expiry_rules(self) -> Sequence[ExpiryRule] | None:
+        """Read the bucket's lifecycle configuration; see the port."""
+        with self._translated(Access.RULES, ""):
+            return expiry_rules(self._client, self._bucket)
 
     def open(self, key: str, etag: str) -> BinaryIO:
         """Read in ranges, the first one on the first read; see the port."""
@@ -163,7 +185,10 @@ class S3ObjectStore:
         try:
             yield
         except VENDOR_ERRORS as error:
-            raise translate(error, access, self._bucket, name) from error
+            translated = translate(error, access, self._bucket, name)
+            if isinstance(translated, CredentialError):
+                self._refused = True
+            raise translated from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class Access(Enum):
 
     LIST = ("list", "s3:ListBucket")
     READ = ("read", "s3:GetObject")
+    RULES = ("read the lifecycle rules of", "s3:GetLifecycleConfiguration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class _Meaning:
 
 
 _DENIED = _Meaning(
-    "access denied, {permission} is not granted",
-    "grant {permission} on bucket {bucket} to the identity that this program runs as",
+    "access denied, {permission} on {resource} is not granted",
+    "grant {permission} on {grant} to the identity that this program runs as",
     credential=True,
 )
 _NO_KMS = _Meaning(
@@ -60,7 +61,10 @@ _NO_SESSION = _Meaning(
 )
 _BAD_AWS_CONFIG = _Meaning("the AWS configuration cannot be used", "mend ~/.aws/config or AWS_PROFILE", credential=True)
 _NO_BUCKET = _Meaning("the bucket does not exist", "see that source.bucket and source.endpoint_url are right")
-_REGION = _Meaning("the bucket is in another region", "set source.region to the region of bucket {bucket}")
+_REGION = _Meaning(
+    "the bucket is in another region", "set source.region to the region of bucket {bucket}", credential=True
+)
+_ELSEWHERE = _Meaning("S3 redirects to another place for now", "nothing is lost: it is tried again")
 _GONE = _Meaning("the object is gone", "see whether a lifecycle rule or a person deleted it")
 _CHANGED = _Meaning("the object has changed since it was listed", "the next poll looks at it again")
 _ARCHIVED = _Meaning("the object is archived", "restore it from its storage class, then it is read")
@@ -92,6 +96,7 @@ _BY_CODE = {
     "PermanentRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
+    "TemporaryRedirect": _ELSEWHERE,
     "NoSuchKey": _GONE,
     "PreconditionFailed": _CHANGED,
     "InvalidObjectState": _ARCHIVED,
@@ -102,7 +107,7 @@ _BY_CODE = {
 
 _BY_STATUS = {
     301: _REGION,
-    307: _REGION,
+    307: _ELSEWHERE,
     401: _DENIED,
     403: _DENIED,
     408: _TIMEOUT,
@@ -142,7 +147,7 @@ _BY_CLASS: tuple[tuple[type[Exception], _Meaning], ...] = (  # the first that fi
 def translate(error: Exception, access: Access, bucket: str, name: str) -> BridgeError:
     """Return one of VENDOR_ERRORS as CredentialError(Side.SOURCE), ObjectGoneError or RetryLaterError.
 
-    `name` is the key that was to be read, or the prefix that was to be listed.
+    `name` is the key that was to be read, or the prefix that was to be listed; empty for the bucket itself.
     """
     if isinstance(error, boto.ClientError):
         label = error.response.get("Error", {}).get("Code") or "no code"
@@ -151,9 +156,11 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
         label = type(error).__name__
         meaning = next((meaning for kind, meaning in _BY_CLASS if isinstance(error, kind)), _OTHER)
     verb, permission = access.value
-    what = meaning.what.format(permission=permission)
+    arn = f"arn:aws:s3:::{bucket}"
+    resource, grant = (f"{arn}/{name}", f"{arn}/*") if access is Access.READ else (arn, arn)
+    what = meaning.what.format(permission=permission, resource=resource)
     message = f"cannot {verb} s3://{bucket}/{name}: {what} ({label})"
-    hint = meaning.hint.format(permission=permission, bucket=bucket)
+    hint = meaning.hint.format(permission=permission, grant=grant, bucket=bucket)
     if meaning.credential:
         return CredentialError(Side.SOURCE, message, hint)
     gone = meaning is _GONE and access is Access.READ
@@ -166,7 +173,7 @@ def _meaning_of_answer(error: boto.ClientError, code: str, access: Access) -> _M
         return _NO_KMS
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or (int(code) if code.isdecimal() else None)
     if status == 404:  # noqa: PLR2004 - the status of HTTP
-        by_status = _NO_BUCKET if access is Access.LIST else _GONE
+        by_status = _GONE if access is Access.READ else _NO_BUCKET
     else:
         by_status = _BY_STATUS.get(status or 0, _OTHER)
     return _BY_CODE.get(code, by_status)

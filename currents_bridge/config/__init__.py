@@ -8,30 +8,37 @@ that replaces the file's list whole. An unknown `CURRENTS_BRIDGE_*` variable is 
 from currents_bridge.config.loading import DEFAULT_PATH, config_path, example_config, load
 from currents_bridge.config.settings import (
     ENV_PREFIX,
+    AlertsSettings,
     ConnectorSettings,
     DeliverySettings,
     DestinationSettings,
     EventsSettings,
     LedgerSettings,
+    OAuthSettings,
+    PublicApiSettings,
     ScheduleSettings,
     Settings,
     SourceSettings,
-    parse_duration,
 )
+from currents_bridge.config.values import is_reference, parse_duration
 
 __all__ = [
     "DEFAULT_PATH",
     "ENV_PREFIX",
+    "AlertsSettings",
     "ConnectorSettings",
     "DeliverySettings",
     "DestinationSettings",
     "EventsSettings",
     "LedgerSettings",
+    "OAuthSettings",
+    "PublicApiSettings",
     "ScheduleSettings",
     "Settings",
     "SourceSettings",
     "config_path",
     "example_config",
+    "is_reference",
     "load",
     "parse_duration",
 ]

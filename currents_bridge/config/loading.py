@@ -39,6 +39,7 @@ _WHY = {
 }
 _STRUCTURES = {"dict_type", "model_type", "tuple_type"}
 _SHOWN_CHARACTERS = 80
+_MAY_BE_SECRET = {"write_key", "write_keys", "token", "private_key", "urls", "heartbeat_url"}
 
 
 def config_path(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -59,7 +60,7 @@ def example_config() -> str:
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Return the settings of a file, overridden by the environment; path None: of the environment alone.
 
-    Raises ConfigError with every problem of both; no problem shows a write key.
+    Raises ConfigError with every problem of both; no problem shows a secret.
     """
     environment, file = EnvironmentSource(environ), FileSource(path)
     try:
@@ -108,14 +109,15 @@ def _model_at(loc: Sequence[int | str]) -> type[BaseModel]:
     for key in loc:
         if isinstance(key, str):
             annotation = model.model_fields[key].annotation
-            model = next(t for t in (annotation, *get_args(annotation)) if issubclass(t, BaseModel))
+            candidates = (annotation, *get_args(annotation))
+            model = next(t for t in candidates if isinstance(t, type) and issubclass(t, BaseModel))
     return model
 
 
 def _got(details: ErrorDetails) -> str | None:
     """Return the value as shown to the user; None where it has no short form or may be or hold a secret."""
     value = details["input"]
-    if details["type"] in {"extra_forbidden", *_STRUCTURES} or "write_key" in details["loc"]:
+    if details["type"] in {"extra_forbidden", *_STRUCTURES} or not _MAY_BE_SECRET.isdisjoint(details["loc"]):
         return None
     if isinstance(value, dict | list | tuple):
         return None

@@ -1,128 +1,32 @@
 """What can be set, with defaults, units and bounds."""
 
-import json
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    HttpUrl,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from currents_bridge import catalogue
+from currents_bridge.config.values import (
+    ChannelAddress,
+    Duration,
+    Endpoint,
+    HeartbeatAddress,
+    Reference,
+    Text,
+    Tokens,
+    between,
+    check_bucket,
+    check_filled,
+    check_ledger_url,
+    check_switch,
+    check_topic_arn,
+    normalise_prefix,
+    parse_dedup,
+    parse_start,
+)
 
 ENV_PREFIX = "CURRENTS_BRIDGE_"
-
-Item = TypeVar("Item")
-
-_DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def parse_duration(value: object) -> timedelta:
-    """Return the duration that `30s`, `5m`, `6h` or `2d` names; raises ValueError for anything else."""
-    if isinstance(value, timedelta):
-        return value
-    match = re.fullmatch(r"(\d{1,6})([smhd])", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("must be a whole number with its unit, like 30s 5m 6h 2d")
-    return timedelta(**{_DURATION_UNITS[match[2]]: int(match[1])})
-
-
-def _between(shortest: str, longest: str) -> AfterValidator:
-    def check(value: timedelta) -> timedelta:
-        if not parse_duration(shortest) <= value <= parse_duration(longest):
-            raise ValueError(f"must be {shortest}..{longest}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _parse_start(value: object) -> object:
-    if value in ("earliest", "now"):
-        return value
-    try:
-        start = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError("must be earliest, now or an ISO time like 2026-01-31T06:00:00Z") from None
-
-
-def _parse_dedup(value: object) -> object:
-    if value == "group":
-        return value
-    try:
-        period = parse_duration(value)
-    except ValueError:
-        period = timedelta(0)
-    if not timedelta(days=1) <= period <= timedelta(days=30):
-        raise ValueError("must be group, or a time of 1d..30d like 7d")
-    return period
-
-
-def _check_http_url(value: str) -> str:
-    try:
-        url = HttpUrl(value)
-    except ValidationError:
-        url = None
-    if url is None or url.username or url.password:
-        raise ValueError("must be http://HOST or https://HOST, without user name and password")
-    return value.rstrip("/")
-
-
-def _check_ledger_url(value: str) -> str:
-    if not value.startswith("sqlite:"):
-        raise ValueError("this kind of ledger is not supported yet, use sqlite:///FILE")
-    if value.removeprefix("sqlite:///") in (value, "", ":memory:"):
-        raise ValueError("must name a file, like sqlite:///currents-bridge.sqlite3")
-    return value
-
-
-def _check_bucket(value: str) -> str:
-    if not value or "://" in value:
-        raise ValueError("must be the name of a bucket alone, like acme-currents")
-    return value
-
-
-def _normalise_prefix(value: str) -> str:
-    if value.startswith("/"):
-        raise ValueError("must not start with /")
-    return value and value.rstrip("/") + "/"
-
-
-def _check_reference(value: str) -> str:
-    if re.fullmatch(r"env:[^\s=]+|file:\S.*", value) is None:
-        raise ValueError("must be a reference, env:NAME or file:PATH, never the key itself")
-    return value
-
-
-def _check_tokens(tokens: tuple[str, ...]) -> tuple[str, ...]:
-    if found := catalogue.problems(tokens):
-        raise ValueError("; ".join(found))
-    return tokens
-
-
-def _check_switch(value: object) -> object:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        value = None
-    if not isinstance(value, bool | dict):
-        raise ValueError("must be true, false or a mapping of JSON values")  # noqa: TRY004 - for pydantic
-    return value
-
-
-def _check_filled(values: tuple[Item, ...]) -> tuple[Item, ...]:
-    if not values:
-        raise ValueError("must hold at least one")
-    return values
+SEGMENT_SETTINGS_URL = "https://cdn-settings.segment.com"  # of both regions
 
 
 def _check_unique(connectors: "tuple[ConnectorSettings, ...]") -> "tuple[ConnectorSettings, ...]":
@@ -132,11 +36,6 @@ def _check_unique(connectors: "tuple[ConnectorSettings, ...]") -> "tuple[Connect
     return connectors
 
 
-Endpoint = Annotated[str, AfterValidator(_check_http_url)]
-Text = Annotated[str, StringConstraints(min_length=1)]
-Tokens = Annotated[tuple[str, ...], AfterValidator(_check_tokens)]
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -144,7 +43,7 @@ class _Section(BaseModel):
 class LedgerSettings(_Section):
     """Where the ledger lives."""
 
-    url: Annotated[str, AfterValidator(_check_ledger_url)] = Field(
+    url: Annotated[str, AfterValidator(check_ledger_url)] = Field(
         default="sqlite:///currents-bridge.sqlite3",
         description="SQLAlchemy URL of the ledger; a path after `sqlite:///` is relative to the working directory",
     )
@@ -153,11 +52,14 @@ class LedgerSettings(_Section):
 class ScheduleSettings(_Section):
     """How often the daemon looks into the bucket."""
 
-    poll: Annotated[timedelta, BeforeValidator(parse_duration), _between("1s", "1d")] = Field(
+    poll: Annotated[Duration, between("1s", "1d")] = Field(
         default=timedelta(seconds=60), description="time from one look at the recent hours to the next, 1s..1d"
     )
-    sweep: Annotated[timedelta, BeforeValidator(parse_duration), _between("1s", "7d")] = Field(
+    sweep: Annotated[Duration, between("1s", "7d")] = Field(
         default=timedelta(hours=1), description="time from one look at the older hours to the next, 1s..7d"
+    )
+    probe: Annotated[Duration, between("30s", "1d")] = Field(
+        default=timedelta(minutes=5), description="time from one look at the write keys to the next, 30s..1d"
     )
 
 
@@ -181,36 +83,87 @@ class DeliverySettings(_Section):
     max_batch_events: int = Field(default=2500, ge=1, le=2500, description="events in a request; Segment takes 2,500")
 
 
+class AlertsSettings(_Section):
+    """Who is told, of what, and how often."""
+
+    urls: tuple[ChannelAddress, ...] = Field(
+        default=(), repr=False, description="Apprise or http(s) addresses, or references to them; the latter take JSON"
+    )
+    sns_topic_arn: Annotated[str, AfterValidator(check_topic_arn)] | None = Field(
+        default=None, description="SNS topic that is told too; null: none"
+    )
+    repeat: Annotated[Duration, between("5m", "30d")] = Field(
+        default=timedelta(hours=12), description="time after which an open alert is told again, 5m..30d"
+    )
+    heartbeat_url: HeartbeatAddress | None = Field(
+        default=None, repr=False, description="address, or a reference to it, that is asked while all is well"
+    )
+    backlog_age: Annotated[Duration, between("5m", "30d")] = Field(
+        default=timedelta(hours=6), description="age of the oldest waiting object that is worth an alert, 5m..30d"
+    )
+    dead_letters_per_hour: int = Field(
+        default=100, ge=1, le=1_000_000, description="dead letters of a connector in an hour that are worth an alert"
+    )
+    silence: Annotated[Duration, between("1h", "30d")] = Field(
+        default=timedelta(hours=24), description="time without a new file that is worth an alert, 1h..30d"
+    )
+
+
 class SourceSettings(_Section):
     """The Currents files of one bucket and prefix."""
 
-    bucket: Annotated[str, AfterValidator(_check_bucket)] = Field(description="name of the S3 bucket")
-    prefix: Annotated[str, AfterValidator(_normalise_prefix)] = Field(
+    bucket: Annotated[str, AfterValidator(check_bucket)] = Field(description="name of the S3 bucket")
+    prefix: Annotated[str, AfterValidator(normalise_prefix)] = Field(
         default="", description="folder in the bucket that holds the files; empty or ends in /"
     )
     region: Text = Field(default="us-east-1", description="AWS region of the bucket")
     endpoint_url: Endpoint | None = Field(default=None, description="another S3 server than AWS; null: AWS")
-    start_from: Annotated[Literal["earliest", "now"] | datetime, BeforeValidator(_parse_start)] = Field(
+    start_from: Annotated[Literal["earliest", "now"] | datetime, BeforeValidator(parse_start)] = Field(
         default="earliest",
         description="first hour to deliver: earliest, now or an ISO time; a time without offset is UTC",
     )
-    lookback: Annotated[timedelta, BeforeValidator(parse_duration), _between("1h", "30d")] = Field(
+    lookback: Annotated[Duration, between("1h", "30d")] = Field(
         default=timedelta(hours=6), description="how far back each poll lists, 1h..30d; older hours belong to the sweep"
     )
+
+
+class PublicApiSettings(_Section):
+    """Segment's Public API, which can tell whether the source takes the write key."""
+
+    token: Reference = Field(description="reference to a token that may read the source; never the token itself")
+    source_id: Text = Field(description="id of the Segment source, as in its URL in Segment's app")
+    endpoint_url: Endpoint | None = Field(default=None, description="another host than Segment's; null: Segment's")
+
+
+class OAuthSettings(_Section):
+    """The OAuth application of a source that enforces OAuth."""
+
+    client_id: Text = Field(description="id of the OAuth application")
+    key_id: Text = Field(description="id of its public key in Segment")
+    private_key: Reference = Field(description="reference to its private key, in PEM; never the key itself")
+    endpoint_url: Endpoint | None = Field(default=None, description="another token server; null: Segment's")
 
 
 class DestinationSettings(_Section):
     """One Segment source."""
 
-    write_key: Annotated[str, AfterValidator(_check_reference)] = Field(
-        description="reference to the write key, env:NAME or file:PATH; never the key itself"
+    write_keys: Annotated[tuple[Reference, ...], AfterValidator(check_filled)] | None = Field(
+        default=None, description="references to write keys of one source, oldest first, while they are rotated"
+    )
+    write_key: Reference | None = Field(  # behind `write_keys`, since its check looks there
+        default=None, description="reference to the write key, never the key itself"
     )
     region: Literal["us", "eu"] = Field(default="us", description="Segment region of the workspace")
     endpoint_url: Endpoint | None = Field(default=None, description="another host than Segment's; null: the region's")
+    settings_endpoint_url: Endpoint | None = Field(
+        default=None, description="host to ask whether the key is known; null: Segment's, if `endpoint_url` is null too"
+    )
+    public_api: PublicApiSettings | None = Field(default=None, description="null: it is not asked")
+    oauth: OAuthSettings | None = Field(default=None, description="null: the write key alone")
     transport: Literal["batch", "sdk"] = Field(
         default="batch", description="batch: requests packed by this program; sdk: segment-analytics-python, slower"
     )
-    integrations: dict[str, Annotated[bool | dict[str, Any], BeforeValidator(_check_switch)]] = Field(
+    integrations: dict[str, Annotated[bool | dict[str, Any], BeforeValidator(check_switch)]] = Field(
         default={},
         description="Segment's `integrations` object of every message: destination name to true, false or options",
     )
@@ -220,11 +173,28 @@ class DestinationSettings(_Section):
         description="put before every messageId; keeps apart two sources fed with the same events",
     )
 
+    @field_validator("write_key")
+    @classmethod
+    def _one_of_both(cls, write_key: str | None, others: ValidationInfo) -> str | None:
+        if "write_keys" in others.data and (write_key is None) == (others.data["write_keys"] is None):
+            raise ValueError("is missing" if write_key is None else "must not stand beside write_keys")
+        return write_key
+
+    @property
+    def write_key_references(self) -> tuple[str, ...]:
+        """The references to all write keys, oldest first."""
+        return self.write_keys or ((self.write_key,) if self.write_key else ())
+
+    @property
+    def settings_url(self) -> str | None:
+        """The host that knows the source's settings; None: whoever takes the events has none that is known."""
+        return self.settings_endpoint_url or (SEGMENT_SETTINGS_URL if self.endpoint_url is None else None)
+
 
 class EventsSettings(_Section):
     """Which event types are sent, and under which names."""
 
-    include: Annotated[Tokens, AfterValidator(_check_filled)] = Field(
+    include: Annotated[Tokens, AfterValidator(check_filled)] = Field(
         default=("supported",), description="event types, globs, families, `supported` or `all`"
     )
     exclude: Tokens = Field(default=(), description="taken away from `include`; the same words")
@@ -247,13 +217,25 @@ class ConnectorSettings(_Section):
         default="skip",
         description="events of users without external id: skip and count them, or send with anonymousId alone",
     )
-    dedup: Annotated[Literal["group"] | timedelta, BeforeValidator(_parse_dedup)] = Field(
+    dedup: Annotated[Literal["group"] | timedelta, BeforeValidator(parse_dedup)] = Field(
         default="group",
         description="repeated events: group leaves out those in objects delivered together, a time like 7d (1d..30d) "
         "also those that were sent within it",
     )
     properties: Literal["connector", "all"] = Field(
         default="connector", description="connector: as Braze's own connector; all: every field that Braze stores"
+    )
+    loss_window: Annotated[Duration, between("1h", "30d")] = Field(
+        default=timedelta(hours=48), description="time that a credential may fail before data counts as late, 1h..30d"
+    )
+    after_loss_window: Literal["hold", "drop"] = Field(
+        default="hold",
+        description="objects older than the window: hold and deliver them, or drop: set them aside as Braze would",
+    )
+    rewind_message_ids: Literal["same", "fresh"] = Field(
+        default="same",
+        description="messageIds of events sent again after a dead key: same, or fresh: marked, so that Segment cannot "
+        "take them for repeats",
     )
 
 
@@ -272,7 +254,8 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     delivery: DeliverySettings = DeliverySettings()
-    connectors: Annotated[tuple[ConnectorSettings, ...], AfterValidator(_check_filled), AfterValidator(_check_unique)]
+    alerts: AlertsSettings = AlertsSettings()
+    connectors: Annotated[tuple[ConnectorSettings, ...], AfterValidator(check_filled), AfterValidator(_check_unique)]
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:

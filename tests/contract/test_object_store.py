@@ -1,11 +1,12 @@
 """What every object store does: the fake, and the S3 adapter on moto and on a real S3 server."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import TYPE_CHECKING
 
 import pytest
 from botocore.config import Config
@@ -13,10 +14,14 @@ from botocore.config import Config
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.discovery import Source, discover
 from currents_bridge.errors import ObjectGoneError, RetryLaterError
+from currents_bridge.model import ExpiryRule
 from currents_bridge.ports import ObjectStore
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
 from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_store import FakeObjectStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import LifecycleExpirationTypeDef, LifecycleRuleTypeDef
 
 RANGE_BYTES = 1_000
 ODD_KEYS = ["a+b=c/d e.avro", "a+b=c/%2B.avro", "a+b=c/ü→.avro", "a+b=c/&?#'\".avro"]
@@ -29,6 +34,7 @@ class Bucket:
     store: ObjectStore
     put: Callable[[str, bytes], object]
     delete: Callable[[str], object]
+    put_rules: Callable[[Sequence[ExpiryRule]], object]
 
     def etag(self, key: str) -> str:
         """Return the ETag of an object as listed."""
@@ -56,7 +62,7 @@ def bucket(server: S3Endpoint | None) -> Iterator[Bucket]:
     """An empty bucket."""
     if server is None:
         fake = FakeObjectStore()
-        yield Bucket(fake, fake.put, fake.delete)
+        yield Bucket(fake, fake.put, fake.delete, lambda rules: setattr(fake, "rules", rules))
         return
     name = f"object-store-{next(_NUMBERS)}"
     server.make_bucket(name)
@@ -65,10 +71,19 @@ def bucket(server: S3Endpoint | None) -> Iterator[Bucket]:
             open_store(server, name),
             lambda key, content: client.put_object(Bucket=name, Key=key, Body=content),
             lambda key: client.delete_object(Bucket=name, Key=key),
+            lambda rules: client.put_bucket_lifecycle_configuration(
+                Bucket=name, LifecycleConfiguration={"Rules": [expiring(rule) for rule in rules]}
+            ),
         )
 
 
 _NUMBERS = count()
+
+
+def expiring(rule: ExpiryRule) -> "LifecycleRuleTypeDef":
+    """Return a rule as S3 takes it."""
+    expiration: LifecycleExpirationTypeDef = {"Days": rule.days} if rule.days else {"Date": rule.on or ""}
+    return {"ID": rule.prefix, "Status": "Enabled", "Filter": {"Prefix": rule.prefix}, "Expiration": expiration}
 
 
 def open_store(server: S3Endpoint, bucket: str) -> S3ObjectStore:
@@ -205,8 +220,26 @@ def test_a_missing_bucket_is_an_error_that_may_pass(server: S3Endpoint | None) -
         store.folders("")
     with pytest.raises(RetryLaterError, match="bucket does not exist"):
         list(store.list(""))
+    with pytest.raises(RetryLaterError, match="bucket does not exist"):
+        store.expiry_rules()
     with pytest.raises(RetryLaterError), store.open("key", "etag") as stream:
         stream.read()
+
+
+def test_a_bucket_without_lifecycle_rules_has_none(bucket: Bucket) -> None:
+    """That is known, unlike the rules of a bucket that does not show them."""
+    rules = bucket.store.expiry_rules()
+
+    assert rules is not None
+    assert len(rules) == 0
+
+
+def test_the_rules_that_delete_objects_are_read(bucket: Bucket) -> None:
+    """By days, and by a date."""
+    rules = [ExpiryRule("braze/", days=30), ExpiryRule("logs/", on=datetime(2030, 1, 1, tzinfo=UTC))]
+    bucket.put_rules(rules)
+
+    assert sorted(bucket.store.expiry_rules() or (), key=lambda rule: rule.prefix) == rules
 
 
 def test_discovery_lists_whole_hours(bucket: Bucket) -> None:

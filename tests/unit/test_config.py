@@ -137,6 +137,15 @@ def test_settings_made_in_code_ignore_the_process_environment(monkeypatch: pytes
         ("delivery: {events_per_second: .inf}", "delivery.events_per_second: must be a number (got Infinity"),
         ("delivery: {max_batch_bytes: 39999}", "delivery.max_batch_bytes: must be 40000..500000 (got 39999"),
         ("delivery: {max_batch_events: 2501}", "delivery.max_batch_events: must be 1..2500 (got 2501"),
+        ("schedule: {probe: 29s}", "schedule.probe: must be 30s..1d (got 29s"),
+        ("alerts: {repeat: 1m}", "alerts.repeat: must be 5m..30d (got 1m"),
+        ("alerts: {backlog_age: 31d}", "alerts.backlog_age: must be 5m..30d (got 31d"),
+        ("alerts: {silence: 5m}", "alerts.silence: must be 1h..30d (got 5m"),
+        ("alerts: {dead_letters_per_hour: 0}", "alerts.dead_letters_per_hour: must be 1..1000000 (got 0"),
+        ("alerts: {sns_topic_arn: alerts}", "alerts.sns_topic_arn: must be the ARN of a topic, like arn:aws:sns:eu"),
+        ("alerts: {urls: 'slack://x'}", "alerts.urls: must be a list (from"),
+        ("alerts: {urls: [slack]}", "alerts.urls.0: must be an address like https://HOST/PATH or slack://..., or a"),
+        ("alerts: {heartbeat_url: 'slack://x'}", "alerts.heartbeat_url: must be an address like https://HOST/PATH, or"),
         ("delivery: {wrokers: 1}", "delivery.wrokers: unknown key (did you mean workers?) (from"),
         ("banana: 1", "banana: unknown key (from"),
     ],
@@ -197,6 +206,25 @@ def test_bad_settings_are_named_with_reason_value_and_file(load_text: Load, file
             {"destination__message_id_prefix": "x" * 33},
             "destination.message_id_prefix: must have at most 32 characters",
         ),
+        ({"destination__write_key": None}, "destination.write_key: is missing (from "),
+        (
+            {"destination__write_keys": ["env:NEW"]},
+            "destination.write_key: must not stand beside write_keys (from ",
+        ),
+        ({"destination__write_keys": []}, "destination.write_keys: must hold at least one (from "),
+        ({"destination__settings_endpoint_url": "x"}, "destination.settings_endpoint_url: must be http://HOST or h"),
+        ({"destination__public_api": {"source_id": "x"}}, "destination.public_api.token: is missing (from "),
+        (
+            {"destination__public_api": {"token": "env:A", "source": "x", "source_id": "x"}},
+            "destination.public_api.source: unknown key (did you mean source_id?) (from ",
+        ),
+        (
+            {"destination__oauth": {"client_id": "", "key_id": "x", "private_key": "env:A"}},
+            'destination.oauth.client_id: must not be empty (got "", from ',
+        ),
+        ({"loss_window": "59m"}, "loss_window: must be 1h..30d (got 59m, "),
+        ({"after_loss_window": "keep"}, "after_loss_window: must be 'hold' or 'drop' (got keep, "),
+        ({"rewind_message_ids": "new"}, "rewind_message_ids: must be 'same' or 'fresh' (got new, "),
         ({"events__include": []}, "events.include: must hold at least one (from "),
         ({"events__include": "all"}, "events.include: must be a list (from "),
         ({"events__exclude": [5]}, "events.exclude.0: must be text, in quotes (got 5, "),
@@ -297,6 +325,14 @@ def test_connector_names_are_unique(load_text: Load, file: Path) -> None:
     [
         connector(destination__write_key=KEY),
         connector(destination__write_key=[KEY]),
+        connector(destination__write_key=None, destination__write_keys=["env:OLD", KEY]),
+        connector(destination__write_key=None, destination__write_keys=KEY),
+        connector(destination__public_api={"token": KEY, "source_id": "x"}),
+        connector(destination__oauth={"client_id": "x", "key_id": "x", "private_key": KEY}),
+        MINIMAL + f"alerts: {{urls: [{KEY}]}}",
+        MINIMAL + f"alerts: {{urls: {KEY}}}",
+        MINIMAL + f"alerts: {{heartbeat_url: {KEY}}}",
+        MINIMAL + f"alerts: {{heartbeat_url: 'slack://{KEY}'}}",
         connector(destination__write_key={"env": KEY}),
         connector(destination__write_key=f"env: {KEY}"),
         connector(destination__writekey=KEY),
@@ -304,8 +340,8 @@ def test_connector_names_are_unique(load_text: Load, file: Path) -> None:
         connector(destination=[KEY]),
     ],
 )
-def test_a_literal_write_key_is_refused_and_never_shown(load_text: Load, text: str) -> None:
-    """Neither the lines nor the traceback repeat what may be a key."""
+def test_a_literal_secret_is_refused_and_never_shown(load_text: Load, text: str) -> None:
+    """Neither the lines nor the traceback repeat what may be a secret."""
     with pytest.raises(ConfigError) as caught:
         load_text(text)
 
@@ -443,3 +479,72 @@ def test_repeats_are_left_out_within_a_group_by_default(load_text: Load) -> None
 def test_other_spans_for_repeats_are_refused(load_text: Load, value: object) -> None:
     """The store is bounded, and shorter is no help against a day's repeats."""
     assert any("dedup: must be group, or a time" in line for line in problems(load_text, connector(dedup=value)))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "env:A_KEY",
+        "file:/run/secrets/a key",
+        "aws-secretsmanager:prod/segment",
+        "aws-secretsmanager:prod/segment#write key",
+        "aws-secretsmanager:arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/segment-AbCdEf#key",
+        "aws-ssm:/prod/segment/write-key",
+        "aws-ssm:write-key:3",
+    ],
+)
+def test_a_write_key_is_kept_in_one_of_four_places(load_text: Load, reference: str) -> None:
+    """The reference stays as it is until the secret is read."""
+    destination = load_text(connector(destination__write_key=reference)).connectors[0].destination
+
+    assert destination.write_key_references == (reference,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "env:", "env:A=B", "file:", "aws-ssm:", "aws-secretsmanager:", "aws-secretsmanager:a#", "vault:a", "env:A B"],
+)
+def test_other_references_are_refused(load_text: Load, text: str) -> None:
+    """The line names the four forms."""
+    (found,) = problems(load_text, connector(destination__write_key=text))
+
+    assert "env:NAME, file:PATH, aws-secretsmanager:ID#FIELD or aws-ssm:NAME, never the secret itself" in found
+
+
+def test_several_write_keys_stand_in_the_order_of_their_age(load_text: Load) -> None:
+    """A rotation overlaps: the old key goes on until the new one is known to work."""
+    text = connector(destination__write_key=None, destination__write_keys=["env:OLD", "env:NEW"])
+
+    assert load_text(text).connectors[0].destination.write_key_references == ("env:OLD", "env:NEW")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "settings_endpoint", "url"),
+    [
+        (None, None, "https://cdn-settings.segment.com"),
+        ("http://sink", None, None),
+        ("http://sink", "http://sink/settings/", "http://sink/settings"),
+        (None, "http://proxy", "http://proxy"),
+    ],
+)
+def test_segment_is_not_asked_for_settings_where_another_host_takes_the_events(
+    load_text: Load, endpoint: str | None, settings_endpoint: str | None, url: str | None
+) -> None:
+    """Segment does not know the keys of another host, and would make a good key look dead."""
+    text = connector(destination__endpoint_url=endpoint, destination__settings_endpoint_url=settings_endpoint)
+
+    assert load_text(text).connectors[0].destination.settings_url == url
+
+
+def test_alerts_go_to_addresses_and_references(load_text: Load) -> None:
+    """An address of any service of Apprise, of a webhook, or a place where it is kept."""
+    urls = ("slack://a/b/c", "https://hooks.example.org/x?y=1", "mailtos://me:pw@example.org", "aws-ssm:/alerts/url")
+
+    assert load_text(MINIMAL + f"alerts: {{urls: {json.dumps(urls)}}}").alerts.urls == urls
+
+
+def test_addresses_of_alerts_are_not_printed(load_text: Load) -> None:
+    """The addresses of most services hold their tokens."""
+    alerts = {"urls": [f"slack://{KEY}"], "heartbeat_url": f"https://ping.example.org/{KEY}"}
+
+    assert KEY not in repr(load_text(MINIMAL + f"alerts: {json.dumps(alerts)}"))

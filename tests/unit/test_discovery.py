@@ -86,8 +86,15 @@ def deliver_all(source: Source) -> None:
 
 
 def notices(source: Source) -> dict[tuple[NoticeKind, str], int]:
-    """Return the counts of the notices kept."""
-    return {(n.kind, n.subject): n.count for n in source.ledger.totals(source.connector).notices}
+    """Return the counts of the notices kept of what is odd."""
+    kept = source.ledger.totals(source.connector).notices
+    return {(n.kind, n.subject): n.count for n in kept if n.kind is not NoticeKind.INTEGRATION}
+
+
+def integrations(source: Source) -> dict[str, str]:
+    """Return the integrations that a notice is kept of, with what it says."""
+    kept = source.ledger.totals(source.connector).notices
+    return {n.subject: n.detail for n in kept if n.kind is NoticeKind.INTEGRATION}
 
 
 class TestFindEventTypeFolders:
@@ -164,6 +171,29 @@ class TestDiscover:
         store.put(key(integration="bbb"))
 
         assert discover(source, EVERYTHING, NOW).discovered == 2
+
+    def test_each_integration_is_noted(self, store: FakeObjectStore, source: Source) -> None:
+        """One that appears later is noted then; types that are not included count as well."""
+        store.put(key())
+        store.put(key(event_type=OPEN))
+        poll(replace(source, event_types=lambda _: frozenset()), NOW)
+        first = "braze/dataexport.prod-01.S3.integration.aaa/"
+        assert integrations(source) == {first: "event types: 2"}
+
+        store.put(key(integration="bbb"))
+        poll(source, NOW + HOUR)
+
+        second = "braze/dataexport.prod-01.S3.integration.bbb/"
+        assert integrations(source) == {first: "event types: 2", second: "event types: 1"}
+
+    def test_a_bucket_that_is_an_integration_itself_has_no_name_to_note(self, store: FakeObjectStore) -> None:
+        """Event types at the top of the bucket stand in no folder."""
+        store.put("event_type=users.messages.email.Click/x.avro")
+        source = Source(store, FakeLedger(), "production", "", frozenset, CATALOGUE)
+
+        discover(source, EVERYTHING, NOW)
+
+        assert integrations(source) == {}
 
     def test_only_the_given_hours_are_listed(self, store: FakeObjectStore, source: Source) -> None:
         """Ranges hold their first hour and not their end."""

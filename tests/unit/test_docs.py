@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from currents_bridge import errors
+from currents_bridge.adapters.s3_errors import Access
 from currents_bridge.cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -80,10 +81,20 @@ def test_every_make_target_that_is_named_exists(path: Path) -> None:
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)) <= targets
 
 
-def test_the_policy_grants_listing_and_reading_only() -> None:
-    """Least privilege, as the README says."""
+def test_the_policy_grants_what_the_program_needs_and_marks_the_rest_as_optional() -> None:
+    """Least privilege: one action a statement, on what it needs that for, and nothing that changes the bucket."""
     policy = json.loads((ROOT / "infra/iam-policy.json").read_text(encoding="utf-8"))
-    assert [statement["Action"] for statement in policy["Statement"]] == ["s3:ListBucket", "s3:GetObject"]
+    granted = {statement["Sid"]: statement["Action"] for statement in policy["Statement"]}
+    assert [action for sid, action in granted.items() if not sid.startswith("Optional")] == [
+        permission for _, permission in (Access.LIST.value, Access.READ.value)
+    ]
+    assert {action for sid, action in granted.items() if sid.startswith("Optional")} == {
+        Access.RULES.value[1],
+        "secretsmanager:GetSecretValue",
+        "ssm:GetParameter",
+        "sns:Publish",
+    }
+    assert not any(statement["Resource"] == "*" for statement in policy["Statement"])
 
 
 def test_the_locks_name_no_registry_and_pin_every_line() -> None:

@@ -1,5 +1,6 @@
 """The example config is valid, complete, and true about the defaults."""
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +39,17 @@ def leaves(values: dict[str, Any], model: type[BaseModel], path: str = "") -> di
     return found
 
 
+def with_optional_sections() -> str:
+    """Return the example with the sections that are null there as their comments show them."""
+
+    def shown(section: re.Match[str]) -> str:
+        return section["name"] + ":\n" + section["keys"].replace("#   ", "  ")
+
+    text, count = re.subn(r"(?P<keys>(?: +#   \w+: .*\n)+)(?P<name> +\w+): null\n", shown, example_config())
+    assert count == 2
+    return text
+
+
 @pytest.fixture
 def loaded(tmp_path: Path) -> Settings:
     """Return the settings of the example, unchanged."""
@@ -47,13 +59,25 @@ def loaded(tmp_path: Path) -> Settings:
 
 def test_the_example_holds_every_key() -> None:
     """A key that is missing there is a key that nobody finds."""
-    assert leaves(yaml.safe_load(example_config()), Settings).keys() == keys(Settings).keys()
+    assert leaves(yaml.safe_load(with_optional_sections()), Settings).keys() == keys(Settings).keys()
+
+
+def test_the_sections_that_the_example_shows_as_comments_are_valid(tmp_path: Path) -> None:
+    """Who takes the comment signs away has settings that work."""
+    (tmp_path / "bridge.yaml").write_text(with_optional_sections(), encoding="utf-8")
+
+    destination = load(tmp_path / "bridge.yaml", {}).connectors[0].destination
+
+    assert destination.public_api
+    assert destination.public_api.token == "env:SEGMENT_API_TOKEN"
+    assert destination.oauth
+    assert destination.oauth.private_key == "file:/run/secrets/segment.pem"
 
 
 def test_the_example_shows_the_defaults(loaded: Settings) -> None:
     """Only the keys without a default have an example's value."""
     connector = loaded.connectors[0]
-    sections: list[BaseModel] = [loaded.ledger, loaded.schedule, loaded.delivery, connector]
+    sections: list[BaseModel] = [loaded.ledger, loaded.schedule, loaded.delivery, loaded.alerts, connector]
     sections += [connector.source, connector.destination, connector.events]
     shown = {
         f"{type(section).__name__}.{name}": (getattr(section, name), field.default)

@@ -29,7 +29,7 @@ def answer(code: str, status: int = 400, message: str = URL) -> boto.ClientError
 
 
 CREDENTIAL_ERRORS = [
-    (answer("AccessDenied", 403), "access denied, s3:GetObject is not granted"),
+    (answer("AccessDenied", 403), "access denied, s3:GetObject on arn:aws:s3:::acme/a/key.avro is not granted"),
     (answer("AccessDenied", 403, "not authorized to perform: kms:Decrypt on arn"), "the KMS key"),
     (answer("KMS.DisabledException"), "the KMS key"),
     (answer("AllAccessDisabled", 403), "the AWS account is blocked"),
@@ -45,6 +45,10 @@ CREDENTIAL_ERRORS = [
     (answer("InvalidClientTokenId", 403), "does not know the access key"),
     (answer("UnrecognizedClientException"), "does not know the access key"),
     (answer("SignatureDoesNotMatch", 403), "the secret key does not belong"),
+    (answer("PermanentRedirect", 301), "in another region"),
+    (answer("301", 301), "in another region"),
+    (answer("AuthorizationHeaderMalformed"), "in another region"),
+    (answer("IllegalLocationConstraintException"), "in another region"),
     (boto.NoCredentialsError(), "no complete AWS credentials"),
     (boto.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), "no complete AWS credentials"),
     (boto.CredentialRetrievalError(provider="sso", error_msg="LEAKED"), "could not be obtained"),
@@ -63,11 +67,8 @@ CREDENTIAL_ERRORS = [
 PASSING_ERRORS = [
     (answer("NoSuchBucket", 404), "the bucket does not exist"),
     (answer("InvalidBucketName"), "the bucket does not exist"),
-    (answer("PermanentRedirect", 301), "in another region"),
-    (answer("301", 301), "in another region"),
-    (answer("307", 307), "in another region"),
-    (answer("AuthorizationHeaderMalformed"), "in another region"),
-    (answer("IllegalLocationConstraintException"), "in another region"),
+    (answer("TemporaryRedirect", 307), "redirects to another place for now"),
+    (answer("307", 307), "redirects to another place for now"),
     (answer("PreconditionFailed", 412), "has changed since it was listed"),
     (answer("412", 412), "has changed since it was listed"),
     (answer("InvalidObjectState", 403), "archived"),
@@ -151,10 +152,15 @@ def test_a_listing_is_never_a_gone_object(code: str) -> None:
 
 @pytest.mark.parametrize("status", [*range(300, 309), *range(400, 430), *range(500, 512), 599])
 def test_an_unknown_code_is_understood_by_its_status(status: int) -> None:
-    """No status is left out, and only those of permission pause the connector."""
+    """No status is left out, and only those of permission and of a wrong region pause the connector."""
     translated = translate(answer("NeverHeardOf", status), Access.READ, "acme", "a/key.avro")
 
-    expected = {401: CredentialError, 403: CredentialError, 404: ObjectGoneError}.get(status, RetryLaterError)
+    expected = {
+        301: CredentialError,
+        401: CredentialError,
+        403: CredentialError,
+        404: ObjectGoneError,
+    }.get(status, RetryLaterError)
     assert type(translated) is expected
 
 
@@ -173,14 +179,36 @@ def test_the_tables_above_hold_every_kind_of_vendor_error() -> None:
     assert all(any(isinstance(case, kind) for case in cases) for kind in VENDOR_ERRORS)
 
 
-def test_a_listing_names_its_prefix_and_its_permission() -> None:
+@pytest.mark.parametrize(
+    ("access", "name", "what", "missing", "grant"),
+    [
+        (Access.LIST, "braze/", "list", "s3:ListBucket on arn:aws:s3:::acme", "s3:ListBucket on arn:aws:s3:::acme"),
+        (
+            Access.READ,
+            "a.avro",
+            "read",
+            "s3:GetObject on arn:aws:s3:::acme/a.avro",
+            "s3:GetObject on arn:aws:s3:::acme/*",
+        ),
+        (
+            Access.RULES,
+            "",
+            "read the lifecycle rules of",
+            "s3:GetLifecycleConfiguration on arn:aws:s3:::acme",
+            "s3:GetLifecycleConfiguration on arn:aws:s3:::acme",
+        ),
+    ],
+)
+def test_a_denial_names_the_permission_and_the_resource(
+    access: Access, name: str, what: str, missing: str, grant: str
+) -> None:
     """The user learns what to grant, and where."""
-    translated = translate(answer("AccessDenied", 403), Access.LIST, "acme", "braze/")
+    translated = translate(answer("AccessDenied", 403), access, "acme", name)
 
-    assert translated.message == (
-        "cannot list s3://acme/braze/: access denied, s3:ListBucket is not granted (AccessDenied)"
+    assert (
+        translated.message == f"cannot {what} s3://acme/{name}: access denied, {missing} is not granted (AccessDenied)"
     )
-    assert translated.hint == "grant s3:ListBucket on bucket acme to the identity that this program runs as"
+    assert translated.hint == f"grant {grant} to the identity that this program runs as"
 
 
 def test_a_listing_that_is_not_found_lacks_its_bucket() -> None:
