@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import httpx
+import orjson
 from isal import igzip
 from pydantic import SecretStr
 
 from currents_bridge import __version__
 from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, MAX_CONNECTION_AGE_S, READ_TIMEOUT_S, Endpoint
+from currents_bridge.adapters.segment_oauth import OAuth
 from currents_bridge.model import Batch, Refusal
 from currents_bridge.sending import request_body
 
@@ -23,28 +25,33 @@ class SegmentBatchTransport:
     Redirects are not followed: they would carry the events, or the key, elsewhere.
 
     Args:
-        write_key: of the source; sent as the user name of HTTP Basic.
+        write_key: of the source; sent as the user name of HTTP Basic, or beside a token in the body, whose size it
+            then adds to.
         base_url: see `segment_url`.
         max_in_flight: connections kept, at least as many as batches that are sent at once.
         clock: the time now, aware; sets `sentAt` and reads dates in answers.
+        oauth: tokens for a source that enforces OAuth.
         monotonic_clock: seconds; tells the age of connections.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
         self,
         write_key: SecretStr,
         *,
         base_url: str,
         max_in_flight: int,
         clock: Callable[[], datetime],
+        oauth: OAuth | None = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoint = Endpoint(write_key, base_url, clock)
+        self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
         self._clock = clock
+        key = write_key.get_secret_value()
+        self._key_in_body = b',"writeKey":%b}' % orjson.dumps(key) if oauth else b""
 
         def connect() -> httpx.Client:
             return httpx.Client(
-                auth=(write_key.get_secret_value(), ""),
+                auth=oauth or (key, ""),
                 headers={
                     "Content-Type": "application/json",
                     "Content-Encoding": "gzip",
@@ -59,6 +66,8 @@ class SegmentBatchTransport:
     def send(self, batch: Batch) -> Sequence[Refusal]:
         """Make one attempt; see ports.Transport. Segment acknowledges or refuses a batch as a whole."""
         body = request_body([part.messages["message"] for part in batch.parts], self._clock())
+        if self._key_in_body:
+            body = body[:-1] + self._key_in_body
         try:
             with self._clients.lend() as client:
                 answer = client.post(self._endpoint.batch_url, content=igzip.compress(body, 1))

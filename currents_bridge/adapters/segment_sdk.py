@@ -10,6 +10,7 @@ What the library (2.4) would do by itself, and why it may not here:
 - It keeps its connections in one session for as long as the process lives. Here the session is emptied every hour, so
   that DNS is asked again.
 - It logs whole messages and, at debug level, the write key.
+- It gets OAuth tokens in timer threads. Here it asks `segment_oauth.OAuth` for them.
 """
 
 import logging
@@ -27,8 +28,15 @@ from segment.analytics.client import Client
 from segment.analytics.consumer import Consumer
 from segment.analytics.request import APIError
 
-from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, MAX_CONNECTION_AGE_S, READ_TIMEOUT_S, Endpoint
-from currents_bridge.errors import RetryLaterError
+from currents_bridge.adapters.segment_endpoint import (
+    BAD_CREDENTIAL,
+    CONNECT_TIMEOUT_S,
+    MAX_CONNECTION_AGE_S,
+    READ_TIMEOUT_S,
+    Endpoint,
+)
+from currents_bridge.adapters.segment_oauth import OAuth
+from currents_bridge.errors import BridgeError, RetryLaterError
 from currents_bridge.model import Batch, Refusal
 
 # How long the library's thread waits for more messages than there are: after a batch that its own count (475,000
@@ -47,6 +55,7 @@ class SegmentSdkTransport:
         write_key: of the source.
         base_url: see `segment_url`.
         clock: the time now, aware; reads dates in answers.
+        oauth: tokens for a source that enforces OAuth.
         monotonic_clock: seconds; tells the age of connections.
     """
 
@@ -56,9 +65,11 @@ class SegmentSdkTransport:
         *,
         base_url: str,
         clock: Callable[[], datetime],
+        oauth: OAuth | None = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoint = Endpoint(write_key, base_url, clock)
+        self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
+        self._oauth = oauth
         self._monotonic_clock = monotonic_clock
         self._connected_s = monotonic_clock()
         self._lock = threading.Lock()
@@ -84,6 +95,7 @@ class SegmentSdkTransport:
             gzip=True,
             retries=0,
             timeout=_TIMEOUT_S,
+            oauth_manager=self._oauth,
         )
         client.consumers, client.send = [consumer], True
 
@@ -94,6 +106,8 @@ class SegmentSdkTransport:
             client.flush()
             client.join()
         if failures:
+            if isinstance(failures[0], BridgeError):  # of OAuth
+                raise failures[0]
             raise self._error(failures[0]) from failures[0]
         if consumer.acknowledged != owed:
             raise RetryLaterError(f"segment-analytics-python confirmed {consumer.acknowledged} of {owed} messages")
@@ -125,13 +139,22 @@ class _Consumer(Consumer):  # type: ignore[misc] # the library has no types
 
     def request(self, batch: list[dict[str, object]]) -> None:
         try:
-            answer = super().request(batch)
+            answer = self._request(batch)
         except APIError as error:
             error.rate_limited = False  # so that it goes to on_error instead of back into the queue
             raise
         if answer.history:
             raise APIError(answer.status_code, "redirect", "not Segment's own answer", answer)
         self.acknowledged += len(batch)
+
+    def _request(self, batch: list[dict[str, object]]) -> Any:
+        """Make the attempt, and once more with another token where the library has cleared a refused one."""
+        try:
+            return super().request(batch)
+        except APIError as error:
+            if self.oauth_manager is None or error.status not in BAD_CREDENTIAL:
+                raise
+        return super().request(batch)
 
 
 def _track_all(client: Client, batch: Batch) -> list[Refusal]:

@@ -1,25 +1,26 @@
-"""A server that plays Segment's `POST /v1/batch`: it checks what Segment checks and remembers what arrived.
+"""A server that plays Segment: its `POST /v1/batch` checks what Segment checks and remembers what arrived.
 
 What is refused and how: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/ . Broken JSON
 and oversize get 400; everything else gets 200, also what Segment then leaves out without a word: such events are
-found in `rejected` (not fit) and `dropped` (unknown write key). Faults are scripted, see `faults`.
+found in `rejected` (not fit) and `dropped` (dead or unknown write key). Faults are scripted, see `faults`. What
+Segment knows besides the events, and the endpoints that tell it, stand in `segment_world`.
 """
 
 import re
-import struct
-import sys
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET, socket
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 import orjson
 from isal import isal_zlib
+
+from currents_bridge.testing.loopback import Answer, LoopbackServer, Request
+from currents_bridge.testing.segment_world import SegmentWorld
+
+__all__ = ["Answer", "Collector", "Message", "ReceivedRequest", "Rejected", "RequestInfo"]
 
 MAX_BODY_BYTES = 500 * 1024  # Segment says "500KB", and its own libraries send up to 507,767 bytes
 MAX_MESSAGE_BYTES = 32 * 1024
@@ -28,9 +29,6 @@ MAX_MESSAGE_ID_CHARS = 99
 
 _ISO_MILLISECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)")
 _GZIP = 31  # zlib's `wbits` for data with a gzip header
-_OK = 200
-
-_NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset instead of a farewell
 
 Message = dict[str, Any]
 
@@ -43,18 +41,6 @@ class RequestInfo:
     headers: Mapping[str, str]  # names in lower case
     bytes_wire: int
     body: bytes  # decompressed
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A scripted answer. A 2xx takes the events as usual; with any other status nothing is taken."""
-
-    status: int = _OK
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: str = ""
-    delay_s: float = 0.0
-    reset: Literal["before", "after"] | None = None  # cut the connection without an answer; after: events are taken
-    drop: bool = False  # answer as if the events were taken, and lose them
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +71,17 @@ class Collector:
     Lists and counts may be read at any time, also from other threads, and grow while requests come in.
 
     Args:
-        write_keys: the keys that exist; None: any key that is not empty.
+        write_keys: the keys that live from the start; None: any key that is not empty.
         remember: False counts requests, events and bytes only, without looking into messages: for benchmarks.
+        now: the time, aware; for keys that die, counts, and tokens.
 
     Attributes:
+        world: what else this Segment knows and how it behaves: keys, the source, OAuth, the other endpoints.
         messages: every accepted message in order of arrival, repeated ones too.
         by_id: the first accepted message of each messageId.
         duplicates: accepted messages whose messageId had arrived before.
         rejected: messages that Segment would leave out, with the reason.
-        dropped: messages that came with an unknown write key.
+        dropped: messages that came with a dead or unknown write key, or for a source that takes none.
         dropped_by_fault: messages that a scripted answer let the collector lose in spite of a 200.
         requests: every request to `/v1/batch`; empty if `remember` is False.
         request_count: requests to `/v1/batch`.
@@ -101,7 +89,14 @@ class Collector:
         body_bytes: of requests that were taken, decompressed.
     """
 
-    def __init__(self, *, write_keys: Collection[str] | None = None, remember: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        write_keys: Collection[str] | None = None,
+        remember: bool = True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.world = SegmentWorld(write_keys, now)
         self.messages: list[Message] = []
         self.by_id: dict[str, Message] = {}
         self.duplicates = 0
@@ -112,30 +107,30 @@ class Collector:
         self.request_count = 0
         self.event_count = 0
         self.body_bytes = 0
-        self._write_keys = write_keys
         self._remember = remember
         self._script: Callable[[RequestInfo], Answer | None] = lambda _: None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), _handler(self._receive))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="collector", daemon=True)
-        self._thread.start()
+        self._server = LoopbackServer(self._respond, "collector")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.close_all()
+        self._server.close()
 
     @property
     def url(self) -> str:
-        """The base URL, for `destination.endpoint_url`."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        """The base URL, for `destination.endpoint_url` and every other endpoint of Segment."""
+        return self._server.url
 
     def answer_with(self, script: Callable[[RequestInfo], Answer | None]) -> None:
         """Ask `script` for the answer to each request from now on; None: answer as usual. May be called in threads."""
         self._script = script
+
+    def _respond(self, request: Request) -> Answer:
+        if (request.method, request.target) == ("POST", "/v1/batch"):
+            return self._receive(request.headers, request.wire)
+        return self.world.answer(request)
 
     def _receive(self, headers: Mapping[str, str], wire: bytes) -> Answer:
         """Take in one request and return its answer."""
@@ -147,9 +142,10 @@ class Collector:
         except isal_zlib.error:  # type: ignore[misc] # its stub takes the class for an instance
             body, answer = b"", Answer(400, body="Bad Request")
         else:
-            answer = self._script(RequestInfo(number, headers, len(wire), body)) or Answer()
+            scripted = self._script(RequestInfo(number, headers, len(wire), body))
+            answer = scripted or self.world.refuses_token(headers) or Answer()
         if answer.delay_s:
-            self._server.closing.wait(answer.delay_s)
+            self._server.wait(answer.delay_s)
         with self._lock:
             return self._answer(answer, number, headers, len(wire), body)
 
@@ -200,11 +196,12 @@ class Collector:
         else:
             flaws = [_flaw(message) for message in batch]
         self._count(body, len(batch))
-        if self._write_keys is not None and key not in self._write_keys:
+        if not self.world.takes(key):
             self.dropped += batch
         elif drop:
             self.dropped_by_fault += batch
         else:
+            self.world.count(received=flaws.count(""), failed=len(flaws) - flaws.count(""))
             for message, flaw in zip(batch, flaws, strict=True):
                 self._file(message, flaw)
         return sent_at, batch
@@ -257,68 +254,3 @@ def _basic_user(headers: Mapping[str, str]) -> str:
     except ValueError:
         return ""
     return user if scheme.lower() == "basic" and not password else ""
-
-
-class _Server(ThreadingHTTPServer):
-    """Ends its connections when it closes, so that no client and no thread outlives it."""
-
-    request_queue_size = 128  # many clients may connect at once
-    daemon_threads = False  # so that server_close waits for them
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
-        self.closing = threading.Event()
-        self._open: set[socket] = set()
-        self._open_lock = threading.Lock()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._open_lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._open_lock:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that went away; print a traceback for mistakes of ours."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-    def close_all(self) -> None:
-        self.closing.set()
-        with self._open_lock:
-            for connection in self._open:
-                with suppress(OSError):  # the client went away first
-                    connection.shutdown(SHUT_RDWR)
-        self.server_close()
-
-
-def _handler(receive: Callable[[Mapping[str, str], bytes], Answer]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1  # one write an answer
-
-        def do_POST(self) -> None:
-            wire = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = receive(headers, wire) if self.path == "/v1/batch" else Answer(404, body="not found")
-            if answer.reset:
-                self.close_connection = True
-                self.connection.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
-                self.server.close_request(self.connection)
-                return
-            body = answer.body.encode()
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
-            """Say nothing."""
-
-    return Handler

@@ -1,7 +1,10 @@
 """An S3 server inside this process, for `demo` and the tests: moto's, on a free loopback port."""
 
 import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
+from unittest.mock import patch
 
 import boto3
 import httpx
@@ -42,17 +45,22 @@ class S3Endpoint:
 class EmbeddedS3(S3Endpoint):
     """Context manager: moto's server runs inside the `with`; afterwards its buckets are gone.
 
-    moto keeps buckets per process, so run one server at a time.
+    moto keeps buckets per process, so run one server at a time. `clock` tells what becomes LastModified, an aware time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__("")
+        self._clock = clock
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._request_log = logging.getLogger("werkzeug")
 
     def __enter__(self) -> Self:
         self._log_level = self._request_log.level
         self._request_log.setLevel(logging.ERROR)  # else each request is a line on stderr
+        self._modified_by_clock = patch(
+            "moto.s3.models.utcnow", lambda: self._clock().astimezone(UTC).replace(tzinfo=None)
+        )
+        self._modified_by_clock.start()
         self._server.start()
         host, port = self._server.get_host_and_port()
         self.url = f"http://{host}:{port}"
@@ -61,4 +69,5 @@ class EmbeddedS3(S3Endpoint):
     def __exit__(self, *_: object) -> None:
         httpx.post(f"{self.url}/moto-api/reset", trust_env=False).raise_for_status()  # frees memory and open files
         self._server.stop()
+        self._modified_by_clock.stop()
         self._request_log.setLevel(self._log_level)

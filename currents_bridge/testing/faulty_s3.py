@@ -27,15 +27,17 @@ class S3Fault(StrEnum):
     CUT = "cut"  # the connection closes in the middle of the body
     SHORT = "short"  # half the body, with the length of that half
     SLOW = "slow"  # `slow_s` pass in the middle of the body
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - 400 ExpiredToken
 
 
-PASSING = tuple(fault for fault in S3Fault if fault is not S3Fault.GONE)
+PASSING = tuple(fault for fault in S3Fault if fault not in {S3Fault.GONE, S3Fault.EXPIRED_TOKEN})
 
 _ANSWERS = {
     S3Fault.SLOW_DOWN: (503, "SlowDown"),
     S3Fault.INTERNAL_ERROR: (500, "InternalError"),
     S3Fault.CLOCK_SKEW: (403, "RequestTimeTooSkewed"),
     S3Fault.GONE: (404, "NoSuchKey"),
+    S3Fault.EXPIRED_TOKEN: (400, "ExpiredToken"),
 }
 _OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "date", "server"}
 

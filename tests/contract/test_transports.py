@@ -14,13 +14,15 @@ import pytest
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
+from currents_bridge.adapters.segment_oauth import OAuth
 from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part, Refusal
 from currents_bridge.ports import Transport
 from currents_bridge.sending import ENVELOPE_BYTES
-from currents_bridge.testing.collector import Answer, Collector
+from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.fake_transport import FakeTransport
+from tests.played_segment import CLIENT_ID, KEY_ID, Clock, enforcement, key_pair
 
 KEY = "k3yOfTheSource0000000000000000ab"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -320,3 +322,109 @@ def test_a_batch_that_the_library_cuts_in_two_is_confirmed_as_a_whole(collector:
     collector.answer_with(lambda request: Answer(503) if request.number == last + 2 else None)
     with pytest.raises(RetryLaterError):
         transport.send(batch)
+
+
+def with_oauth(name: str, collector: Collector) -> Transport:
+    """Make a transport for a source that enforces OAuth."""
+    oauth = OAuth(CLIENT_ID, KEY_ID, SecretStr(key_pair()[0]), base_url=collector.url, clock=Clock())
+    if name == "sdk":
+        return SegmentSdkTransport(SecretStr(KEY), base_url=collector.url, clock=Clock(), oauth=oauth)
+    return SegmentBatchTransport(SecretStr(KEY), base_url=collector.url, max_in_flight=4, clock=Clock(), oauth=oauth)
+
+
+@pytest.fixture(params=REAL)
+def enforced(request: pytest.FixtureRequest) -> Iterator[tuple[Transport, Collector]]:
+    """Each transport with tokens, and a collector whose source wants them."""
+    with Collector(write_keys={KEY}, now=Clock()) as collector:
+        collector.world.enforcement = enforcement()
+        transport = with_oauth(request.param, collector)
+        yield transport, collector
+        transport.close()
+
+
+def test_batches_for_a_source_that_enforces_oauth_carry_a_token(enforced: tuple[Transport, Collector]) -> None:
+    """The write key stands in the body, and one token serves many batches."""
+    transport, collector = enforced
+
+    for message_id in "abc":
+        transport.send(make_batch([make_message(message_id)]))
+
+    assert [message["messageId"] for message in collector.messages] == ["a", "b", "c"]
+    assert all(request.headers["authorization"].startswith("Bearer ") for request in collector.requests)
+    assert collector.world.asked == ["/token"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 511])
+def test_a_token_that_is_refused_is_replaced_once(enforced: tuple[Transport, Collector], status: int) -> None:
+    """A revoked token costs one request more; where a new one is refused as well, the connector pauses."""
+    transport, collector = enforced
+    collector.world.enforcement = enforcement(status)
+    transport.send(make_batch([make_message("a")]))
+    collector.world.revoke_tokens()
+
+    transport.send(make_batch([make_message("b")]))
+    assert [request.status for request in collector.requests] == [200, status, 200]
+
+    collector.answer_with(lambda _: Answer(status))
+    with pytest.raises(CredentialError, match=f"answered {status}") as caught:
+        transport.send(make_batch([make_message("c")]))
+    assert "destination.oauth" in caught.value.hint
+    assert len(collector.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, CredentialError), (429, RetryLaterError), (503, RetryLaterError)]
+)
+def test_without_a_token_nothing_is_sent(
+    enforced: tuple[Transport, Collector], status: int, expected: type[BridgeError]
+) -> None:
+    """What the token server answers says what to do next."""
+    transport, collector = enforced
+    collector.world.answers["/token"] = Answer(status, {"X-RateLimit-Reset": "7"} if status == 429 else {})
+
+    with pytest.raises(expected, match=f"gave no token, it answered {status}") as caught:
+        transport.send(make_batch([make_message("a")]))
+
+    assert getattr(caught.value, "wait_s", None) == (7 if status == 429 else None)
+    assert collector.request_count == 0
+
+
+def test_a_source_that_enforces_oauth_refuses_the_write_key_alone(real: Transport, collector: Collector) -> None:
+    """The hint leads to the setting."""
+    collector.world.enforcement = enforcement()
+
+    with pytest.raises(CredentialError, match="answered 401") as caught:
+        real.send(make_batch([make_message("a")]))
+    assert "destination.oauth" in caught.value.hint
+
+
+def test_an_error_does_not_hold_a_token_that_the_answer_repeats(
+    enforced: tuple[Transport, Collector], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token is as good as a key for its time."""
+    transport, collector = enforced
+    caplog.set_level(logging.DEBUG)
+    tokens: list[str] = []
+
+    def repeat(request: RequestInfo) -> Answer:
+        tokens.append(request.headers["authorization"].removeprefix("Bearer "))
+        return Answer(401, body=f"no, not with {' '.join(tokens)} and {KEY}")
+
+    collector.answer_with(repeat)
+    with pytest.raises(CredentialError, match=r"no, not with \*+ \*+ and \*+") as caught:
+        transport.send(make_batch([make_message("a")]))
+
+    assert len(set(tokens)) == 2
+    assert not [secret for secret in (*tokens, KEY) if secret in f"{caught.value!r} {caught.value.hint} {caplog.text}"]
+
+
+def test_the_write_key_adds_its_own_size_to_the_body() -> None:
+    """So little that the limit of the settings, 500,000 bytes, stays under Segment's."""
+    with Collector(write_keys={KEY}, now=Clock()) as collector:
+        collector.world.enforcement = enforcement()
+        batch = make_batch([make_message("a")])
+        transport = with_oauth("batch", collector)
+        transport.send(batch)
+        transport.close()
+
+    assert collector.requests[0].bytes_body == batch.size_bytes + len(f',"writeKey":"{KEY}"')

@@ -1,0 +1,276 @@
+"""Two ways to ask Segment about a write key: the settings endpoint, which is weak, and the Public API, which is not.
+
+Secrets stand in the URL of the one and in a header of the other. httpx's errors hold the request and its logs, with
+those of httpcore, the URL; so the errors are not chained to, and the logs are off.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import httpx
+import orjson
+from pydantic import SecretStr
+
+from currents_bridge.adapters.segment_endpoint import REGION_URLS, certificates, excerpt, host_of
+from currents_bridge.errors import ProbeError
+from currents_bridge.model import Evidence, EvidenceKind
+
+PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.segmentapis.com"}
+
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_OK = 200
+_NOT_FOUND = 404
+_UNKNOWN_KEY = "Invalid path or write key provided"
+_REGION_OF_HOST = {host_of(url): region for region, url in REGION_URLS.items()}
+
+_COUNTED_AFTER = timedelta(minutes=2)  # what was acknowledged longer ago is counted: the Public API is 30 s behind
+_REACH = timedelta(days=28)  # of its counts, with room for whole days
+_INSTANT = timedelta(microseconds=1)
+_MIDNIGHT = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SettingsProbe:
+    """Asks the endpoint from which Segment's own libraries read a source's settings. One request.
+
+    It may be a day behind, and is the same in all regions. Where it tells that the source takes events in another
+    region than that of `tracking_url`, the key is unknown in the latter.
+
+    Args:
+        base_url: such as https://cdn-settings.segment.com .
+        tracking_url: where the events are sent; other hosts than Segment's own are not judged.
+    """
+
+    name = "settings endpoint"
+
+    def __init__(self, base_url: str, tracking_url: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._region = _REGION_OF_HOST.get(host_of(tracking_url))
+        _silence()
+
+    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:  # noqa: ARG002 - as ports.Probe
+        """Return KNOWN or UNKNOWN; see ports.Probe."""
+        plain = key.get_secret_value()
+        quoted = quote(plain, safe="")
+        host = host_of(self._base_url)
+        hint = f"check that {host} can be reached from here; this says nothing of the write key"
+        with _client(self._base_url, {}) as client:
+            answer = _get(client, f"/v1/projects/{quoted}/settings", {}, (plain, quoted), hint)
+        if answer.status_code == _NOT_FOUND and _UNKNOWN_KEY in answer.text:
+            todo = "check destination.write_key against the source's settings in Segment"
+            return Evidence(EvidenceKind.UNKNOWN, now, f"{host} does not know the write key", todo)
+        if answer.status_code != _OK:
+            raise ProbeError(_said(host, answer, (plain, quoted)), hint)
+        try:
+            api_host = orjson.loads(answer.content)["integrations"].get("Segment.io", {}).get("apiHost", "")
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+            api_host = None
+        if api_host is None:  # the answer of a proxy, perhaps; its text is not chained to
+            raise ProbeError(f"{host} answered 200, but no settings of a source", hint)
+        region = _REGION_OF_HOST.get(host_of(f"https://{api_host}"))
+        if region and self._region and region != self._region:
+            detail = f"the write key belongs to region {region}, and events are sent to region {self._region}"
+            return Evidence(EvidenceKind.UNKNOWN, now, detail, f"set destination.region to {region}")
+        return Evidence(EvidenceKind.KNOWN, now, f"{host} knows the write key")
+
+
+class PublicApiProbe:
+    """Asks Segment's Public API whether the source is enabled, has the key, and received what was acknowledged.
+
+    One request for the source, and two more where there is something to count.
+
+    `Evidence.at` of CONFIRMED and RECEIVED is the time up to which what was acknowledged is proven: what is too new to
+    be counted is not, nor, where the token may not see the keys or events are missing, what came after the last events
+    that were counted.
+
+    Args:
+        base_url: see PUBLIC_API_URLS.
+        token: that may read the source; without the role Source Admin it does not see the keys.
+        source_id: of the Segment source.
+    """
+
+    name = "Public API"
+
+    def __init__(self, base_url: str, token: SecretStr, source_id: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._host = host_of(base_url)
+        self._token = token
+        self._source_id = source_id
+        _silence()
+
+    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+        """Return what the Public API says; see ports.Probe.
+
+        REVOKED, DISABLED; where something was acknowledged more than two minutes ago, RECEIVED or NOT_RECEIVED; else
+        CONFIRMED where the key is listed, None where the token may not see the keys.
+        """
+        secrets = (self._token.get_secret_value(), key.get_secret_value())
+        bearer = {"Authorization": f"Bearer {secrets[0]}", "Accept": "application/json"}
+        with _client(self._base_url, bearer) as client:
+            api = _PublicApi(client, self._source_id, secrets)
+            enabled, keys = api.source()
+            if not enabled:
+                hint = "enable it in Segment; Segment itself disables sources that have no destination for 14 days"
+                return Evidence(EvidenceKind.DISABLED, now, f"source {self._source_id} is disabled", hint)
+            if keys and key.get_secret_value() not in keys:
+                hint = "take destination.write_key anew from the source's settings in Segment"
+                detail = f"the write key is none of the {len(keys)} of source {self._source_id}"
+                return Evidence(EvidenceKind.REVOKED, now, detail, hint)
+            counted = [(at, events) for at, events in acknowledged if now - _REACH <= at <= now - _COUNTED_AFTER]
+            if counted:
+                return self._compare(api, counted, now, listed=bool(keys))
+        if not keys:
+            return None
+        proven_until = now - _COUNTED_AFTER if acknowledged else now
+        detail = f"source {self._source_id} is enabled and has the write key"
+        return Evidence(EvidenceKind.CONFIRMED, proven_until, detail)
+
+    def _compare(
+        self, api: "_PublicApi", acknowledged: Sequence[tuple[datetime, int]], now: datetime, *, listed: bool
+    ) -> Evidence:
+        """Return whether what was acknowledged long enough ago has been received."""
+        first = acknowledged[0][0]
+        owed = sum(events for _, events in acknowledged)
+        span = _span(first - _COUNTED_AFTER, now)
+        received, failed = (api.count(metric, span) for metric in ("successfully-received", "failed-on-ingest"))
+        numbers = (
+            f"of {owed} events acknowledged since {_text(first)}, source {self._source_id} received {received.total}, "
+            f"and {failed.total} failed on ingest"
+        )
+        if received.last is None:
+            last, missed = first - _INSTANT, owed
+        else:
+            last = max(received.last, failed.last or received.last)
+            missed = sum(events for at, events in acknowledged if at >= last + span.step + _COUNTED_AFTER)
+            if missed:
+                numbers += f"; it got nothing of the {missed} that were acknowledged long after {_text(last)}"
+        if missed:
+            hint = (
+                f"check that destination.region is the workspace's, that destination.write_key is of source "
+                f"{self._source_id}, and what its Delivery Overview in Segment says"
+            )
+            return Evidence(EvidenceKind.NOT_RECEIVED, now, numbers, hint)
+        whole = listed and received.total + failed.total >= owed
+        proven_until = now - _COUNTED_AFTER if whole else max(last, first - _INSTANT)
+        return Evidence(EvidenceKind.RECEIVED, proven_until, numbers)
+
+
+class _PublicApi:
+    """What the Public API says of one source; every method raises ProbeError with what to do."""
+
+    def __init__(self, client: httpx.Client, source_id: str, secrets: Sequence[str]) -> None:
+        self._client = client
+        self._host = client.base_url.host
+        self._source_id = source_id
+        self._secrets = secrets
+
+    def source(self) -> tuple[bool, list[str]]:
+        """Return whether the source is enabled, and the keys that the token may see."""
+        source = self._ask(f"/sources/{quote(self._source_id, safe='')}", {}).get("source")
+        if not isinstance(source, dict) or not isinstance(source.get("enabled"), bool):
+            raise self._not_as_expected()
+        return source["enabled"], list(source.get("writeKeys") or ())
+
+    def count(self, metric: str, span: "_Span") -> "_Count":
+        query = {
+            "sourceId": self._source_id,
+            "startTime": _text(span.start),
+            "endTime": _text(span.end),
+            "granularity": span.granularity,
+        }
+        data = self._ask(f"/delivery-overview/{metric}", query)
+        try:
+            points = [point for part in data["dataset"] for point in part["series"] if point["count"]]
+            times = [datetime.fromisoformat(point["time"]).astimezone(UTC) for point in points]
+            return _Count(sum(int(point["count"]) for point in points), max(times, default=None))
+        except (KeyError, TypeError, ValueError):
+            pass
+        raise self._not_as_expected()
+
+    def _ask(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return `data` of an answer."""
+        answer = _get(self._client, path, query, self._secrets, f"check that {self._host} can be reached from here")
+        if answer.status_code != _OK:
+            raise ProbeError(_said(self._host, answer, self._secrets), self._remedy(answer.status_code))
+        try:
+            data = orjson.loads(answer.content)["data"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            data = None
+        if not isinstance(data, dict):
+            raise self._not_as_expected()
+        return data
+
+    def _not_as_expected(self) -> ProbeError:
+        return ProbeError(f"{self._host} answered 200, but not as the Public API does", self._remedy(None))
+
+    def _remedy(self, status: int | None) -> str:
+        match status:
+            case 401 | 403:
+                return "put a new token that may read the source into destination.public_api.token; the key may be well"
+            case 404:
+                return f"check destination.public_api.source_id ({self._source_id}) and the token's workspace"
+            case 429:
+                return "nothing to do: it is asked again later; if it stays, make schedule.probe longer"
+            case int() if status >= 500:  # noqa: PLR2004
+                return "nothing to do: it is asked again later"
+        return "check destination.public_api.endpoint_url"
+
+
+class _Span(NamedTuple):
+    """What counts are asked for."""
+
+    granularity: str
+    step: timedelta
+    start: datetime  # a multiple of the step
+    end: datetime
+
+
+class _Count(NamedTuple):
+    total: int
+    last: datetime | None  # start of the last step with any
+
+
+_GRANULARITIES = (  # and the longest span of each
+    ("MINUTE", timedelta(minutes=1), timedelta(hours=4)),
+    ("HOUR", timedelta(hours=1), timedelta(days=14)),
+    ("DAY", timedelta(days=1), timedelta(days=30)),
+)
+
+
+def _span(start: datetime, end: datetime) -> _Span:
+    """Return the finest span that takes one request, https://docs.segmentapis.com/tag/Delivery-Overview ."""
+    for granularity, step, longest in _GRANULARITIES:
+        span = _Span(granularity, step, start - (start - _MIDNIGHT) % step, end)
+        if end - span.start <= longest:
+            break
+    return span
+
+
+def _client(base_url: str, headers: Mapping[str, str]) -> httpx.Client:
+    return httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, verify=certificates())
+
+
+def _get(
+    client: httpx.Client, path: str, query: Mapping[str, str], secrets: Sequence[str], hint: str
+) -> httpx.Response:
+    try:
+        return client.get(path, params=query)
+    except httpx.HTTPError as error:
+        reason = excerpt(f"{type(error).__name__}: {error}", secrets)
+    raise ProbeError(f"no answer from {client.base_url.host}: {reason}", hint)  # httpx's error is not chained to
+
+
+def _said(host: str, answer: httpx.Response, secrets: Sequence[str]) -> str:
+    return f"{host} answered {answer.status_code}: {excerpt(answer.text, secrets)}"
+
+
+def _text(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _silence() -> None:
+    """Turn off the logs of httpx and httpcore, which show URLs and what redirects repeat of them, for the process."""
+    for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+        logging.getLogger(name).disabled = True  # a level could be set again

@@ -1,0 +1,356 @@
+"""What each answer of the settings endpoint and of the Public API says of a write key."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from currents_bridge.adapters.segment_endpoint import REGION_URLS
+from currents_bridge.adapters.segment_probe import PublicApiProbe, SettingsProbe
+from currents_bridge.errors import ProbeError
+from currents_bridge.model import Evidence, EvidenceKind
+from currents_bridge.ports import Probe
+from currents_bridge.testing.collector import Answer, Collector
+from tests.played_segment import KEY, Clock, post
+
+SECRET = SecretStr(KEY)
+TOKEN = "public-api-token"
+MINUTE = timedelta(minutes=1)
+SETTINGS, SOURCE, COUNTS = "/v1/projects/", "/sources/", "/delivery-overview/"
+
+
+class Bench:
+    """A played Segment, both probes, and what the bridge would know of its own acknowledgements."""
+
+    def __init__(self, collector: Collector, clock: Clock) -> None:
+        self.collector, self.world, self.clock = collector, collector.world, clock
+        self.settings = SettingsProbe(collector.url, collector.url)
+        self.public_api = PublicApiProbe(collector.url, SecretStr(TOKEN), "braze-source")
+        self.acknowledged: list[tuple[datetime, int]] = []
+
+    def send(self, events: int, *, event: str = "Email Clicked") -> datetime:
+        """Have events acknowledged now, and return the time."""
+        assert post(self.collector, events, event=event) == 200
+        self.acknowledged.append((self.clock(), events))
+        return self.clock()
+
+    def ask(self, probe: Probe, key: SecretStr = SECRET) -> Evidence | None:
+        """Ask now."""
+        return probe.ask(key, self.clock(), self.acknowledged)
+
+    def answer(self, probe: Probe) -> Evidence:
+        """Ask now, for an answer that says something."""
+        evidence = self.ask(probe)
+        assert evidence is not None
+        return evidence
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A Segment that knows the key."""
+    clock = Clock()
+    with Collector(write_keys={KEY}, now=clock) as collector:
+        yield Bench(collector, clock)
+
+
+def kind(evidence: Evidence | None) -> EvidenceKind | None:
+    """Return what the evidence says."""
+    return evidence.kind if evidence else None
+
+
+def test_the_settings_endpoint_knows_a_key_or_does_not(bench: Bench) -> None:
+    """Both are evidence, with the time of the question."""
+    assert bench.ask(bench.settings) == Evidence(EvidenceKind.KNOWN, bench.clock(), "127.0.0.1 knows the write key")
+
+    bench.world.revoke_key(KEY)
+    denied = bench.answer(bench.settings)
+    assert (denied.kind, denied.at) == (EvidenceKind.UNKNOWN, bench.clock())
+    assert "destination.write_key" in denied.hint
+
+
+@pytest.mark.parametrize(
+    ("tracking", "api_host", "expected"),
+    [
+        ("us", "api.segment.io/v1", EvidenceKind.KNOWN),
+        ("eu", "events.eu1.segmentapis.com/v1", EvidenceKind.KNOWN),
+        ("us", "events.eu1.segmentapis.com/v1", EvidenceKind.UNKNOWN),
+        ("eu", "api.segment.io/v1", EvidenceKind.UNKNOWN),
+        ("us", "in.eu2.segmentapis.com/v1", EvidenceKind.KNOWN),
+        ("us", "", EvidenceKind.KNOWN),
+    ],
+)
+def test_a_key_of_another_region_is_unknown_where_events_are_sent(
+    bench: Bench, tracking: str, api_host: str, expected: EvidenceKind
+) -> None:
+    """The settings name the host that takes the source's events; a host that nobody knows says nothing."""
+    bench.world.api_host = api_host
+
+    evidence = bench.answer(SettingsProbe(bench.collector.url, REGION_URLS[tracking]))
+
+    assert evidence.kind is expected
+    assert (expected is EvidenceKind.UNKNOWN) == ("destination.region" in evidence.hint)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404, body="no such page"),
+        Answer(301, {"Location": f"/v1/projects/{KEY}/settings"}),
+        Answer(403),
+        Answer(429),
+        Answer(500),
+        Answer(body="<html>log in first</html>"),
+        Answer(body='{"integrations": []}'),
+        Answer(body="[]"),
+        Answer(reset="before"),
+    ],
+)
+def test_any_other_answer_of_the_settings_endpoint_says_nothing_of_the_key(bench: Bench, answer: Answer) -> None:
+    """Neither for it nor against it."""
+    bench.world.answers[SETTINGS] = answer
+
+    with pytest.raises(ProbeError, match=r"127\.0\.0\.1"):
+        bench.ask(bench.settings)
+
+
+def test_a_listed_key_of_an_enabled_source_is_confirmed(bench: Bench) -> None:
+    """With nothing acknowledged since, it is proven up to now, for one request."""
+    evidence = bench.answer(bench.public_api)
+
+    assert (evidence.kind, evidence.at) == (EvidenceKind.CONFIRMED, bench.clock())
+    assert bench.world.asked == ["/sources/braze-source"]
+
+
+def test_a_key_that_is_not_listed_is_revoked(bench: Bench) -> None:
+    """As long as the token sees any key at all."""
+    bench.world.add_key("another")
+    bench.world.revoke_key(KEY)
+
+    assert kind(bench.ask(bench.public_api)) is EvidenceKind.REVOKED
+
+
+def test_a_disabled_source_is_told_first(bench: Bench) -> None:
+    """Whatever its keys are."""
+    bench.world.source_enabled = False
+    bench.world.revoke_key(KEY)
+
+    assert kind(bench.ask(bench.public_api)) is EvidenceKind.DISABLED
+
+
+def test_hidden_keys_with_nothing_to_count_say_nothing(bench: Bench) -> None:
+    """An empty list means that the token may not see the keys."""
+    bench.world.keys_hidden = True
+
+    assert bench.ask(bench.public_api) is None
+    bench.send(5)
+    bench.clock.passes(MINUTE)  # too new to be counted
+    assert bench.ask(bench.public_api) is None
+
+
+def test_what_is_too_new_to_be_counted_is_not_proven_by_a_listed_key(bench: Bench) -> None:
+    """Else events for a wrong region could be proven each time before they are counted."""
+    bench.send(5)
+    now = bench.clock.passes(MINUTE)
+
+    evidence = bench.answer(bench.public_api)
+
+    assert (evidence.kind, evidence.at) == (EvidenceKind.CONFIRMED, now - 2 * MINUTE)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_received_is_counted(bench: Bench, hidden: bool) -> None:  # noqa: FBT001 - a case
+    """Three requests tell it; without sight of the keys it is proven up to the last minute with events only."""
+    bench.world.keys_hidden = hidden
+    bench.send(5)
+    last = bench.clock.passes(MINUTE)
+    bench.send(7)
+    now = bench.clock.passes(5 * MINUTE)
+
+    evidence = bench.answer(bench.public_api)
+
+    assert (evidence.kind, evidence.at) == (EvidenceKind.RECEIVED, last if hidden else now - 2 * MINUTE)
+    assert "of 12 events acknowledged" in evidence.detail
+    assert "received 12, and 0 failed" in evidence.detail
+    assert len(bench.world.asked) == 3
+
+
+@pytest.mark.parametrize("flaw", ["source_elsewhere", "keys_hidden"])
+def test_nothing_received_of_what_was_acknowledged_is_told_with_numbers(bench: Bench, flaw: str) -> None:
+    """So a wrong region is found though the key is listed, and a dead key though none is."""
+    setattr(bench.world, flaw, True)
+    if flaw == "keys_hidden":
+        bench.world.revoke_key(KEY)
+    bench.send(12)
+    bench.clock.passes(5 * MINUTE)
+
+    evidence = bench.answer(bench.public_api)
+
+    assert (evidence.kind, evidence.at) == (EvidenceKind.NOT_RECEIVED, bench.clock())
+    assert "of 12 events acknowledged" in evidence.detail
+    assert "received 0, and 0 failed" in evidence.detail
+    assert "destination.region" in evidence.hint
+
+
+def test_only_failures_on_ingest_count_as_nothing_received(bench: Bench) -> None:
+    """The number of failures is told."""
+    bench.send(6, event="")
+    bench.clock.passes(5 * MINUTE)
+
+    evidence = bench.answer(bench.public_api)
+
+    assert evidence.kind is EvidenceKind.NOT_RECEIVED
+    assert "received 0, and 6 failed" in evidence.detail
+
+
+def test_fewer_than_acknowledged_are_told_with_numbers(bench: Bench) -> None:
+    """Failures on ingest explain some of them; what they do not explain is proven up to the last that came."""
+    last = bench.send(10)
+    bench.acknowledged[-1] = (last, 12)
+    now = bench.clock.passes(5 * MINUTE)
+    evidence = bench.answer(bench.public_api)
+    assert (evidence.kind, evidence.at) == (EvidenceKind.RECEIVED, last)
+    assert "of 12 events acknowledged" in evidence.detail
+    assert "received 10, and 0 failed" in evidence.detail
+
+    bench.acknowledged[-1] = (last, 10)
+    bench.send(2, event="")
+    bench.clock.passes(5 * MINUTE)
+    evidence = bench.answer(bench.public_api)
+    assert (evidence.kind, evidence.at) == (EvidenceKind.RECEIVED, now + 3 * MINUTE)
+    assert "received 10, and 2 failed" in evidence.detail
+
+
+@pytest.mark.parametrize("outage", [timedelta(minutes=30), timedelta(hours=12), timedelta(days=20)])
+def test_a_key_that_died_in_the_middle_of_the_span_is_found(bench: Bench, outage: timedelta) -> None:
+    """What was received before does not speak for what was acknowledged long after."""
+    bench.world.keys_hidden = True
+    bench.send(1000)
+    bench.world.revoke_key(KEY, bench.clock() + MINUTE)
+    for _ in range(10):
+        bench.clock.passes(outage / 10)
+        bench.send(10)
+
+    evidence = bench.answer(bench.public_api)
+
+    assert evidence.kind is EvidenceKind.NOT_RECEIVED
+    assert "it got nothing of the" in evidence.detail
+
+
+@pytest.mark.parametrize(
+    ("idle", "granularity"),
+    [
+        (timedelta(minutes=2), "MINUTE"),
+        (timedelta(hours=3, minutes=57), "MINUTE"),
+        (timedelta(hours=4), "HOUR"),
+        (timedelta(days=13), "HOUR"),
+        (timedelta(days=14), "DAY"),
+        (timedelta(days=28), "DAY"),
+    ],
+)
+def test_the_finest_granularity_that_takes_one_request_is_asked_for(
+    bench: Bench, idle: timedelta, granularity: str
+) -> None:
+    """The played Segment refuses spans beyond what the Public API takes."""
+    bench.send(5)
+    bench.clock.passes(idle)
+
+    assert kind(bench.ask(bench.public_api)) is EvidenceKind.RECEIVED
+    assert f"granularity={granularity}" in bench.world.asked[1]
+
+
+def test_what_the_counts_do_not_reach_is_not_counted(bench: Bench) -> None:
+    """Then the list of keys is all there is."""
+    bench.send(5)
+    bench.clock.passes(timedelta(days=29))
+
+    assert kind(bench.ask(bench.public_api)) is EvidenceKind.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "remedy"),
+    [
+        (SOURCE, Answer(401, body="unauthorized"), "destination.public_api.token"),
+        (SOURCE, Answer(403, body="forbidden"), "destination.public_api.token"),
+        (SOURCE, Answer(404, body="not found"), "destination.public_api.source_id"),
+        (SOURCE, Answer(429, {"X-RateLimit-Reset": "Fri, 02 Jan 2026 12:05:00 GMT"}), "schedule.probe"),
+        (SOURCE, Answer(503), "asked again"),
+        (SOURCE, Answer(302, {"Location": "/elsewhere"}), "destination.public_api.endpoint_url"),
+        (SOURCE, Answer(body="<html>"), "destination.public_api.endpoint_url"),
+        (SOURCE, Answer(body='{"data": []}'), "destination.public_api.endpoint_url"),
+        (SOURCE, Answer(body='{"data": {"source": {"writeKeys": []}}}'), "destination.public_api.endpoint_url"),
+        (SOURCE, Answer(reset="before"), "can be reached"),
+        (COUNTS, Answer(403), "destination.public_api.token"),
+        (COUNTS, Answer(body='{"data": {"dataset": [{"series": [{"count": 1}]}]}}'), "public_api.endpoint_url"),
+    ],
+)
+def test_what_is_wrong_with_the_probe_itself_is_no_evidence(
+    bench: Bench, path: str, answer: Answer, remedy: str
+) -> None:
+    """It is told with what to do about it."""
+    bench.send(5)
+    bench.clock.passes(5 * MINUTE)
+    bench.world.answers[path] = answer
+
+    with pytest.raises(ProbeError) as caught:
+        bench.ask(bench.public_api)
+
+    assert "127.0.0.1" in caught.value.message
+    assert remedy in caught.value.hint
+
+
+@pytest.mark.parametrize("probe", ["settings", "public_api"])
+def test_a_server_that_is_not_there_is_no_evidence(probe: str) -> None:
+    """A refused connection says nothing of the key."""
+    clock = Clock()
+    with Collector(now=clock) as collector:
+        bench = Bench(collector, clock)
+
+    with pytest.raises(ProbeError, match=r"no answer from 127\.0\.0\.1: ConnectError"):
+        bench.ask(getattr(bench, probe))
+
+
+@pytest.mark.parametrize(("probe", "secrets"), [("settings", [KEY]), ("public_api", [KEY, TOKEN])])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        Answer(200, body=f'"{KEY} {TOKEN}'),
+        Answer(301, {"Location": f"http://127.0.0.1:9/v1/projects/{KEY}/settings?token={TOKEN}"}),
+        Answer(404, body=f"Invalid path or write key provided: {KEY}"),
+        Answer(404, body=f"nothing at {KEY}"),
+        Answer(500, {"X-Echo": f"{KEY} {TOKEN}"}, f"{KEY} {TOKEN}"),
+        Answer(reset="before"),
+    ],
+)
+def test_neither_key_nor_token_shows_anywhere(
+    bench: Bench, probe: str, secrets: list[str], answer: Answer | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in evidence, errors, their chains and tracebacks, nor in the logs of any library at any level."""
+    caplog.set_level(logging.DEBUG)
+    for name in [*logging.root.manager.loggerDict]:
+        if name.split(".")[0] in {"httpx", "httpcore"}:
+            caplog.set_level(logging.DEBUG, logger=name)
+    if answer:
+        bench.world.answers |= {SETTINGS: answer, SOURCE: answer}
+    asked: Probe = getattr(bench, probe)
+
+    chain: set[BaseException | None]
+    try:
+        shown, chain = repr(bench.ask(asked)), {None}
+    except ProbeError as error:
+        shown = f"{error} {error!r} {error.hint} {''.join(traceback.format_exception(error))}"
+        chain = {error.__context__, error.__cause__}
+
+    everything = f"{shown} {asked!r} {vars(asked)} {caplog.text}"
+    assert bench.world.asked
+    assert chain == {None}  # httpx's errors hold the request
+    assert [secret for secret in secrets if secret in everything] == []
+
+
+def test_a_key_with_any_characters_stays_in_its_place_in_the_path(bench: Bench) -> None:
+    """A key of a wrong shape asks no other endpoint."""
+    assert kind(bench.ask(bench.settings, SecretStr("a/../b?c#d\n"))) is EvidenceKind.UNKNOWN
+    assert bench.world.asked == ["/v1/projects/a%2F..%2Fb%3Fc%23d%0A/settings"]
