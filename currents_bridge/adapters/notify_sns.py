@@ -1,0 +1,40 @@
+"""The SNS topic that alerts go to."""
+
+from hashlib import blake2b
+
+import boto3
+import orjson
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from currents_bridge.adapters.s3_errors import VENDOR_ERRORS
+from currents_bridge.alerting import as_json, title
+from currents_bridge.errors import RetryLaterError
+from currents_bridge.model import AlertMessage
+
+SUBJECT_CHARS = 99  # SNS takes ASCII, under 100 characters, without line breaks
+CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=5, read_timeout=10)
+
+
+class SnsChannel:
+    """Fulfils `ports.Channel` with a topic: the title as subject, `alerting.as_json` as message.
+
+    The identity that the program runs as needs `sns:Publish` on the topic, which must not be a FIFO topic.
+    """
+
+    def __init__(self, topic_arn: str) -> None:
+        self.name = f"alerts.sns_topic_arn (SNS {topic_arn.rpartition(':')[2]})"
+        self.fingerprint = blake2b(topic_arn.encode(), digest_size=16).hexdigest()
+        self._arn = topic_arn
+        region = topic_arn.split(":")[3]  # arn:aws:sns:REGION:ACCOUNT:NAME
+        self._client = boto3.session.Session().client("sns", region_name=region, config=CONFIG)
+
+    def tell(self, message: AlertMessage) -> None:
+        """Deliver one message; see `ports.Channel`."""
+        subject = title(message).encode("ascii", "replace").decode()[:SUBJECT_CHARS]
+        try:
+            self._client.publish(TopicArn=self._arn, Subject=subject, Message=orjson.dumps(as_json(message)).decode())
+        except VENDOR_ERRORS as error:
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            hint = "check the topic and the AWS credentials, and grant sns:Publish on it, then run `alerts test`"
+            raise RetryLaterError(f"{self.name} did not take the message: {code}", hint) from None

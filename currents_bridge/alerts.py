@@ -1,0 +1,157 @@
+"""Tells people what is wrong: keeps the open alerts, and brings messages to every channel until it has taken them."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from currents_bridge.alert_rules import Health, Limits, conditions, last_words
+from currents_bridge.alerting import AlertKind, Severity, decide
+from currents_bridge.delivery import retry_at
+from currents_bridge.errors import RetryLaterError
+from currents_bridge.logs import get_logger
+from currents_bridge.model import Alert, AlertMessage, AlertPhase, QueuedMessage
+from currents_bridge.ports import AlertBook, Channel
+
+LONGEST_WAIT = timedelta(hours=1)  # from one attempt at a channel to the next
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a channel made of a test message; `error` is None where it took it."""
+
+    channel: str
+    error: str | None
+
+
+class Alerts:
+    """The alerts of all connectors. `look`, `post` and `heartbeat` are called from one thread at a time.
+
+    Args:
+        book: keeps open alerts and queued messages.
+        channels: where messages go.
+        limits: from when on something is worth an alert.
+        repeat: time from one telling of an open alert to the next.
+        ping: tells a watchdog that all is well; raises RetryLaterError. None: there is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: AlertBook,
+        channels: Sequence[Channel],
+        limits: Limits,
+        repeat: timedelta,
+        ping: Callable[[], None] | None = None,
+    ) -> None:
+        self._book = book
+        self._channels = {channel.fingerprint: channel for channel in channels}
+        self._limits = limits
+        self._repeat = repeat
+        self._ping = ping
+        self._well = False
+
+    @property
+    def channel_names(self) -> list[str]:
+        """Where messages go, without any secret."""
+        return [channel.name for channel in self._channels.values()]
+
+    def open(self) -> list[Alert]:
+        """Return the open alerts, oldest first; raises LedgerError."""
+        return self._book.open_alerts()
+
+    def look(self, healths: Sequence[Health], now: datetime) -> None:
+        """Compare the connectors with the open alerts, keep what has changed and queue what is to be told.
+
+        Alerts of other connectors are left alone. Raises LedgerError; then nothing has changed.
+        """
+        self._well = False
+        wrong = {health.name: conditions(health, self._limits) for health in healths}
+        by_name = {health.name: health for health in healths}
+        found = [alert for alerts in wrong.values() for alert in alerts]
+        decision = decide(
+            found,
+            [alert for alert in self._book.open_alerts() if alert.connector in by_name],
+            now,
+            self._repeat,
+            lambda alert: last_words(alert, by_name[alert.connector], wrong[alert.connector]),
+        )
+        if decision.opened or decision.resolved:
+            self._book.save(decision.opened, decision.resolved, decision.messages, list(self._channels))
+        for message in decision.messages:
+            alert = message.alert
+            quiet = message.phase is AlertPhase.RESOLVED or alert.severity == Severity.INFO
+            log.log(
+                logging.INFO if quiet else logging.WARNING,
+                "alert_told",
+                phase=str(message.phase),
+                connector=alert.connector,
+                kind=alert.kind,
+                subject=alert.subject,
+                severity=alert.severity,
+                what=alert.what,
+            )
+        self._well = all(alert.severity == Severity.INFO for alert in found)
+
+    def post(self, now: datetime) -> None:
+        """Bring each channel the messages that wait for it, in order, all channels at once.
+
+        A channel that does not take a message is left alone for a while: one minute, doubling up to an hour. Raises
+        LedgerError; a message that was taken may then be told again.
+        """
+        queues: dict[str, list[QueuedMessage]] = {}
+        for queued in self._book.due(now + LONGEST_WAIT):
+            if queued.channel in self._channels:
+                queues.setdefault(queued.channel, []).append(queued)
+        due = {queued.id for queued in self._book.due(now)} if queues else set()
+        ready = [queue for queue in queues.values() if queue[0].id in due]  # what is behind a late message waits, too
+        if ready:
+            with ThreadPoolExecutor(len(ready), thread_name_prefix="alerts") as pool:
+                list(pool.map(lambda queue: self._post(queue, now), ready))
+
+    def heartbeat(self, *, healthy: bool) -> None:
+        """Tell the watchdog that all is well, if it is: `healthy`, and nothing but news at the last look."""
+        if self._ping is None or not healthy or not self._well:
+            return
+        try:
+            self._ping()
+        except RetryLaterError as error:
+            log.warning("heartbeat_not_taken", error=error.message)
+
+    def test(self, now: datetime) -> list[Outcome]:
+        """Send one message to each channel, past the queue, and return what became of it."""
+        alert = Alert(
+            connector="currents-bridge",
+            kind=str(AlertKind.TEST),
+            subject="",
+            severity=str(Severity.INFO),
+            since=now,
+            what="This is a test, nothing is wrong",
+            waits="",
+            todo="nothing",
+            told_at=now,
+        )
+        message = AlertMessage(AlertPhase.OPENED, alert, now)
+        return [Outcome(channel.name, _error(channel, message)) for channel in self._channels.values()]
+
+    def _post(self, queue: Sequence[QueuedMessage], now: datetime) -> None:
+        channel = self._channels[queue[0].channel]
+        for queued in queue:
+            if error := _error(channel, queued.message):
+                until = min(retry_at(now, queued.attempts), now + LONGEST_WAIT)
+                log.warning("alert_not_taken", channel=channel.name, error=error, retry_at=until)
+                self._book.postpone(queued.id, until)
+                return
+            self._book.taken(queued.id)
+
+
+def _error(channel: Channel, message: AlertMessage) -> str | None:
+    """Return why a channel did not take a message, None if it did."""
+    try:
+        channel.tell(message)
+    except RetryLaterError as error:
+        return error.message
+    return None

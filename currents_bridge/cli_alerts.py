@@ -1,0 +1,47 @@
+"""The commands of `alerts`."""
+
+import os
+from dataclasses import asdict
+
+import typer
+
+from currents_bridge.cli_options import Config, Json, Verbose, load_settings, quiet_logs
+
+alerts = typer.Typer(help="What people are told.", rich_markup_mode=None)
+
+
+@alerts.command("list")
+def list_alerts(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
+    """List the open alerts, oldest first."""
+    from currents_bridge import alerting, app, console
+    from currents_bridge.model import AlertMessage, AlertPhase
+
+    quiet_logs(verbose=verbose)
+    with app.open_alerts(load_settings(config), os.environ) as told:
+        found = told.open()
+    if as_json:
+        console.print_json({"alerts": [asdict(alert) for alert in found]})
+        return
+    for message in (AlertMessage(AlertPhase.OPENED, alert, app.utc_now()) for alert in found):
+        print(alerting.title(message), *alerting.text(message).splitlines(), sep="\n  ")
+    if not found:
+        print("no alert is open")
+
+
+@alerts.command("test")
+def send_test(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
+    """Send a test message to each channel."""
+    from currents_bridge import app, console
+    from currents_bridge.errors import UsageError
+
+    quiet_logs(verbose=verbose)
+    with app.open_alerts(load_settings(config), os.environ) as told:
+        outcomes = told.test(app.utc_now())
+    if not outcomes:
+        raise UsageError("there is no channel to test", "set alerts.urls or alerts.sns_topic_arn")
+    if as_json:
+        console.print_json({"channels": [asdict(outcome) for outcome in outcomes]})
+    else:
+        for outcome in outcomes:
+            print(f"{outcome.channel}: {outcome.error or 'taken'}")
+    raise typer.Exit(1 if any(outcome.error for outcome in outcomes) else 0)
