@@ -1,10 +1,10 @@
 """The composition root: settings become connectors at work. The only importer of adapters/."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -14,19 +14,28 @@ from pydantic import SecretStr
 from currents_bridge import __version__, catalogue, check
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.s3 import S3ObjectStore
-from currents_bridge.adapters.secrets import read_secrets
+from currents_bridge.adapters.secrets import SecretReader, connector_write_keys, read_write_keys
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import segment_url
+from currents_bridge.adapters.segment_oauth import OAUTH_URLS, OAuth
+from currents_bridge.adapters.segment_probe import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
 from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
+from currents_bridge.alert_rules import Limits
+from currents_bridge.alerts import Alerts
 from currents_bridge.config import ConnectorSettings, DeliverySettings, Settings, SourceSettings
-from currents_bridge.connector import Connector
+from currents_bridge.connector import Connector, kept
+from currents_bridge.credential_watch import CredentialWatch
+from currents_bridge.credentials import LossPolicy
+from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
-from currents_bridge.errors import BridgeError, CredentialError, UsageError
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError, UsageError
+from currents_bridge.health import is_healthy, read_health
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
-from currents_bridge.ports import Ledger, Transport
+from currents_bridge.ports import Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport
 
+ALERTS_EVERY = timedelta(seconds=30)
 HEARTBEAT_S = 20.0
 
 log = get_logger()
@@ -39,12 +48,13 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """An open program: one ledger, and the connectors of the settings."""
+    """An open program: one ledger, the connectors of the settings, and who is told of what is wrong with them."""
 
     settings: Settings
     ledger: Ledger
     connectors: Sequence[Connector]
-    write_keys: Mapping[str, SecretStr]
+    alerts: Alerts
+    now: Callable[[], datetime]
     stop: threading.Event
 
     def named(self, name: str | None) -> Sequence[Connector]:
@@ -55,36 +65,148 @@ class Bridge:
             raise UsageError(f"there is no connector {name}", f"the configuration has: {known}")
         return chosen
 
+    def read_secrets_again(self) -> None:
+        """Have every connector read its write keys before its next pass."""
+        for connector in self.connectors:
+            connector.watch.ask_for_renewal()
+
+    def tell(self) -> None:
+        """Look at the health of all connectors, tell what is to be told, and the watchdog if all is well.
+
+        Raises LedgerError. A channel or watchdog that does not answer is only logged.
+        """
+        now = self.now()
+        healths = [read_health(connector, now) for connector in self.connectors]
+        self.alerts.look(healths, now)
+        self.alerts.post(now)
+        self.alerts.heartbeat(healthy=all(map(is_healthy, healths)))
+
+    def once(self) -> dict[str, TransferReport]:
+        """Run every connector once, ask about its write key, and tell what is to be told."""
+        reports = {}
+        for connector in self.connectors:
+            report = reports[connector.name] = connector.once(self.settings.schedule.sweep)
+            with kept(report):
+                connector.probe()
+                connector.raise_if_paused()
+        try:
+            self.tell()
+        except LedgerError as error:
+            log.warning("alerts_not_told", error=error.message)
+        return reports
+
+    def jobs(self) -> list[Job]:
+        """Return what the daemon does, each connector with jobs of its own."""
+        schedule = self.settings.schedule
+        jobs = [Job("alerts", self.tell, ALERTS_EVERY)]
+        for connector in self.connectors:
+            for name, work, every in (
+                ("poll", connector.poll, schedule.poll),
+                ("sweep", connector.sweep, schedule.sweep),
+                ("probe", connector.probe, schedule.probe),
+            ):
+                jobs.append(Job(f"{connector.name}.{name}", work, every))
+        return jobs
+
 
 @contextmanager
 def open_bridge(
-    settings: Settings, environ: Mapping[str, str], stop: threading.Event | None = None
+    settings: Settings,
+    environ: Mapping[str, str],
+    stop: threading.Event | None = None,
+    now: Callable[[], datetime] = utc_now,
 ) -> Iterator[Bridge]:
     """Open the ledger and make the connectors; closes all of it at the end.
 
     Raises ConfigError for secrets that cannot be read, LedgerError for a ledger that cannot be used.
     """
     stop = stop or threading.Event()
-    write_keys = read_secrets(settings, environ)
+    reader = SecretReader(environ)
+    read_write_keys(settings, reader)  # tells the problems of all connectors at once
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_ledger(settings))
+        ledger = stack.enter_context(open_ledger(settings, now))
+        alerts = make_alerts(settings, reader, ledger)
         connectors = []
         for connector in settings.connectors:
-            transport = make_transport(connector, settings.delivery, write_keys[connector.name])
-            stack.callback(transport.close)
+            watch = make_watch(connector, settings.delivery, ledger, reader, now)
+            stack.callback(watch.close)
             connectors.append(
                 Connector(
                     source=make_source(connector, ledger),
-                    transport=transport,
+                    watch=watch,
                     mapper=make_mapper(connector),
                     settings=settings.delivery,
+                    loss=loss_policy(connector),
                     remember=None if connector.dedup == "group" else connector.dedup,
-                    now=utc_now,
+                    now=now,
                     stop=stop,
                 )
             )
         stack.enter_context(_heartbeat(ledger))
-        yield Bridge(settings, ledger, connectors, write_keys, stop)
+        yield Bridge(settings, ledger, connectors, alerts, now, stop)
+
+
+@contextmanager
+def open_alerts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Alerts]:
+    """Open the alerts alone; raises ConfigError, LedgerError."""
+    with open_ledger(settings) as ledger:
+        yield make_alerts(settings, SecretReader(environ), ledger)
+
+
+def make_alerts(settings: Settings, reader: SecretReader, ledger: SqlLedger) -> Alerts:
+    """Return who is told, and of what; raises ConfigError for addresses that cannot be read or used."""
+    from currents_bridge.adapters.notify import Watchdog, make_channels  # noqa: PLC0415 - Apprise takes its time
+
+    wanted = settings.alerts
+    addresses = [reader.read_address(url, f"alerts.urls.{n}") for n, url in enumerate(wanted.urls)]
+    heartbeat = wanted.heartbeat_url and reader.read_address(wanted.heartbeat_url, "alerts.heartbeat_url")
+    return Alerts(
+        book=ledger.alert_book(),
+        channels=make_channels(addresses, wanted.sns_topic_arn) if addresses or wanted.sns_topic_arn else (),
+        limits=Limits(wanted.backlog_age, wanted.dead_letters_per_hour, wanted.silence),
+        repeat=wanted.repeat,
+        ping=Watchdog(heartbeat).ping if heartbeat else None,
+    )
+
+
+def loss_policy(connector: ConnectorSettings) -> LossPolicy:
+    """Return what a failing credential may cost the connector."""
+    return LossPolicy(connector.loss_window, drop=connector.after_loss_window == "drop")
+
+
+def make_watch(
+    connector: ConnectorSettings,
+    delivery: DeliverySettings,
+    ledger: Ledger,
+    reader: SecretReader,
+    now: Callable[[], datetime],
+) -> CredentialWatch:
+    """Return the watch over a connector's credentials; raises ConfigError, LedgerError."""
+    return CredentialWatch(
+        connector=connector.name,
+        ledger=ledger,
+        read_keys=lambda: connector_write_keys(connector, reader),
+        open_transport=lambda key: make_transport(connector, delivery, key, reader),
+        probes=make_probes(connector, reader),
+        endpoint_url=segment_url(connector.destination.region, connector.destination.endpoint_url),
+        now=now,
+    )
+
+
+def make_probes(connector: ConnectorSettings, reader: SecretReader) -> list[Probe]:
+    """Return the ways to ask about a connector's write key, the strongest first; raises ConfigError."""
+    destination = connector.destination
+    probes: list[Probe] = []
+    if api := destination.public_api:
+        field = f"connectors[{connector.name}].destination.public_api.token"
+        token = reader.read(api.token, field, region=connector.source.region)
+        base_url = api.endpoint_url or PUBLIC_API_URLS[destination.region]
+        probes.append(PublicApiProbe(base_url, token, api.source_id))
+    if destination.settings_url:
+        probes.append(
+            SettingsProbe(destination.settings_url, segment_url(destination.region, destination.endpoint_url))
+        )
+    return probes
 
 
 def make_store(source: SourceSettings) -> S3ObjectStore:
@@ -127,21 +249,38 @@ def make_mapper(connector: ConnectorSettings | None) -> Mapper:
     )
 
 
-def make_transport(connector: ConnectorSettings, delivery: DeliverySettings, write_key: SecretStr) -> Transport:
-    """Return the way to a connector's destination."""
+def make_transport(
+    connector: ConnectorSettings, delivery: DeliverySettings, write_key: SecretStr, reader: SecretReader
+) -> Transport:
+    """Return the way to a connector's destination with one of its write keys; raises ConfigError."""
     base_url = segment_url(connector.destination.region, connector.destination.endpoint_url)
+    oauth = make_oauth(connector, reader)
     if connector.destination.transport == "sdk":
-        return SegmentSdkTransport(write_key, base_url=base_url, clock=utc_now)
-    return SegmentBatchTransport(write_key, base_url=base_url, max_in_flight=delivery.max_in_flight, clock=utc_now)
+        return SegmentSdkTransport(write_key, base_url=base_url, clock=utc_now, oauth=oauth)
+    return SegmentBatchTransport(
+        write_key, base_url=base_url, max_in_flight=delivery.max_in_flight, clock=utc_now, oauth=oauth
+    )
+
+
+def make_oauth(connector: ConnectorSettings, reader: SecretReader) -> OAuth | None:
+    """Return where a connector's OAuth tokens come from; raises ConfigError."""
+    wanted = connector.destination.oauth
+    if wanted is None:
+        return None
+    field = f"connectors[{connector.name}].destination.oauth.private_key"
+    return OAuth(
+        wanted.client_id,
+        wanted.key_id,
+        reader.read(wanted.private_key, field, region=connector.source.region, multiline=True),
+        base_url=wanted.endpoint_url or OAUTH_URLS[connector.destination.region],
+        clock=utc_now,
+    )
 
 
 def verdicts(bridge: Bridge) -> list[check.Verdict]:
-    """Return the check of every connector."""
-    return [
-        verdict
-        for connector in bridge.connectors
-        for verdict in check.check_connector(connector, bridge.write_keys[connector.name].get_secret_value(), utc_now())
-    ]
+    """Return the check of every connector, and of the alerts; raises LedgerError."""
+    of_connectors = [found for c in bridge.connectors for found in check.check_connector(c, bridge.now())]
+    return [*of_connectors, check.check_channels(bridge.alerts.channel_names)]
 
 
 def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, ConnectorSettings | None]:
@@ -186,9 +325,9 @@ def _exit_codes(report: TransferReport) -> Iterator[int]:
 
 
 @contextmanager
-def open_ledger(settings: Settings) -> Iterator[Ledger]:
+def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Iterator[SqlLedger]:
     """Open the ledger alone; raises LedgerError."""
-    ledger = SqlLedger(settings.ledger.url, now=utc_now())
+    ledger = SqlLedger(settings.ledger.url, now=now())
     try:
         yield ledger
     finally:

@@ -2,15 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import Connector
+from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
+from currents_bridge.credentials import state_at
 from currents_bridge.discovery import Unrecognised, find_event_type_folders
-from currents_bridge.errors import BridgeError
+from currents_bridge.errors import BridgeError, ProbeError, Side
+from currents_bridge.expiry import deadline
 from currents_bridge.keys import DATE_FOLDER
+from currents_bridge.model import CredentialState
 
-WRITE_KEY_CHARS = 32  # letters and digits; Segment gives out no other
+SHORT_LIFE = timedelta(days=14)  # a bucket that deletes sooner leaves little time to mend anything
+
+_BAD = frozenset({CredentialState.SUSPECT, CredentialState.FAILING, CredentialState.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +34,19 @@ class Verdict:
         return {"subject": self.subject, "ok": self.ok, "detail": self.detail, "remedy": self.remedy}
 
 
-def check_connector(connector: Connector, write_key: str, now: datetime) -> Iterator[Verdict]:
-    """Yield a verdict on each part of a connector, asking S3 but not Segment."""
-    yield _write_key(connector.name, write_key)
+def check_connector(connector: Connector, now: datetime) -> Iterator[Verdict]:
+    """Yield a verdict on each part of a connector, asking S3, and Segment about the write key, live.
+
+    What Segment says of the key is kept, as after any probe. Raises LedgerError.
+    """
+    yield _key_shape(connector)
+    yield from _probes(connector, now)
+    yield _credential(connector, now)
     try:
         folders, unrecognised = find_event_type_folders(connector.source.store, connector.source.prefix)
         yield Verdict(f"{connector.name}: bucket", ok=True, detail=f"can be listed, {len(folders)} event types")
         yield from _contents(connector, folders, unrecognised)
+        yield _life(connector, now)
     except BridgeError as error:
         yield Verdict(f"{connector.name}: bucket", False, error.message, error.hint, error.exit_code)
     else:
@@ -42,13 +54,64 @@ def check_connector(connector: Connector, write_key: str, now: datetime) -> Iter
     yield _backlog(connector, now)
 
 
-def _write_key(name: str, key: str) -> Verdict:
-    subject = f"{name}: write key"
-    if len(key) == WRITE_KEY_CHARS and key.isascii() and key.isalnum():
+def check_channels(names: Sequence[str]) -> Verdict:
+    """Return the verdict on the channels of alerts, which were read and understood."""
+    if not names:
+        remedy = "set alerts.urls or alerts.sns_topic_arn"
+        return Verdict("alerts", ok=True, detail="no channel: trouble is only logged and shown", remedy=remedy)
+    return Verdict("alerts", ok=True, detail=", ".join(names), remedy="`alerts test` sends each a message")
+
+
+def _key_shape(connector: Connector) -> Verdict:
+    subject, key = f"{connector.name}: write key", connector.watch.key
+    if has_key_shape(key):
         return Verdict(subject, ok=True, detail="has the shape of a Segment write key")
-    detail = f"has {len(key)} characters, a Segment write key has {WRITE_KEY_CHARS} letters and digits"
+    length = len(key.get_secret_value())
+    detail = f"has {length} characters, a Segment write key has {WRITE_KEY_CHARS} letters and digits"
     remedy = "copy it anew from the source's settings; Segment answers 200 to a wrong key and drops the events"
     return Verdict(subject, False, detail, remedy)
+
+
+def _probes(connector: Connector, now: datetime) -> Iterator[Verdict]:
+    """Ask every probe about the key, and tell what each said."""
+    for probe in connector.watch.probes:
+        subject = f"{connector.name}: {probe.name}"
+        try:
+            evidence = probe.ask(connector.watch.key, now, ())
+        except ProbeError as error:
+            yield Verdict(subject, False, error.message, error.hint)
+            continue
+        if evidence is None:
+            yield Verdict(subject, ok=True, detail="cannot tell whether the key works")
+        else:
+            yield Verdict(subject, not evidence.hint, evidence.detail, evidence.hint, 3 if evidence.hint else 0)
+
+
+def _credential(connector: Connector, now: datetime) -> Verdict:
+    connector.probe()
+    known = connector.watch.credential(Side.DESTINATION)
+    state = state_at(known, now, connector.loss.window)
+    since = f" since {_when(known.since)}" if known.since else ""
+    detail = f"{state}{since}: {known.evidence or 'nothing was sent yet'}"
+    bad = state in _BAD
+    return Verdict(f"{connector.name}: credential", not bad, detail, known.hint or "", 3 if bad else 0)
+
+
+def _life(connector: Connector, now: datetime) -> Verdict:
+    """Tell when the bucket deletes files, which is the real end of their data."""
+    subject = f"{connector.name}: lifecycle"
+    rules = connector.source.store.expiry_rules()
+    if rules is None:
+        remedy = "grant s3:GetLifecycleConfiguration to be told when waiting files would be deleted"
+        return Verdict(subject, ok=True, detail="may not be read", remedy=remedy)
+    connector.keep_expiry_rules(rules)
+    new_file_until = deadline(now, connector.source.prefix, rules)
+    if new_file_until is None:
+        return Verdict(subject, ok=True, detail="the bucket deletes nothing by itself")
+    detail = f"a file of now is deleted on {_when(new_file_until)}"
+    if new_file_until - now < SHORT_LIFE:
+        return Verdict(subject, False, detail, f"keep files for {SHORT_LIFE.days} days at least: S3 is the only copy")
+    return Verdict(subject, ok=True, detail=detail)
 
 
 def _contents(connector: Connector, folders: dict[str, list[str]], unrecognised: Unrecognised) -> Iterator[Verdict]:
@@ -94,14 +157,18 @@ def _readable(connector: Connector, folders: dict[str, list[str]]) -> Iterator[V
 def _backlog(connector: Connector, now: datetime) -> Verdict:
     totals = connector.ledger.totals(connector.name)
     subject = f"{connector.name}: ledger"
-    if totals.credential.state == "failing":
-        since = totals.credential.since
-        waited = f" since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if since else ""
-        return Verdict(subject, False, f"a credential is failing{waited}: {totals.credential.evidence}", "renew it", 3)
-    if totals.oldest_pending_at:
-        minutes = (now - totals.oldest_pending_at).total_seconds() / 60
+    source = totals.credentials[Side.SOURCE]
+    if source.state is CredentialState.FAILING:
+        detail = f"S3 is failing since {_when(source.since or now)}: {source.evidence}"
+        return Verdict(subject, False, detail, source.hint or "", 3)
+    if totals.waiting.oldest_at:
+        minutes = (now - totals.waiting.oldest_at).total_seconds() / 60
         return Verdict(subject, ok=True, detail=f"can be written; the oldest waiting object is {minutes:.0f} min old")
     return Verdict(subject, ok=True, detail="can be written; nothing waits")
+
+
+def _when(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:

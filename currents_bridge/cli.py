@@ -6,12 +6,21 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from currents_bridge import cli_aside
-from currents_bridge.cli_options import Config, ConnectorName, Json, Verbose, load_settings, opened, quiet_logs
+from currents_bridge import cli_alerts, cli_aside
+from currents_bridge.cli_options import (
+    Config,
+    ConnectorName,
+    Json,
+    Verbose,
+    configure_logs,
+    load_settings,
+    opened,
+    quiet_logs,
+)
 from currents_bridge.errors import BridgeError, ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ cli = typer.Typer(
 )
 cli.add_typer(cli_aside.dead_letters, name="dead-letters")
 cli.add_typer(cli_aside.quarantine, name="quarantine")
+cli.add_typer(cli_alerts.alerts, name="alerts")
 
 
 def main() -> None:
@@ -57,6 +67,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def demo(
     *,
     faults: Annotated[bool, typer.Option("--faults", help="Let a third of Segment's answers be faults")] = False,
+    scenario: Annotated[
+        Literal["dead-key"] | None, typer.Option("--scenario", help="60 hours with a dead write key, in a minute")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Show the whole way without any account.
@@ -66,6 +79,13 @@ def demo(
     from currents_bridge import app, console
     from currents_bridge import demo as job
 
+    if scenario:
+        from currents_bridge.scenario import dead_key
+
+        configure_logs(verbose=verbose, level=logging.CRITICAL)  # what happens is told anyway
+        end = dead_key(app.open_bridge, os.environ, print)
+        console.print_scenario(end)
+        raise typer.Exit(0 if end.agrees else 1)
     quiet_logs(verbose=verbose)
     result = job.run(app.open_single, os.environ, app.utc_now(), faults=faults)
     console.print_demo(result)
@@ -118,7 +138,7 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
     from currents_bridge.daemon import stopped_by_signals
 
     with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
-        reports = {c.name: c.once(bridge.settings.schedule.sweep) for c in bridge.connectors}
+        reports = bridge.once()
     _show(reports, as_json=as_json)
     raise typer.Exit(app.exit_code(reports.values()))
 
@@ -127,13 +147,12 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
 def run(*, config: Config = None, verbose: Verbose = False) -> None:
     """Run as a daemon, polling on a schedule.
 
-    SIGTERM or Ctrl-C drains: what was begun is settled. A second one stops at once.
+    SIGTERM or Ctrl-C drains: what was begun is settled. A second one stops at once. SIGHUP reads the secrets again.
     """
     from currents_bridge import daemon
 
-    with opened(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop):
-        schedule = bridge.settings.schedule
-        daemon.run(bridge.connectors, poll=schedule.poll, sweep=schedule.sweep, stop=bridge.stop)
+    with opened(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop, bridge.read_secrets_again):
+        daemon.run(bridge.jobs(), bridge.stop)
 
 
 @cli.command()
@@ -229,7 +248,8 @@ def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = F
     quiet_logs(verbose=verbose)
     settings = load_settings(config)
     with app.open_ledger(settings) as ledger:
-        report = read_status(ledger, (c.name for c in settings.connectors), app.utc_now())
+        policies = {c.name: app.loss_policy(c) for c in settings.connectors}
+        report = read_status(ledger, policies, app.utc_now())
     if as_json:
         console.print_json(report.as_json())
     else:

@@ -1,25 +1,30 @@
 """One source with its destination and its rules, ready to work: what every job is made of."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from currents_bridge import discovery
+from currents_bridge import credentials, discovery
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
+from currents_bridge.credential_watch import CredentialWatch
+from currents_bridge.credentials import LossPolicy, Sending
 from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.discovery import Discovery, HourRange, Source
-from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
+from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
+from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
-from currents_bridge.model import CredentialReport, GroupLimits, ObjectState, Quarantined, Selection
+from currents_bridge.model import CredentialState, ExpiryRule, GroupLimits, ObjectState, Quarantined, Selection
 from currents_bridge.packing import Packer
-from currents_bridge.ports import Ledger, Transport
+from currents_bridge.ports import Ledger
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
 
 FOLD_AFTER = max(discovery.SWEEP_AGES) + timedelta(days=1)  # the sweep has seen such hours for the last time
+CANARY = GroupLimits(max_objects=1)
 
 OnGroup = Callable[[TransferReport], None]
 log = get_logger()
@@ -36,9 +41,10 @@ class Connector:
 
     Args:
         source: where its objects are, and which are known.
-        transport: the way to its destination; the caller closes it.
+        watch: its credentials, and the way to its destination; the caller closes it.
         mapper: its rules.
         settings: how much at once and how fast.
+        loss: what a failing credential may cost.
         remember: for how long message ids that were sent are left out; None: only repeats within a group are.
         now: the time, aware.
         stop: set when the program stops; work that was begun is settled, nothing more is begun.
@@ -48,9 +54,10 @@ class Connector:
         self,
         *,
         source: Source,
-        transport: Transport,
+        watch: CredentialWatch,
         mapper: Mapper,
         settings: DeliverySettings,
+        loss: LossPolicy,
         remember: timedelta | None = None,
         now: Callable[[], datetime],
         stop: threading.Event,
@@ -58,10 +65,11 @@ class Connector:
         self.name = source.connector
         self.source = source
         self.mapper = mapper
-        self._transport = transport
+        self.watch = watch
+        self.loss = loss
         self._settings = settings
         self._remember = remember
-        self._now = now
+        self.now = now
         self._stop = stop
         self._proof = Proof()  # of all passes: one batch a poll must do to find out that a key is at fault
         self._pace = self.pace(settings.requests_per_second)
@@ -78,28 +86,43 @@ class Connector:
         return Pace(requests_per_second, self._settings.events_per_second, stop=self._stop)
 
     def poll(self, on_group: OnGroup = lambda _: None) -> TransferReport:
-        """Look for new objects in the hot window, then deliver all that is due."""
+        """Look for new objects in the hot window, then deliver all that is due and may be sent."""
         report = TransferReport()
-        if self._look(report, discovery.poll) or isinstance(report.error, RetryLaterError):
+        with kept(report):
+            self.watch.renew()
+        if self._look(report, discovery.poll):
+            self._try_to_read(report)
+        if report.error is None or isinstance(report.error, RetryLaterError):
             # a listing that fails now and then must not hold back what is known already
+            self._set_aside_expired(report)
             self.deliver(report, self._everything(), on_group=on_group)
         return self._finished(report, "poll_finished")
+
+    def probe(self) -> None:
+        """Ask about the write key; raises LedgerError."""
+        self.watch.probe()
 
     def sweep(self) -> TransferReport:
         """Look for objects that came late into older hours, and fold what no sweep will look at again."""
         report = TransferReport()
         if self._look(report, discovery.sweep):
-            with _kept(report):
-                self.ledger.fold(self.name, discovery.hour_of(self._now() - FOLD_AFTER))
-                self.ledger.forget(self.name, self._now() - (self._remember or timedelta(0)))
+            with kept(report):
+                kept_from = credentials.provable_before(self.watch.credential(Side.DESTINATION), self.now())
+                self.ledger.fold(self.name, discovery.hour_of(self.now() - FOLD_AFTER), kept_from)
+                self.ledger.forget(self.name, self.now() - (self._remember or timedelta(0)))
+                self.keep_expiry_rules(self.source.store.expiry_rules() or ())
         return self._finished(report, "sweep_finished")
+
+    def keep_expiry_rules(self, rules: Sequence[ExpiryRule]) -> None:
+        """Keep those of the bucket's lifecycle rules that may delete the connector's objects; raises LedgerError."""
+        self.ledger.save_expiry_rules(self.name, rules_under(self.source.prefix, rules))
 
     def once(self, sweep_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
         """Sweep if that is due, then poll, whatever became of the sweep; the report is that of both."""
         swept = TransferReport()
-        with _kept(swept):
+        with kept(swept):
             swept_at = self.ledger.progress(self.name).swept_at
-            if swept_at is None or swept_at <= self._now() - sweep_every:
+            if swept_at is None or swept_at <= self.now() - sweep_every:
                 swept = self.sweep()
         report = self.poll(on_group)
         report.discovered += swept.discovered
@@ -121,8 +144,11 @@ class Connector:
         again: bool = False,
         on_group: OnGroup = lambda _: None,
     ) -> None:
-        """Deliver all of the selection that is due, adding to the report; `again` also what is remembered as sent."""
-        with self.sender(pace) as sender:
+        """Deliver all of the selection that is due, adding to the report; `again` also what is remembered as sent.
+
+        While the write key is failing, one small group goes first to see whether it is taken, or nothing at all.
+        """
+        with self.sender(pace) as sender, kept(report):
             delivery = Delivery(
                 connector=self.name,
                 store=self.source.store,
@@ -132,30 +158,105 @@ class Connector:
                 event_type=event_type_of,
                 packer=self.packer,
                 remember=self._remember is not None and not again,
-                now=self._now,
+                now=self.now,
                 stop=self._stop,
             )
-            transfer = Transfer(
-                connector=self.name,
-                ledger=self.ledger,
-                delivery=delivery,
-                workers=self._settings.workers,
-                limits=GroupLimits(),
-                now=self._now,
-                stop=self._stop,
-            )
-            with _kept(report):
-                if self._unreleased:
-                    self.ledger.release(self._unreleased)
-                self._unreleased = transfer.unreleased  # the run fills it
-                self._reclaim(report)
-                transfer.run(selection, report, on_group)
-        self._keep_credential(report)
+            if self._unreleased:
+                self.ledger.release(self._unreleased)
+                self._unreleased = []
+            self._reclaim(report)
+            if self.watch.sending() is Sending.CANARY:
+                once = iter([True])
+                self._transfer(report, selection, delivery, on_group, limits=CANARY, go_on=lambda: next(once, False))
+            if report.error is None or isinstance(report.error, RetryLaterError):
+                if self.watch.sending() is Sending.ALL:
+                    may_go_on = lambda: self.watch.sending() is Sending.ALL  # noqa: E731 - reads as what it says
+                    self._transfer(report, selection, delivery, on_group, limits=GroupLimits(), go_on=may_go_on)
+                self.raise_if_paused()
+
+    def _transfer(  # noqa: PLR0913 - what `deliver` was told, and how much of it
+        self,
+        report: TransferReport,
+        selection: Selection,
+        delivery: Delivery,
+        on_group: OnGroup,
+        *,
+        limits: GroupLimits,
+        go_on: Callable[[], bool],
+    ) -> None:
+        transfer = Transfer(
+            connector=self.name,
+            ledger=self.ledger,
+            delivery=delivery,
+            workers=1 if limits is CANARY else self._settings.workers,
+            limits=limits,
+            now=self.now,
+            stop=self._stop,
+            go_on=go_on,
+        )
+        counted, batches = report.sent_first, report.batches
+
+        def after_group(so_far: TransferReport) -> None:
+            nonlocal counted
+            self.watch.acknowledged(so_far.sent_first - counted)
+            counted = so_far.sent_first
+            on_group(so_far)
+
+        try:
+            transfer.run(selection, report, after_group)
+        finally:
+            self._unreleased = transfer.unreleased
+        if report.batches > batches:
+            self.watch.worked(Side.DESTINATION, "Segment answers 2xx")
+        if isinstance(report.error, CredentialError):
+            self.watch.denied(report.error)
+
+    def _try_to_read(self, report: TransferReport) -> None:
+        """Take in that S3 can be listed; where it was failing, only if it can be read as well."""
+        with kept(report):
+            if self.watch.credential(Side.SOURCE).state is CredentialState.FAILING:
+                try:
+                    self._read_one()
+                except CredentialError as error:
+                    self.watch.denied(error)
+                    raise
+            self.watch.worked(Side.SOURCE, "S3 answers")
+
+    def _read_one(self) -> None:
+        """Read the beginning of an object that waits, if one is due."""
+        claimed = self.ledger.claim(self.name, self._everything(), CANARY, self.now())
+        try:
+            for item in claimed:
+                stream = self.source.store.open(item.object.key, item.object.etag)
+                with suppress(ObjectGoneError, RetryLaterError), stream:
+                    stream.read(1)
+        finally:
+            self.ledger.release([item.id for item in claimed])
+
+    def _set_aside_expired(self, report: TransferReport) -> None:
+        """Where that is wanted, set aside what Braze's connector would have lost by now; S3 still has it."""
+        if not self.loss.drop:
+            return
+        with kept(report):
+            state = credentials.state_at(self.watch.credential(Side.DESTINATION), self.now(), self.loss.window)
+            if state is CredentialState.EXPIRED:
+                reason = (
+                    "waited for longer than the loss window (after_loss_window: drop); `quarantine replay` sends it"
+                )
+                count = self.ledger.set_aside(self.name, self.now() - self.loss.window, reason, self.now())
+                if count:
+                    log.warning("objects_dropped", connector=self.name, objects=count)
+
+    def raise_if_paused(self) -> None:
+        """Raise CredentialError while the write key is failing; raises LedgerError."""
+        known = self.watch.credential(Side.DESTINATION)
+        if known.state is CredentialState.FAILING:
+            raise CredentialError(Side.DESTINATION, f"sending is paused: {known.evidence}", known.hint or "")
 
     def _reclaim(self, report: TransferReport) -> None:
         """Take back what dead processes held, and report what took them down."""
         before = {item.id for item in self.ledger.quarantined(self.name)}
-        self.ledger.reclaim(self._now())
+        self.ledger.reclaim(self.now())
         for item in self.ledger.quarantined(self.name):
             if item.id not in before:
                 log.warning("object_quarantined", key=item.object.key, reason=item.reason)
@@ -164,7 +265,7 @@ class Connector:
     def sender(self, pace: Pace | None = None) -> Sender:
         """Return a sender to the destination, at the settings' pace unless told otherwise; the caller closes it."""
         return Sender(
-            self._transport,
+            self.watch.transport,
             max_in_flight=self._settings.max_in_flight,
             pace=pace or self._pace,
             stop=self._stop,
@@ -192,24 +293,14 @@ class Connector:
         return Selection(self.included_types())
 
     def _look(self, report: TransferReport, look: Callable[[Source, datetime], Discovery]) -> bool:
-        with _kept(report):
-            found = look(self.source, self._now())
+        with kept(report):
+            found = look(self.source, self.now())
             report.discovered += found.discovered
             self._seen_types = found.seen_types
-        self._keep_credential(report)
+        if isinstance(report.error, CredentialError):
+            with kept(report):
+                self.watch.denied(report.error)
         return report.error is None
-
-    def _keep_credential(self, report: TransferReport) -> None:
-        """Record what the work said about the credentials: a refusal since when, or that Segment answers 200."""
-        with _kept(report):
-            known = self.ledger.totals(self.name).credential
-            if isinstance(report.error, CredentialError):
-                since = known.since if known.state == "failing" else self._now()
-                self.ledger.save_credential(self.name, CredentialReport("failing", since, report.error.message))
-            elif report.batches and known.state == "failing":
-                self.ledger.save_credential(
-                    self.name, CredentialReport("unverified", self._now(), "Segment answers 2xx")
-                )
 
     def _finished(self, report: TransferReport, action: str) -> TransferReport:
         counts = {
@@ -229,7 +320,7 @@ class Connector:
         return report
 
 
-class _kept:  # noqa: N801 - reads as a statement
+class kept:  # noqa: N801 - reads as a statement
     """Keeps a BridgeError as the report's error, the first one; anything else is a mistake of ours and passes."""
 
     def __init__(self, report: TransferReport) -> None:

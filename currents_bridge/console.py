@@ -5,22 +5,29 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import orjson
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from currents_bridge.alerting import how_long, when
 from currents_bridge.backfill import Plan
 from currents_bridge.catalogue import EventType
 from currents_bridge.check import Verdict
 from currents_bridge.demo import DemoResult
+from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Books, ObjectState, QuarantinedObject, StoredDeadLetter, format_hour
 from currents_bridge.reconcile import Reconciliation
-from currents_bridge.status import StatusReport
+from currents_bridge.status import ConnectorStatus, StatusReport
 from currents_bridge.transfer import TransferReport
+
+if TYPE_CHECKING:
+    from currents_bridge.scenario import ScenarioResult
 
 PROGRESS_LINE_S = 5.0
 WIDTH_OFF_TERMINAL = 10_000  # a row is a line, and a key can be copied
@@ -70,20 +77,41 @@ def print_status(report: StatusReport) -> None:
         states = status.totals.objects
         waiting = states[ObjectState.PENDING] + states[ObjectState.CLAIMED]
         objects = [waiting, *(states[s] for s in (ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.QUARANTINED))]
-        credential = status.totals.credential.state
         table.add_row(
-            status.name, credential, *map(_count, objects), *_books(status.totals.books), f"{status.lag_s:.0f} s"
+            status.name,
+            str(status.worst_credential.state),
+            *map(_count, objects),
+            *_books(status.totals.books),
+            f"{status.lag_s:.0f} s",
         )
     _print(table)
     for status in report.connectors:
-        known = status.totals.credential
-        if known.state == "failing":
-            since = f" since {known.since:%Y-%m-%d %H:%M} UTC" if known.since else ""
-            _say(f"{status.name}: a credential is failing{since}: {known.evidence}")
+        for side in Side:
+            _say_credential(status, side)
+        held = status.totals.waiting
+        if held.objects:
+            events = f", {held.events:,} events of these to be sent again" if held.events else ""
+            _say(f"{status.name}: {held.objects:,} objects wait, {decimal(held.size_bytes)}{events}")
+        if status.deleted_at:
+            _say(f"{status.name}: the bucket deletes the oldest of them on {when(status.deleted_at)}")
         for reason, count in status.totals.failed_reasons.items():
             _say(f"{status.name}: {count} objects: {reason}")
-        for notice in status.totals.notices:
+        for notice in status.notices:
             _say(f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)")
+
+
+def _say_credential(status: ConnectorStatus, side: Side) -> None:
+    found = status.credential(side)
+    if found.window is None or found.credential.since is None:
+        return
+    remaining = how_long(found.window.ends_at - status.now)
+    _say(
+        f"{status.name}: the {side} credential is {found.state} since {when(found.credential.since)}: "
+        f"{found.credential.evidence}"
+    )
+    _say(f"{status.name}: the loss window ends on {when(found.window.ends_at)}, {remaining} from now")
+    if found.credential.hint:
+        _say(f"{status.name}: to do: {found.credential.hint}")
 
 
 def print_reconciliations(results: Mapping[str, Reconciliation]) -> None:
@@ -181,6 +209,15 @@ def print_demo(result: DemoResult) -> None:
     arrived = sum(result.arrived.values())
     verdict = "the sums agree" if result.agrees else "THE SUMS DIFFER"
     print(f"{arrived} distinct messages arrived at the collector in {result.requests} requests: {verdict}")  # noqa: T201
+
+
+def print_scenario(result: "ScenarioResult") -> None:
+    """Print how a scenario ended."""
+    verdict = "not one is missing" if result.agrees else f"{result.missing:,} ARE MISSING"
+    print(  # noqa: T201
+        f"{result.owed:,} events were owed, {result.arrived:,} arrived at the living source: {verdict}; "
+        f"Segment had dropped {result.dropped:,} behind its 200s"
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`run`: poll and sweep on a schedule, until a signal.
+"""`run`: jobs on a schedule, until a signal.
 
 Each connector has jobs of its own, so that one that hangs or fails costs itself only. APScheduler keeps runs of a job
 from overlapping and lets missed ones coalesce.
@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
@@ -17,32 +18,39 @@ from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from currents_bridge.connector import Connector
 from currents_bridge.logs import get_logger
 
 log = get_logger()
 
 
-def run(connectors: Sequence[Connector], *, poll: timedelta, sweep: timedelta, stop: threading.Event) -> None:
-    """Poll and sweep every connector, now and then on schedule, until `stop` is set; then drain and return."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do now and then again and again."""
+
+    name: str  # unique
+    run: Callable[[], object]
+    every: timedelta
+
+
+def run(jobs: Sequence[Job], stop: threading.Event) -> None:
+    """Run every job, now and then on its schedule, until `stop` is set; then drain and return."""
     scheduler = BackgroundScheduler(
-        executors={"default": ThreadPoolExecutor(2 * len(connectors))},
+        executors={"default": ThreadPoolExecutor(len(jobs))},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone=UTC,
     )
     # _log_mistake tells of jobs that fail, and a poll that a long delivery keeps from starting is as it should be
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     scheduler.add_listener(_log_mistake, EVENT_JOB_ERROR)
-    for connector in connectors:
-        for name, job, interval in (("poll", connector.poll, poll), ("sweep", connector.sweep, sweep)):
-            scheduler.add_job(
-                _unless(stop, job),
-                "interval",
-                seconds=interval.total_seconds(),
-                id=f"{connector.name}.{name}",
-                next_run_time=datetime.now(UTC),
-            )
-    log.info("daemon_started", connectors=[c.name for c in connectors], poll_s=poll.total_seconds())
+    for job in jobs:
+        scheduler.add_job(
+            _unless(stop, job.run),
+            "interval",
+            seconds=job.every.total_seconds(),
+            id=job.name,
+            next_run_time=datetime.now(UTC),
+        )
+    log.info("daemon_started", jobs={job.name: job.every.total_seconds() for job in jobs})
     scheduler.start()
     stop.wait()
     log.info("daemon_draining")
@@ -51,10 +59,10 @@ def run(connectors: Sequence[Connector], *, poll: timedelta, sweep: timedelta, s
 
 
 @contextmanager
-def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGTERM or SIGINT set `stop`, and the second end the process at once.
+def stopped_by_signals(stop: threading.Event, on_hangup: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Let the first SIGTERM or SIGINT set `stop`, the second end the process at once, and SIGHUP call `on_hangup`.
 
-    What was in flight then is sent again by the next run, with the same message ids.
+    What was in flight at a sudden end is sent again by the next run, with the same message ids.
     """
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -63,6 +71,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: on_hangup())
     try:
         yield
     finally:

@@ -33,6 +33,7 @@ def replay(connector: Connector, letters: Sequence[StoredDeadLetter]) -> ReplayR
 
     Raises CredentialError or RetryLaterError where the destination takes nothing: what was not acknowledged stays.
     """
+    connector.raise_if_paused()
     report = ReplayReport()
     packer = connector.packer()
 
@@ -70,7 +71,7 @@ def _message(connector: Connector, stored: StoredDeadLetter) -> tuple[pl.DataFra
 
 
 def _record(connector: Connector, letter_id: int, refusal: str | None, report: ReplayReport) -> None:
-    if not connector.ledger.replayed(letter_id, refusal):
+    if not connector.ledger.replayed(letter_id, refusal, connector.now()):
         report.gone += 1
     elif refusal is None:
         report.sent += 1

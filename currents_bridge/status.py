@@ -1,11 +1,45 @@
 """What the ledger knows, as one report for every kind of reader."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from currents_bridge.model import ConnectorTotals, NoticeKind, ObjectState
+from currents_bridge.credentials import LossPolicy, LossWindow, loss_window_of, state_at
+from currents_bridge.errors import Side
+from currents_bridge.expiry import deadline
+from currents_bridge.model import ConnectorTotals, Credential, CredentialState, Notice, NoticeKind, ObjectState
 from currents_bridge.ports import Ledger
+
+_WORST_LAST = (
+    CredentialState.VERIFIED,
+    CredentialState.UNVERIFIED,
+    CredentialState.SUSPECT,
+    CredentialState.FAILING,
+    CredentialState.EXPIRED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialStatus:
+    """One credential at one moment."""
+
+    credential: Credential
+    state: CredentialState  # also `expired`, which follows from the time
+    window: LossWindow | None  # while it is suspect or failing
+    now: datetime
+
+    def as_json(self) -> dict[str, object]:
+        """Return the credential's part of the JSON document."""
+        ends_at = self.window.ends_at if self.window else None
+        return {
+            "state": str(self.state),
+            "since": _iso(self.credential.since),
+            "window_ends_at": _iso(ends_at),
+            "remaining_s": max(0.0, (ends_at - self.now).total_seconds()) if ends_at else None,
+            "evidence": self.credential.evidence,
+            "hint": self.credential.hint,
+            "proven_at": _iso(self.credential.proven_at),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +48,33 @@ class ConnectorStatus:
 
     name: str
     totals: ConnectorTotals
+    loss: LossPolicy
     now: datetime
+    deleted_at: datetime | None  # when the bucket's lifecycle rules delete the oldest object that waits
+
+    def credential(self, side: Side) -> CredentialStatus:
+        """Return how one credential stands."""
+        known = self.totals.credentials[side]
+        window = loss_window_of(known, self.loss.window)
+        return CredentialStatus(known, state_at(known, self.now, self.loss.window), window, self.now)
+
+    @property
+    def worst_credential(self) -> CredentialStatus:
+        """The side that is worse off; the destination where both are well."""
+        source, destination = self.credential(Side.SOURCE), self.credential(Side.DESTINATION)
+        worse = _WORST_LAST.index(source.state) > max(_WORST_LAST.index(destination.state), 1)
+        return source if worse else destination
 
     @property
     def lag_s(self) -> float:
         """Age in seconds of the oldest object that waits; 0 where none does."""
-        oldest = self.totals.oldest_pending_at
+        oldest = self.totals.waiting.oldest_at
         return max(0.0, (self.now - oldest).total_seconds()) if oldest else 0.0
+
+    @property
+    def notices(self) -> list[Notice]:
+        """What was noticed and should be known; which integrations there are is no news."""
+        return [notice for notice in self.totals.notices if notice.kind is not NoticeKind.INTEGRATION]
 
     @property
     def unknown_event_types(self) -> list[str]:
@@ -32,13 +86,8 @@ class ConnectorStatus:
         totals = self.totals
         states = totals.objects
         return {
-            "credential": {
-                "state": totals.credential.state,
-                "since": _iso(totals.credential.since),
-                "window_ends_at": None,
-                "remaining_s": None,
-                "evidence": totals.credential.evidence,
-            },
+            "credential": self.worst_credential.as_json(),
+            "credentials": {str(side): self.credential(side).as_json() for side in Side},
             "objects": {
                 "pending": states[ObjectState.PENDING] + states[ObjectState.CLAIMED],
                 "delivered": states[ObjectState.DELIVERED],
@@ -53,11 +102,17 @@ class ConnectorStatus:
                 "dead_lettered": totals.books.dead_lettered,
             },
             "lag_s": round(self.lag_s, 3),
-            "oldest_pending_at": _iso(totals.oldest_pending_at),
+            "oldest_pending_at": _iso(totals.waiting.oldest_at),
+            "waiting": {
+                "objects": totals.waiting.objects,
+                "bytes": totals.waiting.size_bytes,
+                "known_events": totals.waiting.events,
+                "deleted_at": _iso(self.deleted_at),
+            },
+            "rewound": asdict(totals.rewound),
             "unknown_event_types": self.unknown_event_types,
             "notices": [
-                {"kind": str(n.kind), "subject": n.subject, "detail": n.detail, "count": n.count}
-                for n in totals.notices
+                {"kind": str(n.kind), "subject": n.subject, "detail": n.detail, "count": n.count} for n in self.notices
             ],
             "reasons": totals.failed_reasons,
         }
@@ -74,9 +129,15 @@ class StatusReport:
         return {"connectors": {status.name: status.as_json() for status in self.connectors}}
 
 
-def read_status(ledger: Ledger, names: Iterable[str], now: datetime) -> StatusReport:
-    """Read the status of the named connectors; raises LedgerError."""
-    return StatusReport(tuple(ConnectorStatus(name, ledger.totals(name), now) for name in names))
+def read_status(ledger: Ledger, policies: Mapping[str, LossPolicy], now: datetime) -> StatusReport:
+    """Read the status of the connectors, given with their loss policies by name; raises LedgerError."""
+    return StatusReport(tuple(_status(ledger, name, loss, now) for name, loss in policies.items()))
+
+
+def _status(ledger: Ledger, name: str, loss: LossPolicy, now: datetime) -> ConnectorStatus:
+    totals = ledger.totals(name)
+    oldest = totals.waiting.oldest_at
+    return ConnectorStatus(name, totals, loss, now, deadline(oldest, "", totals.expiry_rules) if oldest else None)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from currents_bridge.delivery import Delivery, GroupReport
-from currents_bridge.errors import BridgeError, LedgerError
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError
 from currents_bridge.model import Books, ClaimedObject, Delivered, Failed, GroupLimits, Quarantined, Selection
 from currents_bridge.ports import Ledger
 
@@ -25,6 +25,7 @@ class TransferReport:
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression
     seconds: float = 0.0
+    sent_first: int = 0  # events acknowledged in objects that were never rewound
     error: BridgeError | None = None  # what ended the run early, the first one
     _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
     _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined
@@ -55,7 +56,8 @@ class TransferReport:
                     self._set_aside[reason] += 1
         self.batches += report.batches
         self.batch_bytes += report.batch_bytes
-        self.error = self.error or report.credential_error
+        if report.credential_error and not isinstance(self.error, CredentialError):
+            self.error = report.credential_error  # says more than a listing that failed now and then
 
     def as_json(self) -> dict[str, object]:
         """Return the connector's part of the JSON document."""
@@ -80,7 +82,7 @@ class TransferReport:
 
 
 class Transfer:
-    """Runs the workers of one connector.
+    """Runs the workers of one connector. `go_on` is asked before each group; once it says no, none is begun.
 
     Attributes:
         unreleased: ids of objects that are still claimed though no one works on them, since the ledger failed twice.
@@ -96,6 +98,7 @@ class Transfer:
         limits: GroupLimits,
         now: Callable[[], datetime],
         stop: threading.Event,
+        go_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._connector = connector
         self._ledger = ledger
@@ -104,6 +107,7 @@ class Transfer:
         self._limits = limits
         self._now = now
         self._stop = stop
+        self._go_on = go_on
         self.unreleased: list[int] = []
 
     def run(
@@ -111,23 +115,24 @@ class Transfer:
     ) -> None:
         """Claim and deliver groups until nothing of the selection is due, adding to `report`.
 
-        Ends early on a stop, on a destination that takes nothing, and on a CredentialError or LedgerError, which is
-        kept as the report's error; a mistake of ours is raised once all workers have stopped. `on_group` is called
-        after each group, by one thread at a time.
+        Ends early on a stop, when `go_on` says no, on a destination that takes nothing, and on a CredentialError or
+        LedgerError, which is kept as the report's error; a mistake of ours is raised once all workers have stopped.
+        `on_group` is called after each group, by one thread at a time.
         """
         ended = threading.Event()
         lock = threading.Lock()
-        began = time.monotonic()
+        began = time.monotonic() - report.seconds
 
         def work() -> None:
             try:
-                while not (ended.is_set() or self._stop.is_set()):
+                while not (ended.is_set() or self._stop.is_set()) and self._go_on():
                     group = self._ledger.claim(self._connector, selection, self._limits, self._now())
                     if not group:
                         return
                     outcome = self._deliver(group)
                     with lock:
                         report.add(outcome)
+                        report.sent_first += _sent_first(group, outcome)
                         report.seconds = time.monotonic() - began
                         on_group(report)
                     if outcome.destination_down or outcome.credential_error:
@@ -157,3 +162,9 @@ class Transfer:
             except LedgerError:  # what went wrong first is told
                 self.unreleased += ids
             raise
+
+
+def _sent_first(group: Sequence[ClaimedObject], outcome: GroupReport) -> int:
+    never_rewound = {claimed.id for claimed in group if not claimed.rewinds}
+    settled = (s for s in outcome.settlements if not isinstance(s, Failed) and s.id in never_rewound)
+    return sum(settlement.books.sent for settlement in settled)

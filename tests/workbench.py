@@ -9,10 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 import polars as pl
+from pydantic import SecretStr
 
-from currents_bridge import catalogue
-from currents_bridge.config import DeliverySettings
+from currents_bridge import app, catalogue
+from currents_bridge.alert_rules import Limits
+from currents_bridge.alerts import Alerts
+from currents_bridge.config import DeliverySettings, Settings
 from currents_bridge.connector import Connector, event_type_of
+from currents_bridge.credential_watch import CredentialWatch
+from currents_bridge.credentials import LossPolicy
 from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.discovery import Source
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
@@ -22,6 +27,7 @@ from currents_bridge.model import (
     Checkpoint,
     ClaimedObject,
     ConnectorTotals,
+    Credential,
     DeadLetter,
     GroupLimits,
     ObjectState,
@@ -31,8 +37,10 @@ from currents_bridge.model import (
     Settlement,
 )
 from currents_bridge.packing import Packer
+from currents_bridge.ports import Probe
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
 from currents_bridge.testing.currents_files import Event, make_events, object_key, schema_of, write_container
+from currents_bridge.testing.fake_alert_book import FakeAlertBook
 from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_ledger_memory import LedgerMemory
 from currents_bridge.testing.fake_store import FakeObjectStore
@@ -120,15 +128,20 @@ class FaultyLedger(FakeLedger):
         self._check("release")
         super().release(ids)
 
-    def fold(self, connector: str, before_hour: datetime) -> int:
+    def fold(self, connector: str, before_hour: datetime, settled_before: datetime) -> int:
         """Fold, or raise."""
         self._check("fold")
-        return super().fold(connector, before_hour)
+        return super().fold(connector, before_hour, settled_before)
 
     def progress(self, connector: str) -> Progress:
         """Return the progress, or raise."""
         self._check("progress")
         return super().progress(connector)
+
+    def save_credential(self, connector: str, side: Side, credential: Credential) -> None:
+        """Keep a credential, or raise."""
+        self._check("save_credential")
+        super().save_credential(connector, side, credential)
 
     def totals(self, connector: str) -> ConnectorTotals:
         """Add up, or raise."""
@@ -172,6 +185,9 @@ class Bench:
     now: datetime = HOUR + timedelta(minutes=10)
     prefix: str = ""
     include: tuple[str, ...] = ("supported",)
+    write_key: str = "a" * 32
+    probes: Sequence[Probe] = ()
+    loss: LossPolicy = field(default_factory=LossPolicy)
 
     def put(self, events: int | Sequence[Event] = 3, *, offset: int = 0, cut_bytes: int = 0, **options: Any) -> str:
         """Put a file of so many events, or of these, into the bucket, a block for each event; return its key.
@@ -202,12 +218,31 @@ class Bench:
         chosen = {"requests_per_second": None, "workers": 1, "max_in_flight": 1} | settings
         return Connector(
             source=self.source(),
-            transport=self.transport,
+            watch=self.watch(),
             mapper=self.mapper,
             settings=DeliverySettings.model_validate(chosen),
+            loss=self.loss,
             remember=remember,
             now=lambda: self.now,
             stop=self.stop,
+        )
+
+    def bridge(self, settings: Settings) -> app.Bridge:
+        """Return the connector as an open program, whose alerts go nowhere."""
+        limits = Limits(backlog_age=timedelta(hours=6), dead_letters_per_hour=100, silence=timedelta(hours=24))
+        alerts = Alerts(book=FakeAlertBook(), channels=(), limits=limits, repeat=timedelta(hours=12))
+        return app.Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
+
+    def watch(self) -> CredentialWatch:
+        """Return the watch over one write key, without a probe."""
+        return CredentialWatch(
+            connector=NAME,
+            ledger=self.ledger,
+            read_keys=lambda: [SecretStr(self.write_key)],
+            open_transport=lambda _: self.transport,
+            probes=self.probes,
+            endpoint_url="https://api.segment.io",
+            now=lambda: self.now,
         )
 
     def admit(self) -> Selection:

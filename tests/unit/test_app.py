@@ -77,7 +77,7 @@ def test_a_program_opens_with_all_its_connectors_and_closes_the_ledger(tmp_path:
 
     with app.open_bridge(two, ENVIRON | {"OTHER": "b" * 32}) as bridge:
         assert [connector.name for connector in bridge.connectors] == ["production", "second"]
-        assert bridge.write_keys["second"].get_secret_value() == "b" * 32
+        assert bridge.connectors[1].watch.key.get_secret_value() == "b" * 32
         assert "bbb" not in repr(bridge)
 
     with pytest.raises(RuntimeError, match="closed"):
@@ -259,7 +259,9 @@ def test_the_ledger_is_told_that_the_program_lives(monkeypatch: pytest.MonkeyPat
 def test_verdicts_are_those_of_all_connectors(tmp_path: Path, bucket: FakeObjectStore) -> None:
     """The configuration and the ledger come first: without them there is nothing to check."""
     assert bucket.list_calls == 0
-    with app.open_bridge(settings(tmp_path, {}, {"name": "second"}), ENVIRON) as bridge:
+    nowhere = {"write_key": "env:KEY", "endpoint_url": "http://127.0.0.1:9"}
+    two = settings(tmp_path, {"destination": nowhere}, {"name": "second", "destination": nowhere})
+    with app.open_bridge(two, ENVIRON) as bridge:
         subjects = [verdict.subject for verdict in app.verdicts(bridge)]
 
     assert {"production: write key", "second: write key"} <= set(subjects)

@@ -171,7 +171,7 @@ def test_a_resend_finds_folded_objects_again(bench: Bench) -> None:
     """They are forgotten, so the bucket is the one to say what was there."""
     connector = bench.connector()
     connector.poll()
-    bench.ledger.fold(NAME, HOUR + timedelta(days=1))
+    bench.ledger.fold(NAME, HOUR + timedelta(days=1), HOUR + timedelta(days=1))
 
     report = job.backfill(connector, select(connector, SPAN, ()), resend=True)
 

@@ -1,13 +1,15 @@
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
-from currents_bridge.check import Verdict, check_connector, exit_code
-from currents_bridge.errors import CredentialError, RetryLaterError, Side
-from currents_bridge.model import CredentialReport
+from currents_bridge.check import Verdict, check_channels, check_connector, exit_code
+from currents_bridge.errors import CredentialError, ProbeError, RetryLaterError, Side
+from currents_bridge.model import Evidence, EvidenceKind, ExpiryRule
 from tests.workbench import CLICK, HOUR, NAME, OPEN, Bench
 
-KEY = "a" * 32
 DENIED = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow it in the policy")
 
 
@@ -17,15 +19,15 @@ def bench() -> Bench:
     return Bench()
 
 
-def verdicts(bench: Bench, key: str = KEY) -> dict[str, Verdict]:
+def verdicts(bench: Bench) -> dict[str, Verdict]:
     """Return the check's verdicts by subject."""
-    found = list(check_connector(bench.connector(), key, bench.now))
+    found = list(check_connector(bench.connector(), bench.now))
     assert len({verdict.subject for verdict in found}) == len(found)
     return {verdict.subject.removeprefix(f"{NAME}: "): verdict for verdict in found}
 
 
 def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> None:
-    """Nothing is asked of Segment."""
+    """No event is sent."""
     bench.put(2)
     bench.put(2, hour=HOUR + timedelta(hours=5))
 
@@ -33,8 +35,10 @@ def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> No
 
     assert [subject for subject, verdict in found.items() if verdict.ok] == [
         "write key",
+        "credential",
         "bucket",
         "event types",
+        "lifecycle",
         "hours",
         "objects",
         "ledger",
@@ -47,7 +51,8 @@ def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> No
 @pytest.mark.parametrize("key", ["", "a" * 31, "a" * 33, "a" * 31 + "-", "ä" * 32, "a" * 31 + "\n"])
 def test_a_key_of_another_shape_is_doubted_without_being_shown(bench: Bench, key: str) -> None:
     """Segment itself answers 200 to a wrong key."""
-    verdict = verdicts(bench, key)["write key"]
+    bench.write_key = key
+    verdict = verdicts(bench)["write key"]
 
     assert not verdict.ok
     assert f"has {len(key)} characters" in verdict.detail
@@ -129,14 +134,94 @@ def test_what_waits_is_told_with_its_age(bench: Bench) -> None:
     assert "the oldest waiting object is 10 min old" in verdicts(bench)["ledger"].detail
 
 
-def test_a_credential_that_fails_is_told_with_its_beginning(bench: Bench) -> None:
+def test_a_write_key_that_fails_is_told_with_its_beginning_and_evidence(bench: Bench) -> None:
     """Even if all else looks well, the program ends with 3."""
-    bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
+    bench.connector().watch.take_in(
+        Side.DESTINATION, Evidence(EvidenceKind.REVOKED, HOUR, "not among the source's keys", "take it anew")
+    )
 
     found = verdicts(bench)
 
-    assert found["ledger"].detail == "a credential is failing since 2026-01-02 03:00 UTC: segment answered 401"
+    verdict = found["credential"]
+    assert verdict.detail == "failing since 2026-01-02 03:00 UTC: not among the source's keys"
+    assert verdict.remedy == "take it anew"
     assert exit_code(list(found.values())) == 3
+
+
+def test_an_s3_credential_that_fails_is_told_with_its_beginning(bench: Bench) -> None:
+    """It may be well again by now; the next poll will see."""
+    bench.connector().watch.denied(DENIED)
+
+    found = verdicts(bench)
+
+    assert found["ledger"].detail == "S3 is failing since 2026-01-02 03:10 UTC: s3 answered AccessDenied"
+    assert exit_code(list(found.values())) == 3
+
+
+@dataclass
+class Probe:
+    """Says the same always."""
+
+    answer: Evidence | ProbeError | None
+    name: str = "Public API"
+
+    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:  # noqa: ARG002
+        """Say it."""
+        if isinstance(self.answer, ProbeError):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "code"),
+    [
+        (Evidence(EvidenceKind.CONFIRMED, HOUR, "has the key"), True, 0),
+        (Evidence(EvidenceKind.REVOKED, HOUR, "has other keys", "take it anew"), False, 3),
+        (ProbeError("its token was refused", "make a new one"), False, 1),
+        (None, True, 0),
+    ],
+)
+def test_each_probe_is_asked_live(bench: Bench, answer: Evidence | ProbeError | None, ok: bool, code: int) -> None:  # noqa: FBT001
+    """What it says is a line of its own, also where it cannot tell."""
+    bench.put(1)
+    bench.probes = [Probe(answer)]
+
+    found = verdicts(bench)
+
+    assert found["Public API"].ok is ok
+    assert bool(found["Public API"].remedy) is not ok
+    assert exit_code(list(found.values())) == code
+
+
+@pytest.mark.parametrize(
+    ("rules", "ok", "detail"),
+    [
+        ((), True, "the bucket deletes nothing by itself"),
+        (None, True, "may not be read"),
+        ([ExpiryRule("", days=30)], True, "a file of now is deleted on 2026-02-02 00:00 UTC"),
+        ([ExpiryRule("", days=3)], False, "a file of now is deleted on 2026-01-06 00:00 UTC"),
+        ([ExpiryRule("dataexport", days=3)], False, "a file of now is deleted on 2026-01-06 00:00 UTC"),
+    ],
+)
+def test_the_end_of_a_files_life_is_told(
+    bench: Bench,
+    rules: Sequence[ExpiryRule] | None,
+    ok: bool,  # noqa: FBT001
+    detail: str,
+) -> None:
+    """S3 is the only copy, so a short life is not well."""
+    bench.put(1)
+    bench.store.rules = rules
+
+    verdict = verdicts(bench)["lifecycle"]
+
+    assert (verdict.ok, verdict.detail) == (ok, detail)
+
+
+def test_alerts_without_a_channel_are_told() -> None:
+    """It is no fault, but worth knowing."""
+    assert check_channels([]).remedy == "set alerts.urls or alerts.sns_topic_arn"
+    assert check_channels(["alerts.urls.0 (Slack)"]).detail == "alerts.urls.0 (Slack)"
 
 
 def test_a_verdict_as_json_has_everything_that_a_person_sees() -> None:

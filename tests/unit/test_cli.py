@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
@@ -48,7 +47,7 @@ def bench(config: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     @contextmanager
     def open_bridge(settings: Any, *_: object) -> Iterator[app.Bridge]:
-        yield app.Bridge(settings, bench.ledger, [bench.connector()], {NAME: SecretStr("a" * 32)}, bench.stop)
+        yield bench.bridge(settings)
 
     monkeypatch.setattr(app, "open_bridge", open_bridge)
     return bench
@@ -185,22 +184,20 @@ def test_once_puts_the_signal_handlers_back(bench: Bench) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_run_hands_connectors_and_schedule_to_the_daemon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the stop event that signals set."""
-    given: dict[str, Any] = {}
-
-    def daemon_run(connectors: Any, **options: Any) -> None:
-        given.update(options, connectors=[connector.name for connector in connectors])
-
-    monkeypatch.setattr(daemon, "run", daemon_run)
+def test_run_hands_its_jobs_to_the_daemon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stop event that signals set, each at its interval."""
+    given: list[Any] = []
+    monkeypatch.setattr(daemon, "run", lambda *arguments: given.extend(arguments))
 
     run("run")
 
-    assert given.pop("stop") is bench.stop
-    assert {name: str(value) for name, value in given.items()} == {
-        "poll": "0:01:00",
-        "sweep": "1:00:00",
-        "connectors": f"['{NAME}']",
+    jobs, stop = given
+    assert stop is bench.stop
+    assert {job.name: str(job.every) for job in jobs} == {
+        "alerts": "0:00:30",
+        f"{NAME}.poll": "0:01:00",
+        f"{NAME}.sweep": "1:00:00",
+        f"{NAME}.probe": "0:05:00",
     }
 
 

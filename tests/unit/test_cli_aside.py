@@ -4,7 +4,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
@@ -26,7 +25,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     @contextmanager
     def open_bridge(settings: Any, *_: object) -> Iterator[app.Bridge]:
-        yield app.Bridge(settings, bench.ledger, [bench.connector()], {NAME: SecretStr("a" * 32)}, bench.stop)
+        yield bench.bridge(settings)
 
     @contextmanager
     def open_ledger(_: object) -> Iterator[Any]:

@@ -4,12 +4,24 @@ import pytest
 
 from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import FOLD_AFTER, event_type_of
+from currents_bridge.credentials import LossPolicy
+from currents_bridge.discovery import hour_of
 from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side
-from currents_bridge.model import CredentialReport, ObjectState, Progress
+from currents_bridge.model import (
+    Credential,
+    CredentialState,
+    Evidence,
+    EvidenceKind,
+    ExpiryRule,
+    GroupLimits,
+    ObjectState,
+    Progress,
+)
 from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench
 
 DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING
+FAILING = CredentialState.FAILING
 SWEEP = timedelta(hours=1)
 NOT_LISTED = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow s3:ListBucket")
 
@@ -20,9 +32,9 @@ def bench() -> Bench:
     return Bench()
 
 
-def credential(bench: Bench) -> CredentialReport:
-    """Return what the ledger holds of the connector's credentials."""
-    return bench.ledger.totals(NAME).credential
+def credential(bench: Bench, side: Side = Side.DESTINATION) -> Credential:
+    """Return what the ledger knows of a credential."""
+    return bench.ledger.credential(NAME, side)
 
 
 def test_a_poll_finds_and_delivers_what_is_new(bench: Bench) -> None:
@@ -56,13 +68,14 @@ def test_a_bucket_that_cannot_be_listed_is_kept_in_the_report(bench: Bench, erro
     assert bench.transport.attempts == 0
 
 
-@pytest.mark.parametrize("method", ["progress", "totals", "settle"])
+@pytest.mark.parametrize("method", ["progress", "save_credential", "settle"])
 def test_a_ledger_that_fails_is_kept_in_the_report(bench: Bench, method: str) -> None:
     """Wherever it fails, and the objects are free afterwards."""
     bench.put(3)
+    connector = bench.connector()
     bench.ledger.faults[method] = LedgerError("disk full")
 
-    report = bench.connector().once(SWEEP)
+    report = connector.once(SWEEP)
 
     assert str(report.error) == "disk full"
     bench.ledger.faults.clear()
@@ -96,48 +109,160 @@ def test_a_failing_credential_is_kept_with_the_time_of_its_first_failure(bench: 
     report = bench.connector().poll()
 
     assert isinstance(report.error, CredentialError)
-    assert credential(bench) == CredentialReport("failing", began, "segment answered 401")
+    known = credential(bench)
+    assert (known.state, known.since, known.evidence) == (FAILING, began, "segment answered 401")
     assert bench.states() == {PENDING: 1}
 
 
-def test_a_credential_recovers_with_the_first_acknowledged_batch(bench: Bench) -> None:
-    """To unverified: a 200 is no proof that Segment keeps what it takes."""
+def test_while_the_key_is_refused_one_small_group_goes_ahead(bench: Bench) -> None:
+    """Once it is taken, all the rest follows in the same poll."""
+    for offset in range(5):
+        bench.put(1, offset=offset)
+    bench.transport.outcomes.extend([DENIED, DENIED])
+    connector = bench.connector()
+    connector.poll()
+    connector.poll()
+    assert bench.transport.attempts == 2
+
+    connector.poll()
+
+    assert bench.states() == {DELIVERED: 5}
+    assert [batch.events for batch in bench.transport.batches] == [1, 4]
+    assert credential(bench).state is CredentialState.UNVERIFIED
+
+
+def test_nothing_is_sent_with_a_key_that_a_probe_found_dead(bench: Bench) -> None:
+    """Objects are discovered all the while, and the report says why they wait."""
+    connector = bench.connector()
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.REVOKED, bench.now, "revoked", "renew it"))
     bench.put(3)
-    bench.transport.outcomes.append(DENIED)
-    bench.connector().poll()
-    bench.now += timedelta(hours=1)
 
-    bench.connector().poll()
+    report = connector.poll()
 
-    assert credential(bench) == CredentialReport("unverified", bench.now, "Segment answers 2xx")
-    assert bench.states() == {DELIVERED: 1}
+    assert (report.discovered, bench.transport.attempts, bench.states()) == (1, 0, {PENDING: 1})
+    assert (str(report.error), report.error.hint) == ("sending is paused: revoked", "renew it")  # type: ignore[union-attr]
+
+
+def test_a_key_found_dead_in_the_middle_stops_the_poll_after_its_group(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun is settled, nothing more is begun."""
+    for offset in range(3):
+        bench.put(1, offset=offset, hour=HOUR + timedelta(hours=offset))
+    bench.now += timedelta(hours=3)
+    monkeypatch.setattr("currents_bridge.connector.GroupLimits", lambda: GroupLimits(max_objects=1))
+    connector = bench.connector()
+
+    def find_dead(_: TransferReport) -> None:
+        connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.REVOKED, bench.now, "revoked"))
+
+    report = connector.poll(find_dead)
+
+    assert (report.delivered, bench.transport.attempts) == (1, 1)
+    assert isinstance(report.error, CredentialError)
 
 
 def test_a_poll_without_anything_to_send_proves_nothing(bench: Bench) -> None:
     """The destination's credential stays failing until Segment has answered."""
-    bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
+    connector = bench.connector()
+    connector.watch.denied(DENIED)
 
-    bench.connector().poll()
+    connector.poll()
 
-    assert credential(bench).state == "failing"
+    assert credential(bench).state is FAILING
 
 
-def test_a_credential_that_works_is_not_written_again_and_again(bench: Bench) -> None:
-    """Most polls have nothing to say of it."""
+def test_what_is_older_than_the_window_is_set_aside_where_that_is_wanted(bench: Bench) -> None:
+    """Only once the window has ended; the bucket still has it, and it can be replayed."""
+    bench.loss = LossPolicy(drop=True)
+    connector = bench.connector()
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.REVOKED, bench.now, "revoked"))
+    bench.put(3, offset=1)
+    bench.now += timedelta(hours=47)
+    connector.poll()
+    bench.put(3, offset=2, hour=hour_of(bench.now))
+    assert bench.states() == {PENDING: 1}
+
+    bench.now += timedelta(hours=2)
+    connector.poll()
+
+    assert bench.states() == {PENDING: 1, ObjectState.QUARANTINED: 1}
+    (aside,) = bench.ledger.quarantined(NAME)
+    assert "loss window" in aside.reason
+
+
+def test_by_default_nothing_is_ever_set_aside_for_its_age(bench: Bench) -> None:
+    """However long it waits."""
+    connector = bench.connector()
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.REVOKED, bench.now, "revoked"))
     bench.put(3)
+    bench.now += timedelta(days=300)
+    connector.poll()
 
-    bench.connector().poll()
-
-    assert credential(bench) == CredentialReport()
+    assert bench.states() == {PENDING: 1}
 
 
 def test_a_source_that_denies_is_a_failing_credential(bench: Bench) -> None:
-    """From S3 as from Segment."""
+    """From S3 as from Segment; the destination's is none the worse."""
     bench.store.faults[""] = NOT_LISTED
 
     bench.connector().poll()
 
-    assert credential(bench) == CredentialReport("failing", bench.now, "s3 answered AccessDenied")
+    known = credential(bench, Side.SOURCE)
+    assert (known.state, known.since, known.evidence) == (FAILING, bench.now, "s3 answered AccessDenied")
+    assert credential(bench).state is CredentialState.UNVERIFIED
+
+
+def test_a_source_that_answers_is_verified(bench: Bench) -> None:
+    """S3 means what it says."""
+    bench.connector().poll()
+
+    assert credential(bench, Side.SOURCE).state is CredentialState.VERIFIED
+
+
+def test_a_source_that_can_be_listed_but_not_read_keeps_failing(bench: Bench) -> None:
+    """One object is tried before it is believed."""
+    key = bench.put(3)
+    bench.store.breaks[key] = CredentialError(Side.SOURCE, "cannot read: access denied", "grant s3:GetObject")
+    connector = bench.connector()
+    connector.poll()
+    assert credential(bench, Side.SOURCE).state is FAILING
+    bench.now += timedelta(hours=1)
+
+    report = connector.poll()
+
+    assert (credential(bench, Side.SOURCE).state, bench.states()) == (FAILING, {PENDING: 1})
+    assert isinstance(report.error, CredentialError)
+    bench.store.breaks.clear()
+    assert connector.poll().delivered == 1
+    assert credential(bench, Side.SOURCE).state is CredentialState.VERIFIED
+
+
+def test_what_may_have_to_be_sent_again_is_not_folded(bench: Bench) -> None:
+    """Objects settled since the last proof stay whole, for a while."""
+    connector = bench.connector()
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.CONFIRMED, bench.now, "listed"))
+    bench.now += timedelta(minutes=1)
+    bench.put(1)
+    connector.poll()
+    bench.now += FOLD_AFTER + timedelta(hours=1)
+    connector.sweep()
+    assert [record.folded for record in bench.ledger.memory.records] == [False]
+
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.CONFIRMED, bench.now, "listed"))
+    connector.sweep()
+
+    assert [record.folded for record in bench.ledger.memory.records] == [True]
+
+
+def test_a_sweep_keeps_the_rules_by_which_the_bucket_deletes(bench: Bench) -> None:
+    """Those that may hold for the connector's objects."""
+    bench.prefix = "braze/"
+    bench.store.rules = [ExpiryRule("", days=30), ExpiryRule("logs/", days=1), ExpiryRule("braze/x/", days=7)]
+
+    bench.connector().sweep()
+
+    assert [rule.prefix for rule in bench.ledger.totals(NAME).expiry_rules] == ["", "braze/x/"]
 
 
 def test_what_is_known_is_delivered_although_a_listing_fails(bench: Bench) -> None:

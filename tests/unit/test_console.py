@@ -9,9 +9,11 @@ from currents_bridge import console
 from currents_bridge.backfill import Plan
 from currents_bridge.catalogue import catalogue
 from currents_bridge.check import Verdict
+from currents_bridge.credentials import LossPolicy
 from currents_bridge.delivery import GroupReport
 from currents_bridge.demo import DemoResult
-from currents_bridge.model import Books, CredentialReport, Delivered, Failed, Notice, NoticeKind, Quarantined
+from currents_bridge.errors import Side
+from currents_bridge.model import Books, Credential, CredentialState, Delivered, Failed, Notice, NoticeKind, Quarantined
 from currents_bridge.status import read_status
 from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, HOUR, NAME, Bench
@@ -90,15 +92,18 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     bench.deliver()
     bench.put(3, offset=1, cut_bytes=50)
     bench.deliver()
-    bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
+    failing = Credential(CredentialState.FAILING, HOUR, "revoked", "renew it", proven_at=HOUR)
+    bench.ledger.save_credential(NAME, Side.DESTINATION, failing)
     bench.ledger.note(NAME, [Notice(NoticeKind.UNRECOGNISED_KEY, "[a]/b", ODD, 2)], bench.now)
 
-    console.print_status(read_status(bench.ledger, [NAME], bench.now))
+    console.print_status(read_status(bench.ledger, {NAME: LossPolicy()}, bench.now))
 
     out, err = capsys.readouterr()
     assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "5", "5", "0", "0", "0", "0", "s"]
-    credential, reason, notice = err.splitlines()
-    assert credential == f"{NAME}: a credential is failing since 2026-01-02 03:00 UTC: segment answered 401"
+    credential, window, todo, reason, notice = err.splitlines()
+    assert credential == f"{NAME}: the destination credential is failing since 2026-01-02 03:00 UTC: revoked"
+    assert window == f"{NAME}: the loss window ends on 2026-01-04 03:00 UTC, 1 d 23 h from now"
+    assert todo == f"{NAME}: to do: renew it"
     assert reason.startswith(f"{NAME}: 1 objects: 1 of 3 blocks is unreadable (1 events)")
     assert notice == f"{NAME}: unrecognised_key [a]/b: {ODD} (seen 2 times)"
 

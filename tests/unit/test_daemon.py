@@ -5,22 +5,22 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from currents_bridge import daemon
-from currents_bridge.connector import Connector
 
 NEVER = timedelta(hours=1)
 AT_ONCE = timedelta(milliseconds=5)
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ENDING = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*ENDING, signal.SIGHUP)
 
 
 @dataclass
 class Jobs:
-    """Stands for a connector."""
+    """The jobs of one connector."""
 
     poll: Callable[[], object]
     sweep: Callable[[], object] = lambda: None
@@ -48,8 +48,13 @@ def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, sweep: time
     """Run the daemon until `stop`, or for 20 s where a test fails; return its log lines."""
     watchdog = threading.Timer(20, stop.set)
     watchdog.start()
+    scheduled = [
+        daemon.Job(f"{of.name}.{name}", work, every)
+        for of in jobs
+        for name, work, every in (("poll", of.poll, poll), ("sweep", of.sweep, sweep))
+    ]
     with capture_logs() as logs:
-        daemon.run(cast("list[Connector]", list(jobs)), poll=poll, sweep=sweep, stop=stop)
+        daemon.run(scheduled, stop)
     watchdog.cancel()
     return list(logs)
 
@@ -76,7 +81,7 @@ def test_every_connector_polls_and_sweeps_at_once(stop: threading.Event) -> None
     logs = run(Jobs(all_four.wait, all_four.wait), Jobs(all_four.wait, all_four.wait, "second"), stop=stop)
 
     assert [line["event"] for line in logs] == ["daemon_started", "daemon_draining", "daemon_stopped"]
-    assert logs[0]["connectors"] == ["production", "second"]
+    assert list(logs[0]["jobs"]) == ["production.poll", "production.sweep", "second.poll", "second.sweep"]
 
 
 def test_jobs_run_again_at_their_interval(stop: threading.Event) -> None:
@@ -158,7 +163,7 @@ def test_nothing_is_begun_after_the_stop(stop: threading.Event) -> None:
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ENDING)
 def test_the_first_signal_sets_stop_and_the_second_ends_the_process(
     stop: threading.Event, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +177,17 @@ def test_the_first_signal_sets_stop_and_the_second_ends_the_process(
         signal.raise_signal(number)
 
     assert codes == [128 + number]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_hangup_stops_nothing_and_does_what_it_is_for(stop: threading.Event) -> None:
+    """The daemon has the secrets read again."""
+    hangups = Calls()
+
+    with daemon.stopped_by_signals(stop, hangups):
+        signal.raise_signal(signal.SIGHUP)
+
+    assert (hangups.times, stop.is_set()) == (1, False)
 
 
 @pytest.mark.usefixtures("handlers")

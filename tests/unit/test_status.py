@@ -2,11 +2,16 @@ from datetime import timedelta
 
 import pytest
 
-from currents_bridge.errors import LedgerError
-from currents_bridge.model import CredentialReport, Notice, NoticeKind
+from currents_bridge.credentials import LossPolicy
+from currents_bridge.errors import LedgerError, Side
+from currents_bridge.model import Credential, CredentialState, EvidenceKind, ExpiryRule, Notice, NoticeKind
 from currents_bridge.status import read_status
 from tests.workbench import HOUR, NAME, UNWELL, Bench
 
+POLICY = {NAME: LossPolicy()}
+REVOKED = Credential(
+    CredentialState.FAILING, HOUR, "revoked", "renew it", EvidenceKind.REVOKED, proven_at=HOUR - timedelta(hours=1)
+)
 NEW = "users.messages.carrierpigeon.Send"
 
 
@@ -31,26 +36,40 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
 
     One event of the quarantined object could be read.
     """
-    bench.ledger.save_credential(NAME, CredentialReport("failing", HOUR, "segment answered 401"))
+    bench.ledger.save_credential(NAME, Side.DESTINATION, REVOKED)
+    bench.ledger.save_expiry_rules(NAME, [ExpiryRule("", days=30)])
     bench.ledger.note(NAME, [Notice(NoticeKind.UNKNOWN_EVENT_TYPE, NEW, "not included", 7)], bench.now)
 
-    document = read_status(bench.ledger, [NAME], bench.now).as_json()
+    document = read_status(bench.ledger, POLICY, bench.now).as_json()
 
-    reasons = bench.ledger.totals(NAME).failed_reasons
+    failing = {
+        "state": "failing",
+        "since": "2026-01-02T03:00:00+00:00",
+        "window_ends_at": "2026-01-04T02:00:00+00:00",
+        "remaining_s": 168600.0,
+        "evidence": "revoked",
+        "hint": "renew it",
+        "proven_at": "2026-01-02T02:00:00+00:00",
+    }
+    unknown = dict.fromkeys(failing) | {"state": "unverified"}
+    totals = bench.ledger.totals(NAME)
+    reasons, waiting_bytes = totals.failed_reasons, totals.waiting.size_bytes
     assert document == {
         "connectors": {
             NAME: {
-                "credential": {
-                    "state": "failing",
-                    "since": "2026-01-02T03:00:00+00:00",
-                    "window_ends_at": None,
-                    "remaining_s": None,
-                    "evidence": "segment answered 401",
-                },
+                "credential": failing,
+                "credentials": {"source": unknown, "destination": failing},
                 "objects": {"pending": 1, "delivered": 1, "failed": 1, "quarantined": 1},
                 "events": {"read": 4, "sent": 4, "skipped_anonymous": 0, "deduplicated": 0, "dead_lettered": 0},
                 "lag_s": 600.0,
                 "oldest_pending_at": "2026-01-02T03:00:00+00:00",
+                "waiting": {
+                    "objects": 2,
+                    "bytes": waiting_bytes,
+                    "known_events": 0,
+                    "deleted_at": "2026-02-02T00:00:00+00:00",
+                },
+                "rewound": {"objects": 0, "events": 0, "letters": 0},
                 "unknown_event_types": [NEW],
                 "notices": [{"kind": "unknown_event_type", "subject": NEW, "detail": "not included", "count": 7}],
                 "reasons": reasons,
@@ -60,9 +79,23 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
     assert reasons[UNWELL.message] == 1
 
 
+@pytest.mark.parametrize(
+    ("side", "hours", "state"),
+    [(Side.DESTINATION, 0, "failing"), (Side.SOURCE, 0, "failing"), (Side.DESTINATION, 47, "expired")],
+)
+def test_the_credential_is_the_worse_of_both_sides(bench: Bench, side: Side, hours: int, state: str) -> None:
+    """Past the end of the loss window it is expired, and nothing remains."""
+    bench.ledger.save_credential(NAME, side, REVOKED)
+
+    (status,) = read_status(bench.ledger, POLICY, HOUR + timedelta(hours=hours)).connectors
+
+    document = status.worst_credential.as_json()
+    assert (document["state"], document["remaining_s"]) == (state, 3600.0 * (47 - hours))
+
+
 def test_nothing_known_is_all_zero() -> None:
     """A connector that never ran is unverified and has no lag."""
-    document = read_status(Bench().ledger, ["new"], HOUR).as_json()
+    document = read_status(Bench().ledger, {"new": LossPolicy()}, HOUR).as_json()
 
     assert document["connectors"]["new"]["credential"]["state"] == "unverified"  # type: ignore[index]
     assert document["connectors"]["new"]["lag_s"] == 0  # type: ignore[index]
@@ -71,7 +104,7 @@ def test_nothing_known_is_all_zero() -> None:
 
 def test_a_clock_that_is_behind_makes_no_negative_lag(bench: Bench) -> None:
     """S3's time may be ahead of ours."""
-    (status,) = read_status(bench.ledger, [NAME], HOUR - timedelta(minutes=5)).connectors
+    (status,) = read_status(bench.ledger, POLICY, HOUR - timedelta(minutes=5)).connectors
 
     assert status.lag_s == 0
 
@@ -82,7 +115,7 @@ def test_only_unknown_types_are_listed_as_such(bench: Bench) -> None:
     noted = [Notice(kind, subject) for kind, subject in [*kinds, (NoticeKind.UNRECOGNISED_KEY, "readme.txt")]]
     bench.ledger.note(NAME, noted, bench.now)
 
-    (status,) = read_status(bench.ledger, [NAME], bench.now).connectors
+    (status,) = read_status(bench.ledger, POLICY, bench.now).connectors
 
     assert status.unknown_event_types == ["a.A", "b.B"]
 
@@ -92,4 +125,4 @@ def test_a_ledger_that_cannot_be_read_raises(bench: Bench) -> None:
     bench.ledger.faults["totals"] = LedgerError("disk full")
 
     with pytest.raises(LedgerError):
-        read_status(bench.ledger, [NAME], bench.now)
+        read_status(bench.ledger, POLICY, bench.now)

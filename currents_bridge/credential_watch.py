@@ -1,0 +1,264 @@
+"""Watches over the credentials of one connector: takes in evidence, probes, adopts other keys, and rewinds.
+
+What it knows is kept in the ledger, so that a restart neither forgets an incident nor starts its window anew.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from hashlib import blake2b
+
+from pydantic import SecretStr
+
+from currents_bridge import credentials
+from currents_bridge.credentials import REWIND_HORIZON, Change, Sending
+from currents_bridge.errors import ConfigError, CredentialError, ProbeError, Side
+from currents_bridge.logs import get_logger
+from currents_bridge.model import Credential, CredentialState, Evidence, EvidenceKind, Notice, NoticeKind
+from currents_bridge.ports import Ledger, Probe, Transport
+
+WRITE_KEY_CHARS = 32  # letters and digits; Segment gives out no other
+REMEMBERED_ACKNOWLEDGEMENTS = 500  # times at which groups were acknowledged, for the probe that counts
+
+_SPEAKS_AGAINST = frozenset(
+    {EvidenceKind.UNKNOWN, EvidenceKind.REVOKED, EvidenceKind.DISABLED, EvidenceKind.NOT_RECEIVED}
+)
+_SPEAKS_FOR = frozenset({EvidenceKind.KNOWN, EvidenceKind.CONFIRMED, EvidenceKind.RECEIVED})
+_IN_INCIDENT = frozenset({CredentialState.SUSPECT, CredentialState.FAILING})
+
+log = get_logger()
+
+
+def has_key_shape(key: SecretStr) -> bool:
+    """Return whether a write key looks like those that Segment gives out."""
+    text = key.get_secret_value()
+    return len(text) == WRITE_KEY_CHARS and text.isascii() and text.isalnum()
+
+
+def fingerprint(key: SecretStr, endpoint_url: str) -> str:
+    """Return what tells one write key at one endpoint from another, and nothing else of it."""
+    return blake2b(f"{endpoint_url} {key.get_secret_value()}".encode(), digest_size=8).hexdigest()
+
+
+class CredentialWatch:
+    """The credentials of one connector. Thread-safe, but for `renew`, which swaps the transport between two passes.
+
+    Args:
+        connector: its name.
+        ledger: keeps what is known.
+        read_keys: reads the write keys anew, oldest first, at least one; raises ConfigError.
+        open_transport: makes the way to the destination with a key.
+        probes: ways to ask about a key, the strongest first.
+        endpoint_url: where the keys are used.
+        now: the time, aware.
+
+    Raises:
+        ConfigError: the write keys cannot be read.
+        LedgerError: what is known of them cannot be read.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
+        self,
+        *,
+        connector: str,
+        ledger: Ledger,
+        read_keys: Callable[[], Sequence[SecretStr]],
+        open_transport: Callable[[SecretStr], Transport],
+        probes: Sequence[Probe],
+        endpoint_url: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._connector = connector
+        self._ledger = ledger
+        self._read_keys = read_keys
+        self._open_transport = open_transport
+        self._probes = probes
+        self._endpoint_url = endpoint_url
+        self._now = now
+        self._lock = threading.RLock()
+        self._acknowledged: deque[tuple[datetime, int]] = deque(maxlen=REMEMBERED_ACKNOWLEDGEMENTS)
+        self._given_up: set[str] = set()  # fingerprints of keys that failed while another one was there
+        self._renewal_due = False
+        keys = self._read_keys()
+        known = ledger.credential(connector, Side.DESTINATION).key
+        self._key = next((key for key in keys if self._print(key) == known), keys[-1])
+        self._transport = open_transport(self._key)
+        self._keys = tuple(keys)
+        self._adopt_in_ledger()
+        self._renewal_due = self._key is not keys[-1]
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the destination with the key that is used now."""
+        return self._transport
+
+    @property
+    def key(self) -> SecretStr:
+        """The write key that is used now."""
+        return self._key
+
+    @property
+    def probes(self) -> Sequence[Probe]:
+        """Ways to ask about a key, the strongest first."""
+        return self._probes
+
+    def credential(self, side: Side) -> Credential:
+        """Return what is known of one side; raises LedgerError."""
+        return self._ledger.credential(self._connector, side)
+
+    def sending(self) -> Sending:
+        """Return how much may be sent now; raises LedgerError."""
+        return credentials.sending(self.credential(Side.DESTINATION))
+
+    def close(self) -> None:
+        """Free the transport; idempotent."""
+        self._transport.close()
+
+    def ask_for_renewal(self) -> None:
+        """Have the secrets read again before the next pass."""
+        self._renewal_due = True
+
+    def worked(self, side: Side, detail: str) -> None:
+        """Take in that a service took what was asked of it; raises LedgerError."""
+        kind = EvidenceKind.WORKED if side is Side.SOURCE else EvidenceKind.ACCEPTED
+        self.take_in(side, Evidence(kind, self._now(), detail))
+
+    def denied(self, error: CredentialError) -> None:
+        """Take in a refusal; raises LedgerError."""
+        self.take_in(error.side, Evidence(EvidenceKind.DENIED, self._now(), error.message, error.hint))
+
+    def acknowledged(self, events: int) -> None:
+        """Take in how many events were just acknowledged for the first time, for the probe that counts them."""
+        if events:
+            with self._lock:
+                self._acknowledged.append((self._now(), events))
+
+    def take_in(self, side: Side, evidence: Evidence) -> None:
+        """Keep what the evidence changes, and send again what it says; raises LedgerError."""
+        with self._lock:
+            known = credentials.begun(self.credential(side), evidence.at)
+            self._keep(side, known, credentials.take_in(known, evidence, odd_key=not has_key_shape(self._key)))
+
+    def probe(self) -> None:
+        """Ask the probes about the key, until one can tell; raises LedgerError.
+
+        A probe that fails for its own reasons leaves a notice, and is no evidence.
+        """
+        with self._lock:
+            key, acknowledged = self._key, tuple(self._acknowledged)
+        evidence = self._ask(key, acknowledged)
+        if evidence is not None and key is self._key:
+            if evidence.kind in {EvidenceKind.RECEIVED, EvidenceKind.NOT_RECEIVED}:
+                self._leave_out_counted(acknowledged, evidence)
+            self.take_in(Side.DESTINATION, evidence)
+        self._renewal_due |= self._key is not self._keys[-1]
+
+    def renew(self) -> None:
+        """Read the secrets again where that was asked for or a credential fails, and use the key that is best.
+
+        The newest key is used, once it is seen not to be refused; where the one in use fails, an older one that was
+        not given up before takes its place. Not to be called while anything is being sent. Raises LedgerError.
+        """
+        if not (self._renewal_due or self._in_incident()):
+            return
+        self._renewal_due = False
+        try:
+            keys = tuple(self._read_keys())
+        except ConfigError as error:
+            log.warning("secrets_not_read", connector=self._connector, error=error.message)
+            return
+        if [self._print(key) for key in keys] != [self._print(key) for key in self._keys]:
+            self._given_up.clear()
+        self._keys = keys
+        chosen = self._choose()
+        if self._print(chosen) != self._print(self._key):
+            self._adopt(chosen)
+        self._note_rotation()
+
+    def _choose(self) -> SecretStr:
+        """Return the newest key that is usable; the one in use where there is no better one."""
+        used = self._print(self._key)
+        if len(self._keys) == 1:
+            return self._keys[0]
+        if self._in_incident():
+            self._given_up.add(used)
+        for key in reversed(self._keys):
+            if self._print(key) == used:
+                if used not in self._given_up:
+                    return key
+            elif self._usable(key):
+                return key
+        return self._key if used in map(self._print, self._keys) else self._keys[-1]
+
+    def _usable(self, key: SecretStr) -> bool:
+        """Return whether nothing speaks against a key; one that was given up needs something that speaks for it."""
+        evidence = self._ask(key, ())
+        kind = evidence.kind if evidence else None
+        return kind in _SPEAKS_FOR if self._print(key) in self._given_up else kind not in _SPEAKS_AGAINST
+
+    def _ask(self, key: SecretStr, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+        for probe in self._probes:
+            try:
+                evidence = probe.ask(key, self._now(), acknowledged)
+            except ProbeError as error:
+                log.warning("probe_failed", connector=self._connector, probe=probe.name, error=error.message)
+                notice = Notice(NoticeKind.PROBE, probe.name, f"{error.message}; {error.hint}")
+                self._ledger.note(self._connector, [notice], self._now())
+                continue
+            self._ledger.forget_notice(self._connector, NoticeKind.PROBE, probe.name)
+            if evidence is not None:
+                return evidence
+        return None
+
+    def _leave_out_counted(self, asked: Sequence[tuple[datetime, int]], evidence: Evidence) -> None:
+        """Forget the acknowledgements that were compared; a proof does not reach those that are too new."""
+        new = [entry for entry in asked if evidence.kind is EvidenceKind.RECEIVED and entry[0] > evidence.at]
+        with self._lock:
+            kept = [entry for entry in self._acknowledged if entry in new or entry not in asked]
+            self._acknowledged = deque(kept, self._acknowledged.maxlen)
+
+    def _adopt(self, key: SecretStr) -> None:
+        transport = self._open_transport(key)
+        with self._lock:
+            self._transport.close()
+            self._key, self._transport = key, transport
+            self._adopt_in_ledger()
+        log.info("write_key_adopted", connector=self._connector, fingerprint=self._print(key))
+
+    def _adopt_in_ledger(self) -> None:
+        now = self._now()
+        known = credentials.begun(self.credential(Side.DESTINATION), now)
+        self._keep(Side.DESTINATION, known, credentials.adopted(known, self._print(self._key), now))
+
+    def _note_rotation(self) -> None:
+        subject = "write_keys"
+        if self._print(self._key) == self._print(self._keys[-1]):
+            self._ledger.forget_notice(self._connector, NoticeKind.ROTATION, subject)
+            return
+        detail = "the newest write key is refused; an older one is used on"
+        self._ledger.note(self._connector, [Notice(NoticeKind.ROTATION, subject, detail)], self._now())
+
+    def _keep(self, side: Side, known: Credential, change: Change) -> None:
+        """Rewind first: should the process end in between, the same evidence comes again and finds less to rewind."""
+        after = change.credential
+        if change.rewind_from is not None:
+            since = max(change.rewind_from, self._now() - REWIND_HORIZON)
+            rewound = self._ledger.rewind(self._connector, since, self._now())
+            counts = {"objects": rewound.objects, "events": rewound.events, "letters": rewound.letters}
+            log.warning("rewound", connector=self._connector, since=since, **counts)
+            self._acknowledged.clear()  # nothing of it counts any more
+        if credentials.recovered(known, after):
+            after = replace(after, sent_before=self._ledger.totals(self._connector).books.sent)
+        if after != known or after != self.credential(side):
+            self._ledger.save_credential(self._connector, side, after)
+        if after.state is not known.state:
+            told = {"side": str(side), "state": str(after.state), "evidence": after.evidence}
+            (log.error if after.state in _IN_INCIDENT else log.info)("credential", connector=self._connector, **told)
+
+    def _in_incident(self) -> bool:
+        return self.credential(Side.DESTINATION).state in _IN_INCIDENT
+
+    def _print(self, key: SecretStr) -> str:
+        return fingerprint(key, self._endpoint_url)

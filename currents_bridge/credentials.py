@@ -1,0 +1,249 @@
+"""Evidence becomes what is known of a credential, and says what has to be sent again. Pure; time is in the evidence.
+
+Segment answers 200 to a dead write key and drops the events, so a 2xx proves nothing. What does prove something:
+
+- The Public API is trusted: it verifies a key, and when it says that the key is revoked, the source disabled or
+  nothing received, the key is failing.
+- The settings endpoint may be a day behind, and has denied good keys: a 200 of it proves only what is a day old, and
+  two 404s, minutes apart, make the key suspect. Sending goes on then, since a mistake of the probe must not stop it.
+- A refusal by the tracking API (401, 403, 404 ...) is failing as well; but a server that refuses openly did not drop
+  behind a 2xx, so what it acknowledged before stays acknowledged, and the next 2xx ends it.
+
+Everything that was acknowledged since the last proof goes back to be sent, when the key turns out dead and again when
+it is well or replaced, for what a canary was told meanwhile.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from currents_bridge.model import Credential, CredentialState, Evidence, EvidenceKind
+
+SETTINGS_LAG = timedelta(days=1)  # how far behind the settings endpoint may be
+DOUBT_LASTS = timedelta(minutes=2)  # from its first 404 to the one that makes a key suspect
+VERIFIED_FOR = timedelta(hours=1)  # without new proof, a verified key is only unverified
+REWIND_HORIZON = timedelta(days=30)  # nothing that was acknowledged earlier is sent again
+
+_DEAD = frozenset({EvidenceKind.REVOKED, EvidenceKind.DISABLED, EvidenceKind.NOT_RECEIVED})
+_DROPPED_BEHIND_2XX = _DEAD | {EvidenceKind.UNKNOWN}
+_INCIDENT = frozenset({CredentialState.SUSPECT, CredentialState.FAILING})
+
+
+class Sending(StrEnum):
+    """How much may be sent while a credential stands as it does."""
+
+    ALL = "all"
+    CANARY = "canary"  # one small group a poll, to see whether it is taken again
+    NONE = "none"  # only a probe or another key ends it
+
+
+@dataclass(frozen=True, slots=True)
+class LossPolicy:
+    """What a failing credential may cost."""
+
+    window: timedelta = timedelta(hours=48)  # after which Braze's own connector would drop events
+    drop: bool = False  # at its end set aside what is older than the window, as Braze's connector would lose it
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a piece of evidence changes."""
+
+    credential: Credential
+    rewind_from: datetime | None = None  # what was acknowledged since has to be sent again
+
+
+@dataclass(frozen=True, slots=True)
+class LossWindow:
+    """The span after which Braze's own connector would lose data."""
+
+    started_at: datetime  # the last proof that the credential worked
+    ends_at: datetime
+
+    def fraction(self, now: datetime) -> float:
+        """Return how much of it has passed, 0 to 1 and beyond."""
+        return (now - self.started_at) / (self.ends_at - self.started_at)
+
+
+def state_at(credential: Credential, now: datetime, loss_window: timedelta) -> CredentialState:
+    """Return the state at a moment: failing past the loss window is expired, and proof that is old verifies nothing."""
+    window = loss_window_of(credential, loss_window)
+    if credential.state is CredentialState.FAILING and window and now >= window.ends_at:
+        return CredentialState.EXPIRED
+    if credential.state is CredentialState.VERIFIED and not _verified(credential, now):
+        return CredentialState.UNVERIFIED
+    return credential.state
+
+
+def loss_window_of(credential: Credential, loss_window: timedelta) -> LossWindow | None:
+    """Return the loss window of a credential that is suspect or failing, None for any other."""
+    if credential.state not in _INCIDENT or credential.since is None:
+        return None
+    proofs = [credential.proven_at]
+    if credential.cause is EvidenceKind.DENIED:
+        proofs.append(credential.accepted_at)  # a server that refuses openly means its 2xx
+    start = max((at for at in proofs if at), default=credential.first_used_at or credential.since)
+    return LossWindow(start, start + loss_window)
+
+
+def sending(credential: Credential) -> Sending:
+    """Return how much may be sent."""
+    if credential.state is not CredentialState.FAILING:
+        return Sending.ALL
+    return Sending.NONE if credential.cause in {EvidenceKind.REVOKED, EvidenceKind.DISABLED} else Sending.CANARY
+
+
+def begun(credential: Credential, now: datetime) -> Credential:
+    """Return a credential that is about to be used: from its first use on, it is known what has no proof."""
+    if credential.first_used_at:
+        return credential
+    return replace(credential, first_used_at=now, rewind_from=now)
+
+
+def adopted(known: Credential, key: str, now: datetime) -> Change:
+    """Return what another write key, or the same for another endpoint, changes: it has to prove itself anew.
+
+    The last proof stays the start of the loss window, should the new key be no better. `key` is a fingerprint.
+    """
+    if key == known.key:
+        return Change(known)
+    if known.key is None:
+        return Change(replace(known, key=key))
+    evidence = Evidence(EvidenceKind.ACCEPTED, now, "another write key is used now; no proof of it yet")
+    return _well(replace(known, key=key), CredentialState.UNVERIFIED, evidence)
+
+
+def provable_before(credential: Credential, now: datetime) -> datetime:
+    """Return the time before which nothing acknowledged will be rewound, so that it may be folded.
+
+    As long as no probe has ever said anything, none will find the key dead, and nothing has to be kept.
+    """
+    never_probed = credential.proven_at is None and credential.doubted_at is None
+    if never_probed and credential.state not in _INCIDENT:
+        return now
+    return max(credential.rewind_from or now, now - REWIND_HORIZON)
+
+
+def recovered(before: Credential, after: Credential) -> bool:
+    """Return whether an incident has ended between the two."""
+    return before.state in _INCIDENT and after.state not in _INCIDENT
+
+
+def take_in(known: Credential, evidence: Evidence, *, odd_key: bool = False) -> Change:  # noqa: PLR0911 - one a kind
+    """Return what is known after one more piece of evidence, and from when on to send again.
+
+    Args:
+        known: what was known before; see `begun`.
+        evidence: a proof may reach less far than an earlier one.
+        odd_key: the write key has not the shape of Segment's, so one denial of the settings endpoint is enough.
+    """
+    match evidence.kind:
+        case EvidenceKind.WORKED:
+            proven = replace(known, accepted_at=evidence.at, proven_at=evidence.at)
+            return _well(proven, CredentialState.VERIFIED, evidence)
+        case EvidenceKind.ACCEPTED:
+            return _accepted(replace(known, accepted_at=evidence.at), evidence)
+        case EvidenceKind.DENIED:
+            return _denied(known, evidence)
+        case EvidenceKind.CONFIRMED | EvidenceKind.RECEIVED:
+            return _confirmed(known, evidence)
+        case EvidenceKind.REVOKED | EvidenceKind.DISABLED | EvidenceKind.NOT_RECEIVED:
+            return _dead(known, evidence)
+        case EvidenceKind.KNOWN:
+            return _known(replace(known, doubted_at=None), evidence)
+        case EvidenceKind.UNKNOWN:
+            return _unknown(known, evidence, odd_key=odd_key)
+
+
+def _accepted(known: Credential, evidence: Evidence) -> Change:
+    denied = known.state is CredentialState.FAILING and known.cause is EvidenceKind.DENIED
+    if denied or known.since is None:
+        return _well(known, CredentialState.UNVERIFIED, evidence)
+    return Change(known)
+
+
+def _denied(known: Credential, evidence: Evidence) -> Change:
+    if known.state is CredentialState.FAILING and known.cause is not EvidenceKind.DENIED:
+        return Change(known)
+    return Change(_bad(known, CredentialState.FAILING, evidence))
+
+
+def _confirmed(known: Credential, evidence: Evidence) -> Change:
+    denied = known.state is CredentialState.FAILING and known.cause is EvidenceKind.DENIED
+    nothing_came = known.cause is EvidenceKind.NOT_RECEIVED and evidence.kind is EvidenceKind.CONFIRMED
+    if denied or nothing_came:
+        return Change(known)  # the key may be well, but that is not what is wrong
+    change = _well(replace(known, doubted_at=None), CredentialState.VERIFIED, evidence)
+    proven = replace(
+        change.credential,
+        proven_at=max(known.proven_at or evidence.at, evidence.at),
+        rewind_from=max(known.rewind_from or evidence.at, evidence.at),
+    )
+    return replace(change, credential=proven)
+
+
+def _dead(known: Credential, evidence: Evidence) -> Change:
+    failing = _bad(known, CredentialState.FAILING, evidence)
+    if known.state is CredentialState.FAILING and known.cause in _DEAD:
+        return Change(failing)
+    return Change(replace(failing, rewind_from=evidence.at), known.rewind_from)
+
+
+def _known(known: Credential, evidence: Evidence) -> Change:
+    if known.state is CredentialState.FAILING:
+        return Change(known)
+    change = Change(known)
+    if known.state is CredentialState.SUSPECT or known.since is None:
+        change = _well(known, CredentialState.UNVERIFIED, evidence)
+    proven = evidence.at - SETTINGS_LAG
+    moved = replace(
+        change.credential,
+        proven_at=max(known.proven_at or proven, proven),
+        rewind_from=max(change.credential.rewind_from or proven, proven),
+    )
+    return replace(change, credential=moved)
+
+
+def _unknown(known: Credential, evidence: Evidence, *, odd_key: bool) -> Change:
+    if known.state is CredentialState.SUSPECT or _verified(known, evidence.at):
+        return Change(known)
+    first = known.doubted_at or evidence.at
+    doubted = replace(known, doubted_at=first)
+    if known.state is CredentialState.FAILING or (evidence.at - first < DOUBT_LASTS and not odd_key):
+        return Change(doubted)
+    return Change(replace(_bad(doubted, CredentialState.SUSPECT, evidence), since=first))
+
+
+def _verified(credential: Credential, now: datetime) -> bool:
+    proven = credential.proven_at
+    return credential.state is CredentialState.VERIFIED and proven is not None and now - proven <= VERIFIED_FOR
+
+
+def _bad(known: Credential, state: CredentialState, evidence: Evidence) -> Credential:
+    return replace(
+        known,
+        state=state,
+        since=known.since if known.state is state else evidence.at,
+        evidence=evidence.detail,
+        hint=evidence.hint,
+        cause=evidence.kind,
+        recovered_at=None,
+    )
+
+
+def _well(known: Credential, state: CredentialState, evidence: Evidence) -> Change:
+    """End an incident, if there is one; what may have been dropped in it goes back to be sent."""
+    in_incident = known.state in _INCIDENT
+    dropped = in_incident and known.cause in _DROPPED_BEHIND_2XX
+    well = replace(
+        known,
+        state=state,
+        since=known.since if known.state is state and known.since else evidence.at,
+        evidence=evidence.detail,
+        hint=None,
+        cause=None,
+        doubted_at=None,
+        recovered_at=evidence.at if in_incident else known.recovered_at,
+        rewind_from=evidence.at if dropped else known.rewind_from,
+    )
+    return Change(well, known.rewind_from if dropped else None)

@@ -1,0 +1,337 @@
+"""The watch over a connector's credentials: which key is used, what is asked, kept and sent again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from currents_bridge.credential_watch import CredentialWatch, fingerprint, has_key_shape
+from currents_bridge.credentials import Sending
+from currents_bridge.errors import ConfigError, ConfigProblem, CredentialError, ProbeError, Side
+from currents_bridge.model import (
+    Books,
+    Credential,
+    CredentialState,
+    Delivered,
+    Evidence,
+    EvidenceKind,
+    NoticeKind,
+)
+from currents_bridge.ports import Transport
+from currents_bridge.testing.fake_ledger import FakeLedger
+from currents_bridge.testing.fake_transport import FakeTransport
+from tests.ledger_workbench import BOTH, NO_LIMITS, an_object
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+NAME = "production"
+ENDPOINT = "https://api.segment.io"
+OLD, NEW = "OldKeyOldKeyOldKeyOldKeyOldKeyOl", "NewKeyNewKeyNewKeyNewKeyNewKeyNe"
+K, S = EvidenceKind, CredentialState
+
+
+@dataclass
+class ScriptedProbe:
+    """A probe that says of each key what it was told to; nothing of others."""
+
+    name: str = "Public API"
+    says: dict[str, EvidenceKind | ProbeError] = field(default_factory=dict)
+    asked: list[tuple[str, list[int]]] = field(default_factory=list)  # key, events acknowledged
+    reaches: timedelta = timedelta()  # how far behind its proofs are
+
+    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+        """Answer as told."""
+        plain = key.get_secret_value()
+        self.asked.append((plain, [events for _, events in acknowledged]))
+        answer = self.says.get(plain)
+        if isinstance(answer, ProbeError):
+            raise answer
+        return Evidence(answer, now - self.reaches, f"saw {answer}", f"mend {answer}") if answer else None
+
+
+@dataclass
+class Place:
+    """A watch with everything around it."""
+
+    keys: list[str] = field(default_factory=lambda: [OLD])
+    probe: ScriptedProbe = field(default_factory=ScriptedProbe)
+    second_probe: ScriptedProbe = field(default_factory=lambda: ScriptedProbe("settings endpoint"))
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+    now: datetime = NOW
+    opened: list[tuple[str, FakeTransport]] = field(default_factory=list)
+    unreadable: bool = False
+
+    def open(self) -> CredentialWatch:
+        """Start the program."""
+        return CredentialWatch(
+            connector=NAME,
+            ledger=self.ledger,
+            read_keys=self._read,
+            open_transport=self._open,
+            probes=[self.probe, self.second_probe],
+            endpoint_url=ENDPOINT,
+            now=lambda: self.now,
+        )
+
+    def _read(self) -> list[SecretStr]:
+        if self.unreadable:
+            raise ConfigError([ConfigProblem("write_key", "cannot be read")])
+        return [SecretStr(key) for key in self.keys]
+
+    def _open(self, key: SecretStr) -> Transport:
+        transport = FakeTransport()
+        self.opened.append((key.get_secret_value(), transport))
+        return transport
+
+    def credential(self) -> Credential:
+        """What the ledger knows of the write key."""
+        return self.ledger.credential(NAME, Side.DESTINATION)
+
+    def deliver_one(self) -> None:
+        """Have one object delivered, as far as the ledger knows."""
+        self.ledger.admit(NAME, [an_object(f"key-{self.now:%H%M}")], self.now)
+        (claimed,) = self.ledger.claim(NAME, BOTH, NO_LIMITS, self.now)
+        self.ledger.settle([Delivered(claimed.id, Books(read=3, sent=3))], self.now)
+
+
+@pytest.fixture
+def place() -> Place:
+    """A place with one key."""
+    return Place()
+
+
+def in_use(watch: CredentialWatch) -> str:
+    """Return the key that is used."""
+    return watch.key.get_secret_value()
+
+
+def test_the_ledger_never_sees_the_key(place: Place) -> None:
+    """Only a fingerprint, which differs by key and by endpoint."""
+    place.open()
+    key = SecretStr(OLD)
+    assert place.credential().key == fingerprint(key, ENDPOINT)
+    assert OLD not in repr(place.credential())
+    assert len({fingerprint(key, ENDPOINT), fingerprint(SecretStr(NEW), ENDPOINT), fingerprint(key, "http://x")}) == 3
+
+
+@pytest.mark.parametrize(("key", "shaped"), [(OLD, True), ("short", False), ("ü" * 32, False), ("-" * 32, False)])
+def test_a_write_key_has_32_letters_and_digits(key: str, shaped: bool) -> None:  # noqa: FBT001
+    """As Segment gives them out."""
+    assert has_key_shape(SecretStr(key)) is shaped
+
+
+def test_the_strongest_probe_that_can_tell_is_heard(place: Place) -> None:
+    """The others are not asked then."""
+    place.probe.says[OLD] = K.CONFIRMED
+    place.open().probe()
+    assert place.credential().state is S.VERIFIED
+    assert place.second_probe.asked == []
+
+
+def test_a_probe_that_fails_is_no_evidence_and_the_next_one_is_asked(place: Place) -> None:
+    """It leaves a notice for as long as it fails."""
+    watch = place.open()
+    place.probe.says[OLD] = ProbeError("the token was refused", "make a new token")
+    place.second_probe.says[OLD] = K.KNOWN
+    watch.probe()
+    assert place.credential().state is S.UNVERIFIED
+    (notice,) = place.ledger.totals(NAME).notices
+    assert (notice.kind, notice.subject, notice.detail) == (
+        NoticeKind.PROBE,
+        "Public API",
+        "the token was refused; make a new token",
+    )
+    place.probe.says[OLD] = K.CONFIRMED
+    watch.probe()
+    assert place.ledger.totals(NAME).notices == []
+
+
+def test_events_that_were_counted_are_not_counted_again(place: Place) -> None:
+    """The next question is about those since."""
+    watch = place.open()
+    watch.acknowledged(7)
+    watch.acknowledged(0)
+    place.probe.says[OLD] = K.RECEIVED
+    watch.probe()
+    place.now += timedelta(minutes=1)
+    watch.acknowledged(5)
+    watch.probe()
+    assert [events for _, events in place.probe.asked] == [[7], [5]]
+
+
+def test_events_that_a_proof_does_not_reach_are_counted_by_the_next_one(place: Place) -> None:
+    """They were too new."""
+    watch = place.open()
+    watch.acknowledged(7)
+    place.now += timedelta(minutes=3)
+    watch.acknowledged(5)
+    place.probe.says[OLD] = K.RECEIVED
+    place.probe.reaches = timedelta(minutes=2)
+    watch.probe()
+    watch.probe()
+    assert [events for _, events in place.probe.asked] == [[7, 5], [5]]
+
+
+def test_a_dead_key_rewinds_what_was_acknowledged_since_the_last_proof(place: Place) -> None:
+    """What came before the proof stays delivered."""
+    watch = place.open()
+    place.deliver_one()
+    place.now += timedelta(minutes=1)
+    place.probe.says[OLD] = K.CONFIRMED
+    watch.probe()
+    place.now += timedelta(minutes=1)
+    place.deliver_one()
+    place.now += timedelta(minutes=1)
+    place.probe.says[OLD] = K.REVOKED
+    watch.probe()
+    totals = place.ledger.totals(NAME)
+    assert (totals.rewound.objects, totals.rewound.events, totals.waiting.objects, totals.books.sent) == (1, 3, 1, 3)
+    assert watch.sending() is Sending.NONE
+
+
+def test_events_that_are_sent_again_are_no_longer_counted(place: Place) -> None:
+    """What a dead key was told must not speak against it once it lives again."""
+    watch = place.open()
+    watch.acknowledged(7)
+    place.probe.says[OLD] = K.REVOKED
+    watch.probe()
+    watch.probe()
+    assert [events for _, events in place.probe.asked] == [[7], []]
+
+
+def test_a_restart_goes_on_in_the_same_incident(place: Place) -> None:
+    """Neither the state nor the start of its window is forgotten."""
+    watch = place.open()
+    place.probe.says[OLD] = K.REVOKED
+    watch.probe()
+    before = place.credential()
+    place.now += timedelta(hours=5)
+    assert place.open().sending() is Sending.NONE
+    assert place.credential() == before
+
+
+def test_a_key_that_was_replaced_is_used_once_the_old_one_fails(place: Place) -> None:
+    """Without a restart, and what the old one was told is sent again."""
+    watch = place.open()
+    place.deliver_one()
+    place.probe.says[OLD] = K.REVOKED
+    watch.probe()
+    watch.renew()
+    assert in_use(watch) == OLD
+    place.keys = [NEW]
+    watch.renew()
+    assert (in_use(watch), watch.sending()) == (NEW, Sending.ALL)
+    assert [key for key, _ in place.opened] == [OLD, NEW]
+    assert place.opened[0][1].closed
+    assert place.ledger.totals(NAME).waiting.objects == 1
+
+
+def test_secrets_are_not_read_while_all_is_well(place: Place) -> None:
+    """Unless that is asked for."""
+    watch = place.open()
+    place.keys = [NEW]
+    watch.renew()
+    assert in_use(watch) == OLD
+    watch.ask_for_renewal()
+    watch.renew()
+    assert in_use(watch) == NEW
+
+
+def test_secrets_that_cannot_be_read_now_leave_the_key_in_use(place: Place) -> None:
+    """A failing secret store is no reason to stop."""
+    watch = place.open()
+    place.unreadable = True
+    watch.ask_for_renewal()
+    watch.renew()
+    assert in_use(watch) == OLD
+
+
+@pytest.mark.parametrize("says", [K.CONFIRMED, K.KNOWN, ProbeError("no answer"), None])
+def test_the_newer_of_two_keys_is_used_when_nothing_speaks_against_it(
+    place: Place, says: EvidenceKind | ProbeError | None
+) -> None:
+    """It is asked about first; nothing is sent again, since the old key was well."""
+    watch = place.open()
+    place.deliver_one()
+    if says:
+        place.probe.says[NEW] = says
+    place.keys = [OLD, NEW]
+    watch.ask_for_renewal()
+    watch.renew()
+    assert place.probe.asked[-1][0] == NEW
+    assert in_use(watch) == NEW
+    assert place.ledger.totals(NAME).waiting.objects == 0
+
+
+def test_a_newer_key_that_is_refused_is_not_used_until_it_is_known(place: Place) -> None:
+    """The old one is used on, and a notice stands meanwhile."""
+    watch = place.open()
+    place.keys = [OLD, NEW]
+    place.probe.says = {OLD: K.CONFIRMED, NEW: K.REVOKED}
+    watch.ask_for_renewal()
+    watch.renew()
+    assert in_use(watch) == OLD
+    assert [notice.kind for notice in place.ledger.totals(NAME).notices] == [NoticeKind.ROTATION]
+    place.probe.says[NEW] = K.CONFIRMED
+    watch.probe()
+    watch.renew()
+    assert in_use(watch) == NEW
+    assert place.ledger.totals(NAME).notices == []
+
+
+def test_a_newer_key_that_fails_in_use_gives_way_to_the_older_one(place: Place) -> None:
+    """And does not come back before something speaks for it."""
+    place.keys = [OLD, NEW]
+    watch = place.open()
+    assert in_use(watch) == NEW
+    watch.denied(CredentialError(Side.DESTINATION, "answered 401", "check the key"))
+    watch.renew()
+    assert (in_use(watch), watch.sending()) == (OLD, Sending.ALL)
+    watch.probe()
+    watch.renew()
+    assert in_use(watch) == OLD
+    place.probe.says[NEW] = K.CONFIRMED
+    watch.probe()
+    watch.renew()
+    assert in_use(watch) == NEW
+
+
+def test_the_key_that_was_in_use_is_used_again_after_a_restart(place: Place) -> None:
+    """The newer one still has to be asked about."""
+    place.open()
+    place.keys = [OLD, NEW]
+    place.probe.says[NEW] = K.REVOKED
+    watch = place.open()
+    assert in_use(watch) == OLD
+    watch.renew()
+    assert in_use(watch) == OLD
+
+
+def test_another_endpoint_is_another_destination(place: Place) -> None:
+    """As a region that was mended: what went to the wrong one is sent again."""
+    watch = place.open()
+    place.deliver_one()
+    place.probe.says[OLD] = K.NOT_RECEIVED
+    watch.probe()
+    mended = CredentialWatch(
+        connector=NAME,
+        ledger=place.ledger,
+        read_keys=lambda: [SecretStr(OLD)],
+        open_transport=lambda _: FakeTransport(),
+        probes=[],
+        endpoint_url="https://events.eu1.segmentapis.com",
+        now=lambda: place.now,
+    )
+    assert mended.sending() is Sending.ALL
+    assert place.ledger.totals(NAME).rewound.events == 3
+
+
+def test_each_side_has_a_credential_of_its_own(place: Place) -> None:
+    """Trouble with S3 says nothing of the write key."""
+    watch = place.open()
+    watch.denied(CredentialError(Side.SOURCE, "cannot list s3://acme", "grant s3:ListBucket"))
+    assert watch.credential(Side.SOURCE).state is S.FAILING
+    assert watch.sending() is Sending.ALL
+    watch.worked(Side.SOURCE, "S3 answers")
+    assert watch.credential(Side.SOURCE).state is S.VERIFIED
