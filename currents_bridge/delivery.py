@@ -18,7 +18,7 @@ import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType, canonical_name
-from currents_bridge.decode import Container, Slice
+from currents_bridge.decode import Container
 from currents_bridge.errors import (
     ClaimLostError,
     CredentialError,
@@ -27,6 +27,7 @@ from currents_bridge.errors import (
     RetryLaterError,
     Side,
 )
+from currents_bridge.fetching import FetchAhead
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapped, Mapper
 from currents_bridge.model import (
@@ -34,12 +35,13 @@ from currents_bridge.model import (
     Checkpoint,
     ClaimedObject,
     Failed,
+    Part,
     Settlement,
 )
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.sending import Sender
-from currents_bridge.work import Repeats, Work
+from currents_bridge.work import Piece, Repeats, Work, gathered
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
@@ -105,23 +107,21 @@ class Delivery:
         outcome cannot be recorded: then the claims stay the caller's to release, and a later run sends again with
         the same message ids.
         """
-        works = [Work.of(claimed) for claimed in group]
+        # by type, in the order given: what is alike is mapped together
+        works = [Work.of(claimed) for claimed in sorted(group, key=lambda claimed: claimed.object.event_type)]
         report = GroupReport()
         sent = Acknowledgements(max_ahead=self._sender.max_in_flight)
         packer = self._packer()
         repeats = Repeats()
-        for work in works:
-            if self._stop.is_set() or sent.credential_error:
-                work.failure = RetryLaterError("stopped before the object was begun")
-                continue
-            for messages in self._messages(work, repeats):
-                for batch in packer.add(work.claimed.id, messages):
+        with FetchAhead(self._store, [work.claimed.object for work in works]) as fetch:
+            for pieces in gathered(self._pieces(works, fetch, sent)):
+                mapped = self._mapped(pieces, sent)
+                owed = [self._owed(piece, messages, repeats) for piece, messages in mapped]
+                for batch in packer.add_all(owed):
                     sent.expect(batch, self._sender.submit(batch))
-                self._leave_checkpoint(work, sent, batch=sent.submitted + packer.pending)
-                if work.failure or sent.failure_of(work.claimed.id, alone=True):
-                    break  # behind a batch that failed, all would only be sent for the first of several times
-            work.last_batch = sent.submitted + packer.pending
-            self._settle_behind(works, sent, report)
+                for piece, _ in mapped:
+                    self._leave_checkpoint(piece.work, sent, batch=sent.submitted + packer.pending)
+                self._settle_behind(works, sent, report)
         for batch in packer.flush():
             sent.expect(batch, self._sender.submit(batch))
         sent.wait()
@@ -130,51 +130,76 @@ class Delivery:
         report.destination_down = sent.destination_down
         return report
 
-    def _messages(self, work: Work, repeats: Repeats) -> Iterator[pl.DataFrame]:
-        """Yield the messages that the object owes, keeping its books; what stops it is kept as its failure."""
-        try:
-            for piece, mapped in self._mapped(work):
-                work.rows = piece.first_row + piece.events.height
-                messages = repeats.leave_out(mapped.messages)
-                if self._remember:
-                    messages = self._leave_out_remembered(messages)
-                    work.message_ids.append((piece.first_row, messages["message_id"]))
-                work.dead_letters += mapped.dead_letters
-                work.books += Books(
-                    read=piece.events.height,
-                    sent=messages.height,
-                    skipped_anonymous=mapped.skipped_anonymous,
-                    deduplicated=mapped.messages.height - messages.height,
-                    dead_lettered=len(mapped.dead_letters),
-                )
-                yield messages
-        except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
-            work.failure = error
-        except ObjectGoneError as error:
-            log.warning("object_gone", reason=error.message)
-            work.failure = QuarantineObjectError("the object is gone from the bucket")
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            # a column that no rule of ours foresaw costs its object only
-            reason, _, _ = str(error).strip().partition("\n")
-            work.failure = QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")
+    def _pieces(self, works: Sequence[Work], fetch: FetchAhead, sent: Acknowledgements) -> Iterator[Piece]:
+        """Yield the slices of each object; what stops it is kept as its trouble."""
+        for work in works:
+            if self._stop.is_set() or sent.credential_error:
+                work.trouble = RetryLaterError("stopped before the object was begun")
+                continue
+            try:
+                for piece in self._read(work, fetch.open(work.claimed.object)):
+                    yield piece
+                    if given_up(work, sent):
+                        break
+                work.ended = True
+            except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
+                work.trouble = error
+            except ObjectGoneError as error:
+                log.warning("object_gone", reason=error.message)
+                work.trouble = QuarantineObjectError("the object is gone from the bucket")
 
-    def _mapped(self, work: Work) -> Iterator[tuple[Slice, Mapped]]:
-        obj = work.claimed.object
-        with self._store.open(obj.key, obj.etag) as stream:
+    def _read(self, work: Work, stream: BinaryIO) -> Iterator[Piece]:
+        with stream:
             if not work.claimed.suspect:
-                yield from self._pieces(work, stream)
+                yield from self._decoded(work, stream)
                 return
             with self._tried(work, stream) as fetched:
-                yield from self._pieces(work, fetched)
+                yield from self._decoded(work, fetched)
 
-    def _pieces(self, work: Work, stream: BinaryIO) -> Iterator[tuple[Slice, Mapped]]:
+    def _decoded(self, work: Work, stream: BinaryIO) -> Iterator[Piece]:
         obj = work.claimed.object
         event_type = self._event_type(obj.event_type)
         container = Container(stream)
         check_witness(container.record_name, obj.event_type)
         for piece in container.slices(skip_rows=work.claimed.checkpoint.rows):
-            work.damaged = bool(container.damage)
-            yield piece, self._mapper.map(piece, event_type, obj.key)
+            yield Piece(work, event_type, container.schema, piece, damaged=bool(container.damage))
+
+    def _mapped(self, pieces: Sequence[Piece], sent: Acknowledgements) -> list[tuple[Piece, Mapped]]:
+        """Map pieces together; where that fails each alone, so that a bad one costs its object only."""
+        going_on = [piece for piece in pieces if not given_up(piece.work, sent)]
+        if not going_on:
+            return []
+        try:
+            mapped = self._mapper.map_together(
+                [piece.slice for piece in going_on],
+                going_on[0].event_type,
+                [piece.work.claimed.object.key for piece in going_on],
+            )
+        except (QuarantineObjectError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            if len(going_on) > 1:
+                return [pair for piece in going_on for pair in self._mapped([piece], sent)]
+            going_on[0].work.failure = not_mapped(error)
+            return []
+        return list(zip(going_on, mapped, strict=True))
+
+    def _owed(self, piece: Piece, mapped: Mapped, repeats: Repeats) -> Part:
+        """Return the messages that the object owes, keeping its books."""
+        work, events = piece.work, piece.slice.events
+        messages = repeats.leave_out(mapped.messages)
+        if self._remember:
+            messages = self._leave_out_remembered(messages)
+            work.message_ids.append((piece.slice.first_row, messages["message_id"]))
+        work.damaged = piece.damaged
+        work.rows = piece.slice.first_row + events.height
+        work.dead_letters += mapped.dead_letters
+        work.books += Books(
+            read=events.height,
+            sent=messages.height,
+            skipped_anonymous=mapped.skipped_anonymous,
+            deduplicated=mapped.messages.height - messages.height,
+            dead_lettered=len(mapped.dead_letters),
+        )
+        return Part(work.claimed.id, messages)
 
     @contextmanager
     def _tried(self, work: Work, stream: BinaryIO) -> Iterator[BinaryIO]:
@@ -189,8 +214,8 @@ class Delivery:
             self._ledger.begin_trial(work.claimed.id)
             # whatever it is, it comes again when the object is delivered; what counts is to be alive
             with suppress(Exception, pl.exceptions.PanicException):
-                for _ in self._pieces(work, fetched):
-                    pass
+                for piece in self._decoded(work, fetched):
+                    self._mapper.map(piece.slice, piece.event_type, work.claimed.object.key)
             self._ledger.clear_suspicion(work.claimed.id)
             fetched.seek(0)
             yield fetched
@@ -215,7 +240,7 @@ class Delivery:
 
     def _settle_behind(self, works: Sequence[Work], sent: Acknowledgements, report: GroupReport) -> None:
         """Settle what has arrived while the group goes on, so that a crash repeats little; some objects at a time."""
-        behind = [w for w in works if not w.settled and not w.failure and w.last_batch and w.last_batch <= sent.through]
+        behind = [w for w in works if w.ended and not w.settled and not w.failure and w.last_batch <= sent.through]
         if sum(work.claimed.object.size_bytes for work in behind) >= SETTLE_BYTES:
             self._settle(behind, sent, report)
 
@@ -254,6 +279,19 @@ class Delivery:
         report.settlements += settlements
         if released:
             self._ledger.release(released)
+
+
+def given_up(work: Work, sent: Acknowledgements) -> bool:
+    """Whether more of the object would only be sent for the first of several times: behind a batch that failed."""
+    return bool(work.failure or sent.failure_of(work.claimed.id, alone=True))
+
+
+def not_mapped(error: BaseException) -> QuarantineObjectError:
+    """Return why an object is set aside that has a column which no rule of ours foresaw."""
+    if isinstance(error, QuarantineObjectError):
+        return error
+    reason, _, _ = str(error).strip().partition("\n")
+    return QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")
 
 
 def check_witness(record_name: str, event_type: str) -> None:

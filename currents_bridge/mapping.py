@@ -7,10 +7,12 @@ Limits: https://segment.com/docs/connections/sources/catalog/libraries/server/ht
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -27,6 +29,7 @@ MAX_MESSAGE_ID_CHARS = 99  # Segment: under 100
 EARLIEST_TIME = datetime(2010, 1, 1, tzinfo=UTC)
 LATEST_TIME = datetime(2100, 1, 1, tzinfo=UTC)
 
+_ROW, _ORIGIN = "\0row", "\0origin"  # columns beside the file's: where in which object an event stands
 _IDENTITY = ("id", "user_id", "external_user_id", "time")
 # Objects whose first member may be null begin with this member, so that ',"name":null' is all a null can look like.
 # No field has an empty name, and inside strings quotes are escaped, so neither pattern can match there.
@@ -79,11 +82,23 @@ class Mapper:
 
     def map(self, piece: Slice, event_type: EventType, object_key: str) -> Mapped:
         """Return the messages that a slice of the object owes; raises QuarantineObjectError for a foreign schema."""
-        schema = tuple(piece.events.schema.items())
-        plan = self._plans.get((event_type.name, schema))
+        (mapped,) = self.map_together([piece], event_type, [object_key])
+        return mapped
+
+    def map_together(
+        self, pieces: Sequence[Slice], event_type: EventType, object_keys: Sequence[str]
+    ) -> Sequence[Mapped]:
+        """Return what each of several slices owes, each of the object with the key at its place; raises as `map`.
+
+        All slices are of one event type and one schema. A plan costs a millisecond however few events there are, so
+        small slices are best mapped together.
+        """
+        schema = pieces[0].events.schema
+        known = (event_type.name, tuple(schema.items()))
+        plan = self._plans.get(known)
         if plan is None:  # two threads may both make it: the same plan, so nothing is lost
-            plan = self._plans[event_type.name, schema] = _Plan(event_type, piece.events.schema, self._rules)
-        return plan.apply(piece, object_key)
+            plan = self._plans[known] = _Plan(event_type, schema, self._rules)
+        return plan.apply(pieces, object_keys)
 
 
 class _Plan:
@@ -96,32 +111,31 @@ class _Plan:
         self._schema = schema
         self._merge_field = event_type.merge_json_field if event_type.merge_json_field in schema else None
         self._encode = self._message(event_type)
+        self._heads = self._head()
 
-    def apply(self, piece: Slice, object_key: str) -> Mapped:
-        """Return the slice's messages, its count of skipped events, and its dead letters."""
-        events = piece.events
-        heads = events.select(self._row(piece), *self._head(piece, object_key))
+    def apply(self, pieces: Sequence[Slice], object_keys: Sequence[str]) -> Sequence[Mapped]:
+        """Return each slice's messages, its count of skipped events, and its dead letters."""
+        events = pieces[0].events if len(pieces) == 1 else pl.concat([piece.events for piece in pieces], rechunk=True)
+        heads = events.hstack([_rows(pieces), _origins(pieces, object_keys)]).select(self._heads)
         skipped = heads["user_id"].is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
         refused = ~skipped & heads["refusal"].is_not_null()
         sendable = ~skipped & ~refused
         chosen, ids = (events, heads) if sendable.all() else (events.filter(sendable), heads.filter(sendable))
         messages = pl.DataFrame([ids["row"], ids["message_id"], self._encoded(chosen, ids)])
-        dead = _dead_letters(events.filter(refused), heads.filter(refused))
-        size_bytes = messages["message"].str.len_bytes()
-        large = size_bytes > MAX_MESSAGE_BYTES
+        dead = _dead_letters(events, heads, refused)
+        large = messages["message"].str.len_bytes() > MAX_MESSAGE_BYTES
         if large.any():
-            reason = pl.format("the message has {} bytes, Segment takes 32768", size_bytes.filter(large))
-            dead += _dead_letters(chosen.filter(large), messages.filter(large).with_columns(refusal=reason))
+            sizes = messages["message"].str.len_bytes()
+            reasons = messages.with_columns(refusal=pl.format("the message has {} bytes, Segment takes 32768", sizes))
+            at = sendable.arg_true()
+            dead += [(at[place], letter) for place, letter in _dead_letters(chosen, reasons, large)]
             messages = messages.filter(~large)
-        return Mapped(messages, int(skipped.sum()), sorted(dead, key=lambda letter: letter.row))
+            sendable = sendable.scatter(at.filter(large), False)
+        return _apart(pieces, messages, sendable, skipped, sorted(dead, key=itemgetter(0)))
 
-    def _row(self, piece: Slice) -> pl.Expr:
-        return pl.int_range(piece.first_row, piece.first_row + pl.len(), dtype=pl.UInt32).alias("row")
-
-    def _head(self, piece: Slice, object_key: str) -> list[pl.Expr]:
+    def _head(self) -> list[pl.Expr]:
         """Return columns that decide an event's fate: ids, time, event name, and why it cannot be sent."""
-        digest = hashlib.sha256(object_key.encode()).hexdigest()[:32]
-        derived = pl.format("row-" + digest + "-{}", self._row(piece))
+        derived = pl.format("row-{}-{}", pl.col(_ORIGIN), pl.col(_ROW))
         prefix = pl.lit(self._rules.message_id_prefix)
         message_id = prefix + pl.coalesce(self._text("id"), derived)
         time_ms = self._time_ms()
@@ -139,6 +153,7 @@ class _Plan:
             pl.when(self._name.is_null()).then(pl.lit("the event has no name")),
         )
         return [
+            pl.col(_ROW).alias("row"),
             message_id.alias("message_id"),
             self._text("external_user_id").alias("user_id"),
             self._text("user_id").alias("anonymous_id"),
@@ -279,14 +294,55 @@ def _merged(message: str, merge_text: str | None) -> str:
     return orjson.dumps(decoded).decode()
 
 
-def _dead_letters(events: pl.DataFrame, heads: pl.DataFrame) -> list[DeadLetter]:
-    if events.is_empty():
+def _rows(pieces: Sequence[Slice]) -> pl.Series:
+    """Return the row that each event has in its object."""
+    first = pl.Series([piece.first_row for piece in pieces])
+    end = pl.Series([piece.first_row + piece.events.height for piece in pieces])
+    return pl.int_ranges(first, end, dtype=pl.UInt32, eager=True).explode(empty_as_null=False).alias(_ROW)
+
+
+def _origins(pieces: Sequence[Slice], object_keys: Sequence[str]) -> pl.Series:
+    """Return a digest of its object's key for each event."""
+    digests = pl.Series([hashlib.sha256(key.encode()).hexdigest()[:32] for key in object_keys])
+    return pl.concat(
+        [digests.new_from_index(number, piece.events.height) for number, piece in enumerate(pieces)]
+    ).alias(_ORIGIN)
+
+
+def _apart(
+    pieces: Sequence[Slice],
+    messages: pl.DataFrame,
+    sent: pl.Series,
+    skipped: pl.Series,
+    dead: Sequence[tuple[int, DeadLetter]],
+) -> list[Mapped]:
+    """Give each slice its own: masks and dead letters go by the place of an event among those of all slices."""
+    mapped = []
+    first = first_message = first_letter = 0
+    for piece in pieces:
+        end = first + piece.events.height
+        messages_end = first_message + int(sent.slice(first, piece.events.height).sum())
+        letters_end = bisect_left(dead, end, key=itemgetter(0))
+        mapped.append(
+            Mapped(
+                messages.slice(first_message, messages_end - first_message),
+                int(skipped.slice(first, piece.events.height).sum()),
+                [letter for _, letter in dead[first_letter:letters_end]],
+            )
+        )
+        first, first_message, first_letter = end, messages_end, letters_end
+    return mapped
+
+
+def _dead_letters(events: pl.DataFrame, heads: pl.DataFrame, refused: pl.Series) -> list[tuple[int, DeadLetter]]:
+    """Return the letters of the events that are refused, each with its place among the events."""
+    if not refused.any():
         return []
-    records = events_as_json(events)
-    columns = heads.select("row", "message_id", "refusal").iter_rows()
+    records = events_as_json(events.filter(refused))
+    columns = heads.filter(refused).select("row", "message_id", "refusal").iter_rows()
     return [
-        DeadLetter(row, message_id, reason, event)
-        for (row, message_id, reason), event in zip(columns, records, strict=True)
+        (place, DeadLetter(row, message_id, reason, event))
+        for place, (row, message_id, reason), event in zip(refused.arg_true(), columns, records, strict=True)
     ]
 
 

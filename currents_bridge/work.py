@@ -1,14 +1,19 @@
 """One object while it is worked on: what was read of it, what it owes, and how far it has come."""
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
+from currents_bridge.catalogue import EventType
+from currents_bridge.decode import Slice
 from currents_bridge.errors import BridgeError, QuarantineObjectError
 from currents_bridge.model import Books, ClaimedObject, DeadLetter, Delivered, Quarantined
+
+TOGETHER_BYTES = 2 * 1024 * 1024  # of columns; as much as a slice of a large object has
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,11 @@ class Work:
     message_ids: list[tuple[int, pl.Series]] = field(default_factory=list)  # to be remembered, with their first row
     fences: deque[Fence] = field(default_factory=deque)
     damaged: bool = False  # something before `rows` was lost, so it is no place to go on from
-    last_batch: int = 0  # the number of the batch with the object's last message, once it is read; 0: not yet
+    ended: bool = False  # read to its end
+    last_batch: int = 0  # every message that it owes so far is in a batch up to this number
     settled: bool = False
-    failure: BridgeError | None = None
+    trouble: BridgeError | None = None  # why it could not be read to its end; what was read before is delivered
+    failure: BridgeError | None = None  # why what was read is not delivered
 
     @classmethod
     def of(cls, claimed: ClaimedObject) -> Self:
@@ -43,6 +50,7 @@ class Work:
 
     def put_fence(self, batch: int) -> None:
         """Note that the rows read so far are behind once the batch is acknowledged."""
+        self.last_batch = batch
         if not self.damaged:
             self.fences.append(Fence(self.rows, self.books, batch))
 
@@ -62,9 +70,10 @@ class Work:
     def failure_with(self, sent: Acknowledgements) -> BridgeError | None:
         """Return why the object is not delivered; a quarantine has to wait until what could be read has arrived."""
         of_batches = sent.failure_of(self.claimed.id, alone=not self.books.deduplicated)
-        if isinstance(self.failure, QuarantineObjectError):
-            return of_batches or self.failure
-        return self.failure or of_batches
+        failure = self.failure or self.trouble
+        if isinstance(failure, QuarantineObjectError):
+            return of_batches or failure
+        return failure or of_batches
 
     def delivered(self, sent: Acknowledgements) -> Delivered:
         """Return the settlement of an object that was read to its end and has arrived."""
@@ -98,6 +107,39 @@ class Work:
         """Return the books with the messages that Segment refused, before a row, as dead letters."""
         refused = sum(letter.row < rows for letter in sent.refused(self.claimed.id))
         return replace(books, sent=books.sent - refused, dead_lettered=books.dead_lettered + refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A slice of an object."""
+
+    work: Work
+    event_type: EventType
+    schema: Any  # of the object, as in the file
+    slice: Slice
+    damaged: bool  # something before its end was lost
+
+    def fits(self, other: "Piece") -> bool:
+        """Whether the two can be mapped together: slices of two objects of one type and schema."""
+        return self.work is not other.work and self.event_type is other.event_type and self.schema == other.schema
+
+
+def gathered(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces in order, those of small objects together, up to TOGETHER_BYTES, as far as they fit."""
+    run: list[Piece] = []
+    run_bytes = 0
+    for piece in pieces:
+        piece_bytes = int(piece.slice.events.estimated_size())
+        if run and not (run_bytes + piece_bytes <= TOGETHER_BYTES and piece.fits(run[-1])):
+            yield run
+            run, run_bytes = [], 0
+        run.append(piece)
+        run_bytes += piece_bytes
+        if run_bytes > TOGETHER_BYTES // 2:  # do not keep it while the next one is read
+            yield run
+            run, run_bytes = [], 0
+    if run:
+        yield run
 
 
 class Repeats:

@@ -153,11 +153,12 @@ class PickyMapper(Mapper):
         super().__init__(MappingRules(library_version="1"))
         self.faults: dict[str, BaseException] = {}
 
-    def map(self, piece: Any, event_type: Any, object_key: str) -> Any:
+    def map_together(self, pieces: Any, event_type: Any, object_keys: Any) -> Any:
         """Map, or raise."""
-        if object_key in self.faults:
-            raise self.faults[object_key]
-        return super().map(piece, event_type, object_key)
+        for key in object_keys:
+            if key in self.faults:
+                raise self.faults[key]
+        return super().map_together(pieces, event_type, object_keys)
 
 
 @dataclass

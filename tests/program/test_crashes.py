@@ -153,14 +153,14 @@ DIES_ON_CLICKS = """
 import os, signal
 from currents_bridge.mapping import Mapper
 
-unharmed = Mapper.map
+unharmed = Mapper.map_together
 
-def harmful(self, piece, event_type, object_key):
-    if "Click" in object_key:
+def harmful(self, pieces, event_type, object_keys):
+    if any("Click" in key for key in object_keys):
         os.kill(os.getpid(), signal.SIGKILL)
-    return unharmed(self, piece, event_type, object_key)
+    return unharmed(self, pieces, event_type, object_keys)
 
-Mapper.map = harmful
+Mapper.map_together = harmful
 """
 
 

@@ -302,9 +302,11 @@ def test_a_suspect_is_read_through_before_anything_of_it_is_sent(bench: Bench) -
     story: list[str] = []
 
     class Telling(Mapper):
-        def map(self, piece: Slice, event_type: EventType, object_key: str) -> Mapped:
+        def map_together(
+            self, pieces: Sequence[Slice], event_type: EventType, object_keys: Sequence[str]
+        ) -> Sequence[Mapped]:
             story.append("map" if bench.ledger.memory.records[0].crashes else "map, trusted")
-            return super().map(piece, event_type, object_key)
+            return super().map_together(pieces, event_type, object_keys)
 
     bench.mapper = Telling(MappingRules(library_version="1"))  # type: ignore[assignment]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from currents_bridge import delivery
+from currents_bridge import delivery, work
 from currents_bridge.decode import Container
 from currents_bridge.delivery import LAST_RETRY, check_witness, retry_at
 from currents_bridge.errors import (
@@ -18,6 +18,7 @@ from currents_bridge.errors import (
     RetryLaterError,
     Side,
 )
+from currents_bridge.fetching import AHEAD_OBJECTS
 from currents_bridge.model import Batch, Books, Delivered, Failed, LetterFilter, ObjectState, Quarantined, Refusal
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks, of_kind
@@ -35,6 +36,12 @@ def bench() -> Bench:
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block, so each event of a file of the bench, is a slice of its own."""
     monkeypatch.setattr(Container.slices, "__defaults__", (1,))
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are not mapped together with others."""
+    monkeypatch.setattr(work, "TOGETHER_BYTES", 0)
 
 
 def outage(attempts: int = 6) -> list[BridgeError]:
@@ -73,6 +80,7 @@ def test_nothing_is_settled_before_its_last_batch_is_acknowledged(bench: Bench) 
     assert bench.states() == {DELIVERED: 1}
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_objects_that_have_arrived_are_settled_while_their_group_goes_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,16 +388,17 @@ def test_a_denied_destination_costs_delay_only(bench: Bench) -> None:
     assert [record.attempts for record in bench.ledger.memory.records] == [0] * 4
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_after_a_denial_no_further_object_is_begun(bench: Bench) -> None:
-    """Reading objects whose messages cannot go anywhere would be for nothing."""
-    keys = [bench.put(1, offset=offset) for offset in range(8)]
+    """Reading objects whose messages cannot go anywhere would be for nothing, but for those that are on their way."""
+    keys = [bench.put(1, offset=offset) for offset in range(AHEAD_OBJECTS + 4)]
     group = bench.claim()
     bench.transport.outcomes.append(DENIED)
 
     bench.deliver(group, max_batch_events=1)
 
     assert set(bench.store.opened) < set(keys)
-    assert bench.states() == {PENDING: 8}
+    assert bench.states() == {PENDING: len(keys)}
 
 
 @pytest.mark.parametrize("settle_bytes", [delivery.SETTLE_BYTES, 1])
@@ -423,6 +432,7 @@ def test_a_source_that_denies_every_object_is_a_failing_credential(bench: Bench)
     assert bench.states() == {PENDING: 2}
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_a_stop_releases_what_was_not_begun_and_settles_what_was(bench: Bench) -> None:
     """The object whose batch is under way at the stop is delivered."""
 
