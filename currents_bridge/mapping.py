@@ -32,9 +32,10 @@ LATEST_TIME = datetime(2100, 1, 1, tzinfo=UTC)
 _ROW, _ORIGIN = "\0row", "\0origin"  # columns beside the file's: where in which object an event stands
 _IDENTITY = ("id", "user_id", "external_user_id", "time")
 # Objects whose first member may be null begin with this member, so that ',"name":null' is all a null can look like.
-# No field has an empty name, and inside strings quotes are escaped, so neither pattern can match there.
+# No field has an empty name, and inside strings quotes are escaped: a quote with a letter of a name behind it opens a
+# string, so neither pattern can match there. JSON text has no line break; naming one makes the search a third faster.
 _FIRST = pl.lit(0, dtype=pl.Int8).alias("")
-_NULL_MEMBER = r',"[^"\\]+":null'
+_NULL_MEMBER = r'(?-u)[,\n]"\w+":null'
 _FIRST_MEMBER = r'"":0,?'
 
 
@@ -115,8 +116,9 @@ class _Plan:
 
     def apply(self, pieces: Sequence[Slice], object_keys: Sequence[str]) -> Sequence[Mapped]:
         """Return each slice's messages, its count of skipped events, and its dead letters."""
-        events = pieces[0].events if len(pieces) == 1 else pl.concat([piece.events for piece in pieces], rechunk=True)
-        heads = events.hstack([_rows(pieces), _origins(pieces, object_keys)]).select(self._heads)
+        placed = [_placed(piece, key) for piece, key in zip(pieces, object_keys, strict=True)]
+        events = placed[0] if len(placed) == 1 else pl.concat(placed, rechunk=True)
+        heads = events.select(self._heads)
         skipped = heads["user_id"].is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
         refused = ~skipped & heads["refusal"].is_not_null()
         sendable = ~skipped & ~refused
@@ -294,19 +296,12 @@ def _merged(message: str, merge_text: str | None) -> str:
     return orjson.dumps(decoded).decode()
 
 
-def _rows(pieces: Sequence[Slice]) -> pl.Series:
-    """Return the row that each event has in its object."""
-    first = pl.Series([piece.first_row for piece in pieces])
-    end = pl.Series([piece.first_row + piece.events.height for piece in pieces])
-    return pl.int_ranges(first, end, dtype=pl.UInt32, eager=True).explode(empty_as_null=False).alias(_ROW)
-
-
-def _origins(pieces: Sequence[Slice], object_keys: Sequence[str]) -> pl.Series:
-    """Return a digest of its object's key for each event."""
-    digests = pl.Series([hashlib.sha256(key.encode()).hexdigest()[:32] for key in object_keys])
-    return pl.concat(
-        [digests.new_from_index(number, piece.events.height) for number, piece in enumerate(pieces)]
-    ).alias(_ORIGIN)
+def _placed(piece: Slice, object_key: str) -> pl.DataFrame:
+    """Return the events with columns that say where they stand: the row in the object, and a digest of its key."""
+    # neither goes through an expression, which would have to wait for the large ones of other threads
+    digest = pl.Series(_ORIGIN, [hashlib.sha256(object_key.encode()).hexdigest()[:32]])
+    events = piece.events.with_row_index(_ROW, piece.first_row)
+    return events.hstack([digest.new_from_index(0, events.height)])
 
 
 def _apart(
@@ -338,7 +333,7 @@ def _dead_letters(events: pl.DataFrame, heads: pl.DataFrame, refused: pl.Series)
     """Return the letters of the events that are refused, each with its place among the events."""
     if not refused.any():
         return []
-    records = events_as_json(events.filter(refused))
+    records = events_as_json(events.filter(refused).drop(_ROW, _ORIGIN))
     columns = heads.filter(refused).select("row", "message_id", "refusal").iter_rows()
     return [
         (place, DeadLetter(row, message_id, reason, event))
