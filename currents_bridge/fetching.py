@@ -10,7 +10,7 @@ from currents_bridge.model import CurrentsObject
 from currents_bridge.ports import ObjectStore
 
 AHEAD_OBJECTS = 8  # of one group; hides 30 ms of S3 behind 4 ms of work on each
-AHEAD_BYTES = 16 * 1024 * 1024  # of these; a larger object is read as a stream when its turn comes
+AHEAD_BYTES = 4 * 1024 * 1024  # of these; a larger object is read as a stream when its turn comes, beside other workers
 
 
 class FetchAhead:
