@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RANGE_BYTES = 16 * 1024 * 1024  # small objects come in one GET, and memory stays bounded for large ones
 BUFFER_BYTES = 256 * 1024
 MAX_BODY_ATTEMPTS = 4  # of one range whose body is cut off; botocore retries only until the body begins
+QUICK_TIMEOUT_S = 30.0  # of one range the quick way, 560 KB/s; then boto3 has more patience
 BODY_TIMEOUT_S = 120.0  # of the body of one range, 140 KB/s; the socket's timeout starts anew with every byte
 RANGE_TIMEOUT_S = 300.0  # after which a range is not asked for again
 DEFAULT_CONFIG = Config(
@@ -71,6 +72,7 @@ class S3ObjectStore:
         endpoint_url: str | None = None,
         config: Config | None = None,
         range_bytes: int = RANGE_BYTES,
+        quick_timeout_s: float = QUICK_TIMEOUT_S,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,7 +87,7 @@ class S3ObjectStore:
             self._client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=merged.merge(config) if config else merged
             )
-            self._quick = QuickReader(session, self._client, bucket, clock)
+            self._quick = QuickReader(session, self._client, bucket, timeout_s=quick_timeout_s, clock=clock)
 
     def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
         """List one level with `Delimiter=/`; see the port."""

@@ -35,11 +35,18 @@ class QuickReader:
     """
 
     def __init__(
-        self, session: "botocore.session.Session", client: "S3Client", bucket: str, clock: Callable[[], float]
+        self,
+        session: "botocore.session.Session",
+        client: "S3Client",
+        bucket: str,
+        *,
+        timeout_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._session = session
         self._client = client
         self._bucket = bucket
+        self._timeout = timedelta(seconds=timeout_s)
         self._clock = clock
         self._not_before_s = -math.inf
         if session.get_config_variable("ca_bundle") and client.meta.endpoint_url.startswith("https:"):
@@ -48,7 +55,7 @@ class QuickReader:
     def read(self, key: str, etag: str, start: int, end: int) -> tuple[bytes, int] | None:
         """Return the bytes from `start` to `end` or to the object's end, and the object's size; None: ask boto3.
 
-        One request, made once; all of it takes as long as the client's read timeout at most.
+        One request, made once; all of it takes `timeout_s` at most.
         """
         if self._clock() < self._not_before_s:
             return None
@@ -58,10 +65,12 @@ class QuickReader:
         except (FileNotFoundError, PreconditionError):  # of this object alone
             return None
         except Exception as error:  # noqa: BLE001 - network, credentials, an odd key or server: boto3 says what it is
-            return self._pause(type(error).__name__)
+            self._pause(type(error).__name__)
+            return None
         expected = (start, min(end, object_bytes))
         if answer.range != expected or len(content) != expected[1] - start:
-            return self._pause("another range than was asked for")
+            self._pause("another range than was asked for")
+            return None
         return content, object_bytes
 
     def _pause(self, reason: str) -> None:
@@ -82,11 +91,7 @@ class QuickReader:
                 "virtual_hosted_style_request": True,
                 "region": "us-east-1" if region == "aws-global" else region,
             },
-            client_options={
-                "allow_http": bucket_url.startswith("http:"),
-                "connect_timeout": timedelta(seconds=self._client.meta.config.connect_timeout),
-                "timeout": timedelta(seconds=self._client.meta.config.read_timeout),
-            },
+            client_options={"allow_http": bucket_url.startswith("http:"), "timeout": self._timeout},
             retry_config={"max_retries": 0},
             credential_provider=Boto3CredentialProvider(self._session, ttl=_CREDENTIALS_TTL),
         )

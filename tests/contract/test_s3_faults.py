@@ -43,7 +43,13 @@ def store_of(proxy: FaultyS3, bucket: str, read_timeout_s: float = 5.0) -> S3Obj
     """Return the adapter behind the proxy; it does not wait between attempts."""
     config = Config(proxies={}, read_timeout=read_timeout_s)
     return S3ObjectStore(
-        bucket, region=REGION, endpoint_url=proxy.url, config=config, range_bytes=1_000, sleep=lambda _: None
+        bucket,
+        region=REGION,
+        endpoint_url=proxy.url,
+        config=config,
+        range_bytes=1_000,
+        quick_timeout_s=read_timeout_s,
+        sleep=lambda _: None,
     )
 
 
