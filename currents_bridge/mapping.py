@@ -66,8 +66,17 @@ class MappingRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run of events stands: so many, from a row of an object on."""
+
+    object_key: str
+    first_row: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mapped:
-    """What a slice of events became; each event is in exactly one of the three."""
+    """What a run of events became; each event is in exactly one of the three."""
 
     messages: pl.DataFrame  # row: u32, message_id: str, message: str
     skipped_anonymous: int
@@ -83,23 +92,20 @@ class Mapper:
 
     def map(self, piece: Slice, event_type: EventType, object_key: str) -> Mapped:
         """Return the messages that a slice of the object owes; raises QuarantineObjectError for a foreign schema."""
-        (mapped,) = self.map_together([piece], event_type, [object_key])
+        origin = Origin(object_key, piece.first_row, piece.events.height)
+        (mapped,) = self.map_together(piece.events, event_type, [origin])
         return mapped
 
-    def map_together(
-        self, pieces: Sequence[Slice], event_type: EventType, object_keys: Sequence[str]
-    ) -> Sequence[Mapped]:
-        """Return what each of several slices owes, each of the object with the key at its place; raises as `map`.
+    def map_together(self, events: pl.DataFrame, event_type: EventType, origins: Sequence[Origin]) -> Sequence[Mapped]:
+        """Return what each of several objects owes whose events follow each other in one frame; raises as `map`.
 
-        All slices are of one event type and one schema. A plan costs a millisecond however few events there are, so
-        small slices are best mapped together.
+        A plan costs a millisecond however few events there are, so small objects are best mapped together.
         """
-        schema = pieces[0].events.schema
-        known = (event_type.name, tuple(schema.items()))
+        known = (event_type.name, tuple(events.schema.items()))
         plan = self._plans.get(known)
         if plan is None:  # two threads may both make it: the same plan, so nothing is lost
-            plan = self._plans[known] = _Plan(event_type, schema, self._rules)
-        return plan.apply(pieces, object_keys)
+            plan = self._plans[known] = _Plan(event_type, events.schema, self._rules)
+        return plan.apply(events, origins)
 
 
 class _Plan:
@@ -114,11 +120,9 @@ class _Plan:
         self._encode = self._message(event_type)
         self._heads = self._head()
 
-    def apply(self, pieces: Sequence[Slice], object_keys: Sequence[str]) -> Sequence[Mapped]:
-        """Return each slice's messages, its count of skipped events, and its dead letters."""
-        placed = [_placed(piece, key) for piece, key in zip(pieces, object_keys, strict=True)]
-        events = placed[0] if len(placed) == 1 else pl.concat(placed, rechunk=True)
-        heads = events.select(self._heads)
+    def apply(self, events: pl.DataFrame, origins: Sequence[Origin]) -> Sequence[Mapped]:
+        """Return each object's messages, its count of skipped events, and its dead letters."""
+        heads = events.hstack(_places(origins)).select(self._heads)
         skipped = heads["user_id"].is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
         refused = ~skipped & heads["refusal"].is_not_null()
         sendable = ~skipped & ~refused
@@ -133,7 +137,7 @@ class _Plan:
             dead += [(at[place], letter) for place, letter in _dead_letters(chosen, reasons, large)]
             messages = messages.filter(~large)
             sendable = sendable.scatter(at.filter(large), False)
-        return _apart(pieces, messages, sendable, skipped, sorted(dead, key=itemgetter(0)))
+        return _apart(origins, messages, sendable, skipped, sorted(dead, key=itemgetter(0)))
 
     def _head(self) -> list[pl.Expr]:
         """Return columns that decide an event's fate: ids, time, event name, and why it cannot be sent."""
@@ -296,32 +300,35 @@ def _merged(message: str, merge_text: str | None) -> str:
     return orjson.dumps(decoded).decode()
 
 
-def _placed(piece: Slice, object_key: str) -> pl.DataFrame:
-    """Return the events with columns that say where they stand: the row in the object, and a digest of its key."""
-    # neither goes through an expression, which would have to wait for the large ones of other threads
-    digest = pl.Series(_ORIGIN, [hashlib.sha256(object_key.encode()).hexdigest()[:32]])
-    events = piece.events.with_row_index(_ROW, piece.first_row)
-    return events.hstack([digest.new_from_index(0, events.height)])
+def _places(origins: Sequence[Origin]) -> list[pl.Series]:
+    """Return columns that say where each event stands: the row in its object, and a digest of the object's key."""
+    # no expressions, which would have to wait for the large ones of other threads
+    rows, digests = [], []
+    for origin in origins:
+        digest = hashlib.sha256(origin.object_key.encode()).hexdigest()[:32]
+        digests.append(pl.Series(_ORIGIN, [digest]).new_from_index(0, origin.height))
+        rows.append(pl.DataFrame(height=origin.height).with_row_index(_ROW, origin.first_row).to_series())
+    return [pl.concat(rows), pl.concat(digests)]
 
 
 def _apart(
-    pieces: Sequence[Slice],
+    origins: Sequence[Origin],
     messages: pl.DataFrame,
     sent: pl.Series,
     skipped: pl.Series,
     dead: Sequence[tuple[int, DeadLetter]],
 ) -> list[Mapped]:
-    """Give each slice its own: masks and dead letters go by the place of an event among those of all slices."""
+    """Give each object its own; masks and dead letters go by the place of an event among all."""
     mapped = []
     first = first_message = first_letter = 0
-    for piece in pieces:
-        end = first + piece.events.height
-        messages_end = first_message + int(sent.slice(first, piece.events.height).sum())
+    for origin in origins:
+        end = first + origin.height
+        messages_end = first_message + int(sent.slice(first, origin.height).sum())
         letters_end = bisect_left(dead, end, key=itemgetter(0))
         mapped.append(
             Mapped(
                 messages.slice(first_message, messages_end - first_message),
-                int(skipped.slice(first, piece.events.height).sum()),
+                int(skipped.slice(first, origin.height).sum()),
                 [letter for _, letter in dead[first_letter:letters_end]],
             )
         )
@@ -333,7 +340,7 @@ def _dead_letters(events: pl.DataFrame, heads: pl.DataFrame, refused: pl.Series)
     """Return the letters of the events that are refused, each with its place among the events."""
     if not refused.any():
         return []
-    records = events_as_json(events.filter(refused).drop(_ROW, _ORIGIN))
+    records = events_as_json(events.filter(refused))
     columns = heads.filter(refused).select("row", "message_id", "refusal").iter_rows()
     return [
         (place, DeadLetter(row, message_id, reason, event))

@@ -1,19 +1,16 @@
 """One object while it is worked on: what was read of it, what it owes, and how far it has come."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType
-from currents_bridge.decode import Slice
 from currents_bridge.errors import BridgeError, QuarantineObjectError
 from currents_bridge.model import Books, ClaimedObject, DeadLetter, Delivered, Quarantined
-
-TOGETHER_BYTES = 2 * 1024 * 1024  # of columns; as much as a slice of a large object has
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +37,7 @@ class Work:
     ended: bool = False  # read to its end
     last_batch: int = 0  # every message that it owes so far is in a batch up to this number
     settled: bool = False
-    trouble: BridgeError | None = None  # why it could not be read to its end; what was read before is delivered
-    failure: BridgeError | None = None  # why what was read is not delivered
+    failure: BridgeError | None = None
 
     @classmethod
     def of(cls, claimed: ClaimedObject) -> Self:
@@ -70,10 +66,9 @@ class Work:
     def failure_with(self, sent: Acknowledgements) -> BridgeError | None:
         """Return why the object is not delivered; a quarantine has to wait until what could be read has arrived."""
         of_batches = sent.failure_of(self.claimed.id, alone=not self.books.deduplicated)
-        failure = self.failure or self.trouble
-        if isinstance(failure, QuarantineObjectError):
-            return of_batches or failure
-        return failure or of_batches
+        if isinstance(self.failure, QuarantineObjectError):
+            return of_batches or self.failure
+        return self.failure or of_batches
 
     def delivered(self, sent: Acknowledgements) -> Delivered:
         """Return the settlement of an object that was read to its end and has arrived."""
@@ -110,36 +105,29 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A slice of an object."""
+class Share:
+    """What one object has in a run."""
 
     work: Work
+    first_row: int  # in the object
+    height: int  # events in the run, behind those of the objects before it
+    damaged: bool = False  # something of the object before the end of the share was lost
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Events of one type as columns that are mapped together: of one object, or of several small ones."""
+
     event_type: EventType
-    schema: Any  # of the object, as in the file
-    slice: Slice
-    damaged: bool  # something before its end was lost
+    events: pl.DataFrame
+    shares: Sequence[Share]
 
-    def fits(self, other: "Piece") -> bool:
-        """Whether the two can be mapped together: slices of two objects of one type and schema."""
-        return self.work is not other.work and self.event_type is other.event_type and self.schema == other.schema
-
-
-def gathered(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield the pieces in order, those of small objects together, up to TOGETHER_BYTES, as far as they fit."""
-    run: list[Piece] = []
-    run_bytes = 0
-    for piece in pieces:
-        piece_bytes = int(piece.slice.events.estimated_size())
-        if run and not (run_bytes + piece_bytes <= TOGETHER_BYTES and piece.fits(run[-1])):
-            yield run
-            run, run_bytes = [], 0
-        run.append(piece)
-        run_bytes += piece_bytes
-        if run_bytes > TOGETHER_BYTES // 2:  # do not keep it while the next one is read
-            yield run
-            run, run_bytes = [], 0
-    if run:
-        yield run
+    def each_alone(self) -> Iterator["Run"]:
+        """Yield each object's share as a run of its own."""
+        first = 0
+        for share in self.shares:
+            yield Run(self.event_type, self.events.slice(first, share.height), [share])
+            first += share.height
 
 
 class Repeats:

@@ -153,12 +153,12 @@ class PickyMapper(Mapper):
         super().__init__(MappingRules(library_version="1"))
         self.faults: dict[str, BaseException] = {}
 
-    def map_together(self, pieces: Any, event_type: Any, object_keys: Any) -> Any:
+    def map_together(self, events: Any, event_type: Any, origins: Any) -> Any:
         """Map, or raise."""
-        for key in object_keys:
-            if key in self.faults:
-                raise self.faults[key]
-        return super().map_together(pieces, event_type, object_keys)
+        for origin in origins:
+            if origin.object_key in self.faults:
+                raise self.faults[origin.object_key]
+        return super().map_together(events, event_type, origins)
 
 
 @dataclass

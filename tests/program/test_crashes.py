@@ -155,10 +155,10 @@ from currents_bridge.mapping import Mapper
 
 unharmed = Mapper.map_together
 
-def harmful(self, pieces, event_type, object_keys):
-    if any("Click" in key for key in object_keys):
+def harmful(self, events, event_type, origins):
+    if any("Click" in origin.object_key for origin in origins):
         os.kill(os.getpid(), signal.SIGKILL)
-    return unharmed(self, pieces, event_type, object_keys)
+    return unharmed(self, events, event_type, origins)
 
 Mapper.map_together = harmful
 """

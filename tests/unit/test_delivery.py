@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from currents_bridge import delivery, work
+from currents_bridge import delivery, reading
 from currents_bridge.decode import Container
-from currents_bridge.delivery import LAST_RETRY, check_witness, retry_at
+from currents_bridge.delivery import LAST_RETRY, retry_at
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,
@@ -20,6 +20,7 @@ from currents_bridge.errors import (
 )
 from currents_bridge.fetching import AHEAD_OBJECTS
 from currents_bridge.model import Batch, Books, Delivered, Failed, LetterFilter, ObjectState, Quarantined, Refusal
+from currents_bridge.reading import check_witness
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks, of_kind
 
@@ -34,14 +35,15 @@ def bench() -> Bench:
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each block, so each event of a file of the bench, is a slice of its own."""
+    """Each block, so each event of a file of the bench, is a slice of its own, as if the file were large."""
+    monkeypatch.setattr(reading, "SMALL_BYTES", 0)
     monkeypatch.setattr(Container.slices, "__defaults__", (1,))
 
 
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects are not mapped together with others."""
-    monkeypatch.setattr(work, "TOGETHER_BYTES", 0)
+    monkeypatch.setattr(reading, "TOGETHER_BYTES", 0)
 
 
 def outage(attempts: int = 6) -> list[BridgeError]:
