@@ -302,13 +302,10 @@ def _merged(message: str, merge_text: str | None) -> str:
 
 def _places(origins: Sequence[Origin]) -> list[pl.Series]:
     """Return columns that say where each event stands: the row in its object, and a digest of the object's key."""
-    # no expressions, which would have to wait for the large ones of other threads
-    rows, digests = [], []
-    for origin in origins:
-        digest = hashlib.sha256(origin.object_key.encode()).hexdigest()[:32]
-        digests.append(pl.Series(_ORIGIN, [digest]).new_from_index(0, origin.height))
-        rows.append(pl.DataFrame(height=origin.height).with_row_index(_ROW, origin.first_row).to_series())
-    return [pl.concat(rows), pl.concat(digests)]
+    rows = [row for origin in origins for row in range(origin.first_row, origin.first_row + origin.height)]
+    digests = pl.Series(_ORIGIN, [hashlib.sha256(origin.object_key.encode()).hexdigest()[:32] for origin in origins])
+    repeated = [digests.new_from_index(number, origin.height) for number, origin in enumerate(origins)]
+    return [pl.Series(_ROW, rows, dtype=pl.UInt32), pl.concat(repeated)]
 
 
 def _apart(
