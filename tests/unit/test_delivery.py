@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -19,7 +20,17 @@ from currents_bridge.errors import (
     Side,
 )
 from currents_bridge.fetching import AHEAD_OBJECTS
-from currents_bridge.model import Batch, Books, Delivered, Failed, LetterFilter, ObjectState, Quarantined, Refusal
+from currents_bridge.model import (
+    Batch,
+    Books,
+    Checkpoint,
+    Delivered,
+    Failed,
+    LetterFilter,
+    ObjectState,
+    Quarantined,
+    Refusal,
+)
 from currents_bridge.reading import check_witness
 from currents_bridge.testing.currents_files import schema_of, write_container
 from currents_bridge.testing.fake_transport import FakeTransport
@@ -287,6 +298,23 @@ def test_a_damaged_object_among_many_that_are_read_together_costs_itself_only(be
 
     assert bench.sent_ids() == [event["id"] for rows in events for event in rows]
     assert bench.states_by_key() == dict.fromkeys(keys, DELIVERED) | {keys[bad]: ObjectState.QUARANTINED}
+
+
+def test_an_object_with_a_checkpoint_goes_on_behind_it_beside_others_that_are_read_together(bench: Bench) -> None:
+    """What was acknowledged before is not sent again."""
+    events = [clicks(3, seed) for seed in range(3)]
+    for offset, rows in enumerate(events):
+        bench.put(rows, offset=offset)
+    group = list(bench.claim())
+    behind = Checkpoint(2, Books(read=2, sent=2))
+    bench.ledger.checkpoint(group[1].id, behind, [], bench.now)
+    group[1] = replace(group[1], checkpoint=behind)
+
+    bench.deliver(group)
+
+    owed = [*events[0], events[1][2], *events[2]]
+    assert sorted(bench.sent_ids()) == sorted(event["id"] for event in owed)
+    assert bench.ledger.totals(NAME).books == Books(read=9, sent=9)
 
 
 def test_an_object_of_another_schema_is_not_read_together_with_others(bench: Bench) -> None:
