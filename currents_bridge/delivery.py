@@ -5,46 +5,41 @@ carries its messages was acknowledged; whatever goes wrong costs the object a la
 leave checkpoints on the way, so that a later try goes on where this one ended.
 """
 
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import BinaryIO, cast
 
 import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
-from currents_bridge.catalogue import EventType, canonical_name
-from currents_bridge.decode import Container, Slice
+from currents_bridge.catalogue import EventType
 from currents_bridge.errors import (
     ClaimLostError,
     CredentialError,
-    ObjectGoneError,
     QuarantineObjectError,
     RetryLaterError,
     Side,
 )
 from currents_bridge.logs import get_logger
-from currents_bridge.mapping import Mapped, Mapper
+from currents_bridge.mapping import Mapped, Mapper, Origin
 from currents_bridge.model import (
     Books,
     Checkpoint,
     ClaimedObject,
     Failed,
+    Part,
     Settlement,
 )
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, ObjectStore
+from currents_bridge.reading import Reader
 from currents_bridge.sending import Sender
-from currents_bridge.work import Repeats, Work
+from currents_bridge.work import Repeats, Run, Share, Work
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
 SETTLE_BYTES = 1024 * 1024  # of objects that have arrived: settled while their group goes on
-SPOOL_BYTES = 16 * 1024 * 1024  # of a suspect in memory; what is more goes to a temporary file
 CHECKPOINT_EVENTS = 2_500  # read since the last checkpoint; a commit for so many costs 0.3 us an event
 
 log = get_logger()
@@ -88,11 +83,10 @@ class Delivery:
         stop: threading.Event,
     ) -> None:
         self._connector = connector
-        self._store = store
+        self._reader = Reader(store=store, ledger=ledger, mapper=mapper, event_type=event_type, stop=stop)
         self._ledger = ledger
         self._sender = sender
         self._mapper = mapper
-        self._event_type = event_type
         self._packer = packer
         self._remember = remember
         self._now = now
@@ -105,22 +99,19 @@ class Delivery:
         outcome cannot be recorded: then the claims stay the caller's to release, and a later run sends again with
         the same message ids.
         """
-        works = [Work.of(claimed) for claimed in group]
+        # by type, in the order given: small objects that are alike are read and mapped together
+        works = [Work.of(claimed) for claimed in sorted(group, key=lambda claimed: claimed.object.event_type)]
         report = GroupReport()
         sent = Acknowledgements(max_ahead=self._sender.max_in_flight)
         packer = self._packer()
         repeats = Repeats()
-        for work in works:
-            if self._stop.is_set() or sent.credential_error:
-                work.failure = RetryLaterError("stopped before the object was begun")
-                continue
-            for messages in self._messages(work, repeats):
-                for batch in packer.add(work.claimed.id, messages):
-                    sent.expect(batch, self._sender.submit(batch))
-                self._leave_checkpoint(work, sent, batch=sent.submitted + packer.pending)
-                if work.failure or sent.failure_of(work.claimed.id, alone=True):
-                    break  # behind a batch that failed, all would only be sent for the first of several times
-            work.last_batch = sent.submitted + packer.pending
+        for run in self._reader.runs(works, sent):
+            mapped = self._mapped(run)
+            owed = [self._owed(share, messages, repeats) for share, messages in mapped]
+            for batch in packer.add_all(owed):
+                sent.expect(batch, self._sender.submit(batch))
+            for share, _ in mapped:
+                self._leave_checkpoint(share.work, sent, batch=sent.submitted + packer.pending)
             self._settle_behind(works, sent, report)
         for batch in packer.flush():
             sent.expect(batch, self._sender.submit(batch))
@@ -130,70 +121,36 @@ class Delivery:
         report.destination_down = sent.destination_down
         return report
 
-    def _messages(self, work: Work, repeats: Repeats) -> Iterator[pl.DataFrame]:
-        """Yield the messages that the object owes, keeping its books; what stops it is kept as its failure."""
+    def _mapped(self, run: Run) -> list[tuple[Share, Mapped]]:
+        """Map the run; where that fails each object's share alone, so that a bad one costs itself only."""
+        origins = [Origin(share.work.claimed.object.key, share.first_row, share.height) for share in run.shares]
         try:
-            for piece, mapped in self._mapped(work):
-                work.rows = piece.first_row + piece.events.height
-                messages = repeats.leave_out(mapped.messages)
-                if self._remember:
-                    messages = self._leave_out_remembered(messages)
-                    work.message_ids.append((piece.first_row, messages["message_id"]))
-                work.dead_letters += mapped.dead_letters
-                work.books += Books(
-                    read=piece.events.height,
-                    sent=messages.height,
-                    skipped_anonymous=mapped.skipped_anonymous,
-                    deduplicated=mapped.messages.height - messages.height,
-                    dead_lettered=len(mapped.dead_letters),
-                )
-                yield messages
-        except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
-            work.failure = error
-        except ObjectGoneError as error:
-            log.warning("object_gone", reason=error.message)
-            work.failure = QuarantineObjectError("the object is gone from the bucket")
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            # a column that no rule of ours foresaw costs its object only
-            reason, _, _ = str(error).strip().partition("\n")
-            work.failure = QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")
+            mapped = self._mapper.map_together(run.events, run.event_type, origins)
+        except (QuarantineObjectError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            if len(run.shares) > 1:
+                return [pair for alone in run.each_alone() for pair in self._mapped(alone)]
+            run.shares[0].work.failure = not_mapped(error)
+            return []
+        return list(zip(run.shares, mapped, strict=True))
 
-    def _mapped(self, work: Work) -> Iterator[tuple[Slice, Mapped]]:
-        obj = work.claimed.object
-        with self._store.open(obj.key, obj.etag) as stream:
-            if not work.claimed.suspect:
-                yield from self._pieces(work, stream)
-                return
-            with self._tried(work, stream) as fetched:
-                yield from self._pieces(work, fetched)
-
-    def _pieces(self, work: Work, stream: BinaryIO) -> Iterator[tuple[Slice, Mapped]]:
-        obj = work.claimed.object
-        event_type = self._event_type(obj.event_type)
-        container = Container(stream)
-        check_witness(container.record_name, obj.event_type)
-        for piece in container.slices(skip_rows=work.claimed.checkpoint.rows):
-            work.damaged = bool(container.damage)
-            yield piece, self._mapper.map(piece, event_type, obj.key)
-
-    @contextmanager
-    def _tried(self, work: Work, stream: BinaryIO) -> Iterator[BinaryIO]:
-        """Give a suspect's bytes once they were decoded and mapped without harm to the process; sends nothing.
-
-        The bytes are fetched before the trial, so that it is short and nothing but the object can end it.
-        """
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            fetched = cast("BinaryIO", spool)
-            shutil.copyfileobj(stream, fetched)
-            fetched.seek(0)
-            self._ledger.begin_trial(work.claimed.id)
-            # whatever it is, it comes again when the object is delivered; what counts is to be alive
-            with suppress(Exception, pl.exceptions.PanicException):
-                for _ in self._pieces(work, fetched):
-                    pass
-            self._ledger.clear_suspicion(work.claimed.id)
-            fetched.seek(0)
-            yield fetched
+    def _owed(self, share: Share, mapped: Mapped, repeats: Repeats) -> Part:
+        """Return the messages that the object owes, keeping its books."""
+        work = share.work
+        messages = repeats.leave_out(mapped.messages)
+        if self._remember:
+            messages = self._leave_out_remembered(messages)
+            work.message_ids.append((share.first_row, messages["message_id"]))
+        work.damaged = share.damaged
+        work.rows = share.first_row + share.height
+        work.dead_letters += mapped.dead_letters
+        work.books += Books(
+            read=share.height,
+            sent=messages.height,
+            skipped_anonymous=mapped.skipped_anonymous,
+            deduplicated=mapped.messages.height - messages.height,
+            dead_lettered=len(mapped.dead_letters),
+        )
+        return Part(work.claimed.id, messages)
 
     def _leave_out_remembered(self, messages: pl.DataFrame) -> pl.DataFrame:
         known = self._ledger.remembered(self._connector, messages["message_id"], self._now())
@@ -215,7 +172,7 @@ class Delivery:
 
     def _settle_behind(self, works: Sequence[Work], sent: Acknowledgements, report: GroupReport) -> None:
         """Settle what has arrived while the group goes on, so that a crash repeats little; some objects at a time."""
-        behind = [w for w in works if not w.settled and not w.failure and w.last_batch and w.last_batch <= sent.through]
+        behind = [w for w in works if w.ended and not w.settled and not w.failure and w.last_batch <= sent.through]
         if sum(work.claimed.object.size_bytes for work in behind) >= SETTLE_BYTES:
             self._settle(behind, sent, report)
 
@@ -256,12 +213,9 @@ class Delivery:
             self._ledger.release(released)
 
 
-def check_witness(record_name: str, event_type: str) -> None:
-    """Compare the key's event type with the record's name; raises QuarantineObjectError where they disagree.
-
-    Braze names the record by the type: `dataexport.S3.inner.users.messages.email.Click`. A record whose name is of
-    another kind is no witness.
-    """
-    _, marker, named = record_name.partition(".inner.")
-    if marker and canonical_name(named) != event_type:
-        raise QuarantineObjectError(f"the key says {event_type}, the records in the file are {named}")
+def not_mapped(error: BaseException) -> QuarantineObjectError:
+    """Return why an object is set aside that has a column which no rule of ours foresaw."""
+    if isinstance(error, QuarantineObjectError):
+        return error
+    reason, _, _ = str(error).strip().partition("\n")
+    return QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")

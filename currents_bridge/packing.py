@@ -1,6 +1,8 @@
 """From messages to batches: in order, across objects, within Segment's limits."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import polars as pl
 
@@ -20,26 +22,37 @@ class Packer:
         self._start()
 
     def add(self, object_id: int, messages: pl.DataFrame) -> Iterator[Batch]:
-        """Take one object's next messages (see model.Part); yield each batch that is full.
+        """Take one object's next messages (see model.Part); as `add_all`."""
+        return self.add_all([Part(object_id, messages)])
+
+    def add_all(self, owed: Sequence[Part]) -> Iterator[Batch]:
+        """Take the next messages of some objects, in order; yield each batch that is full.
 
         Raises ValueError for a message that is too large for any batch.
         """
-        ends = (messages["message"].str.len_bytes().cast(pl.UInt64) + 1).cum_sum()  # 1: the comma after each
-        taken, taken_bytes = 0, 0
-        while taken < messages.height:
-            room_bytes = self._max_bytes - self._size_bytes + 1  # the last message has no comma
-            fitting = int(ends.search_sorted(taken_bytes + room_bytes, side="right")) - taken
-            count = min(fitting, self._max_events - self._events)
-            if count:
-                upto_bytes = int(ends[taken + count - 1])
-                self._parts.append(Part(object_id, messages.slice(taken, count)))
-                self._events += count
-                self._size_bytes += upto_bytes - taken_bytes
-                taken, taken_bytes = taken + count, upto_bytes
-            elif not self._events:
-                raise ValueError(f"row {messages['row'][taken]} of object {object_id} is larger than a batch")
-            if taken < messages.height:
-                yield from self.flush()
+        if not owed:
+            return
+        # Python's own search: a polars operation waits for the threads that map and encode, and costs more than this
+        ends = list(accumulate(size_bytes + 1 for size_bytes in _sizes(owed).to_list()))  # 1: the comma after each
+        first = 0  # of a part among all messages
+        for part in owed:
+            taken, end = first, first + part.messages.height
+            while taken < end:
+                taken_bytes = ends[taken - 1] if taken else 0
+                room_bytes = self._max_bytes - self._size_bytes + 1  # the last message has no comma
+                fitting = bisect_right(ends, taken_bytes + room_bytes, lo=taken, hi=end) - taken
+                count = min(fitting, self._max_events - self._events)
+                if count:
+                    self._parts.append(Part(part.object_id, part.messages.slice(taken - first, count)))
+                    self._events += count
+                    self._size_bytes += ends[taken + count - 1] - taken_bytes
+                    taken += count
+                elif not self._events:
+                    row = part.messages["row"][taken - first]
+                    raise ValueError(f"row {row} of object {part.object_id} is larger than a batch")
+                if taken < end:
+                    yield from self.flush()
+            first = end
 
     @property
     def pending(self) -> bool:
@@ -85,4 +98,10 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 
 def joined_bytes(parts: Sequence[Part]) -> int:
     """Return the size of the parts' messages with the commas between them."""
-    return sum(int(part.messages["message"].str.len_bytes().sum()) + part.messages.height for part in parts) - 1
+    sizes = _sizes(parts)
+    return int(sizes.sum()) + len(sizes) - 1
+
+
+def _sizes(parts: Sequence[Part]) -> pl.Series:
+    """Return the bytes of each message; at least one part."""
+    return pl.concat([part.messages["message"] for part in parts]).str.len_bytes()

@@ -1,12 +1,14 @@
 """One object while it is worked on: what was read of it, what it owes, and how far it has come."""
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
+from currents_bridge.catalogue import EventType
 from currents_bridge.errors import BridgeError, QuarantineObjectError
 from currents_bridge.model import Books, ClaimedObject, DeadLetter, Delivered, Quarantined
 
@@ -32,7 +34,8 @@ class Work:
     message_ids: list[tuple[int, pl.Series]] = field(default_factory=list)  # to be remembered, with their first row
     fences: deque[Fence] = field(default_factory=deque)
     damaged: bool = False  # something before `rows` was lost, so it is no place to go on from
-    last_batch: int = 0  # the number of the batch with the object's last message, once it is read; 0: not yet
+    ended: bool = False  # read to its end
+    last_batch: int = 0  # every message that it owes so far is in a batch up to this number
     settled: bool = False
     failure: BridgeError | None = None
 
@@ -43,6 +46,7 @@ class Work:
 
     def put_fence(self, batch: int) -> None:
         """Note that the rows read so far are behind once the batch is acknowledged."""
+        self.last_batch = batch
         if not self.damaged:
             self.fences.append(Fence(self.rows, self.books, batch))
 
@@ -98,6 +102,32 @@ class Work:
         """Return the books with the messages that Segment refused, before a row, as dead letters."""
         refused = sum(letter.row < rows for letter in sent.refused(self.claimed.id))
         return replace(books, sent=books.sent - refused, dead_lettered=books.dead_lettered + refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one object has in a run."""
+
+    work: Work
+    first_row: int  # in the object
+    height: int  # events in the run, behind those of the objects before it
+    damaged: bool = False  # something of the object before the end of the share was lost
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Events of one type as columns that are mapped together: of one object, or of several small ones."""
+
+    event_type: EventType
+    events: pl.DataFrame
+    shares: Sequence[Share]
+
+    def each_alone(self) -> Iterator["Run"]:
+        """Yield each object's share as a run of its own."""
+        first = 0
+        for share in self.shares:
+            yield Run(self.event_type, self.events.slice(first, share.height), [share])
+            first += share.height
 
 
 class Repeats:

@@ -160,17 +160,20 @@ class PromptSender(Sender):
 
 
 class PickyMapper(Mapper):
-    """Raises what `faults` names for an object's key."""
+    """Raises what `faults` names for an object's key; `runs` are how many objects were mapped together each time."""
 
     def __init__(self) -> None:
         super().__init__(MappingRules(library_version="1"))
         self.faults: dict[str, BaseException] = {}
+        self.runs: list[int] = []
 
-    def map(self, piece: Any, event_type: Any, object_key: str) -> Any:
+    def map_together(self, events: Any, event_type: Any, origins: Any) -> Any:
         """Map, or raise."""
-        if object_key in self.faults:
-            raise self.faults[object_key]
-        return super().map(piece, event_type, object_key)
+        for origin in origins:
+            if origin.object_key in self.faults:
+                raise self.faults[origin.object_key]
+        self.runs.append(len(origins))
+        return super().map_together(events, event_type, origins)
 
 
 @dataclass

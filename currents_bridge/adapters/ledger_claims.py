@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +28,7 @@ MOST_CRASHES = 3  # one that nobody saw, then two trials: an object that so many
 TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
 
 _WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)
+_hour = lru_cache(1024)(parse_hour)  # a group has few hours, and reading one takes longer than the rest of its row
 UNCLAIMED = {"state": _WAITING, "owner": None}
 
 
@@ -77,7 +79,7 @@ def free_orphans(connection: Connection, owner: str, now: datetime) -> int:
 
 def object_of(row: Row[Any]) -> CurrentsObject:
     """Return the object that a row of `objects` records."""
-    return CurrentsObject(row.key, row.etag, row.size_bytes, row.last_modified, row.event_type, parse_hour(row.hour))
+    return CurrentsObject(row.key, row.etag, row.size_bytes, row.last_modified, row.event_type, _hour(row.hour))
 
 
 def _group(rows: Iterable[Row[Any]], max_bytes: int) -> Iterator[ClaimedObject]:

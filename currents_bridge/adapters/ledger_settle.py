@@ -1,7 +1,7 @@
 """What a settlement writes: the object's row, the sums of its hour, its dead letters, what was sent."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -29,14 +29,7 @@ def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]]
     )
     delivered = [(row, settlement) for row, settlement in settled if isinstance(settlement, Delivered)]
     if delivered:
-        add_to_hours(
-            connection,
-            [
-                {"connector": row.connector, "hour": row.hour, "event_type": row.event_type, "objects": 1}
-                | asdict(settlement.books)
-                for row, settlement in delivered
-            ],
-        )
+        add_to_hours(connection, _sums(delivered))
     ended = [(row, settlement) for row, settlement in settled if not isinstance(settlement, Failed)]
     if ended:
         ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
@@ -45,7 +38,7 @@ def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]]
 
 def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:
     """Write how far the object has come."""
-    values = {"checkpoint_rows": checkpoint.rows, "crashes": 0} | asdict(checkpoint.books)
+    values = {"checkpoint_rows": checkpoint.rows, "crashes": 0} | _columns(checkpoint.books)
     connection.execute(update(objects).where(objects.c.id == id_).values(values))
 
 
@@ -67,11 +60,26 @@ def _outcome(settlement: Settlement, row: Row[Any], now: datetime) -> dict[str, 
     values |= {"attempts": row.attempts, "reason": None, "retry_at": None, "checkpoint_rows": 0, "rewound_events": 0}
     match settlement:
         case Delivered(books=books):
-            return values | {"state": ObjectState.DELIVERED} | asdict(books)
+            return values | {"state": ObjectState.DELIVERED} | _columns(books)
         case Quarantined(reason=reason, books=books):
-            return values | {"state": ObjectState.QUARANTINED, "reason": reason} | asdict(books)
+            return values | {"state": ObjectState.QUARANTINED, "reason": reason} | _columns(books)
         case Failed(reason=reason, retry_at=at):
             kept = checkpoint_of(row)
             values |= {"state": ObjectState.FAILED, "attempts": row.attempts + 1, "reason": reason, "retry_at": at}
             values |= {"checkpoint_rows": kept.rows, "rewound_events": row.rewound_events}
-            return values | asdict(kept.books)
+            return values | _columns(kept.books)
+
+
+def _sums(delivered: Sequence[tuple[Row[Any], Delivered]]) -> list[dict[str, Any]]:
+    """Add up objects and books first: one row for each hour and type."""
+    added: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for row, settled in delivered:
+        added[row.connector, row.hour, row.event_type].update(_columns(settled.books), objects=1)
+    return [
+        {"connector": connector, "hour": hour, "event_type": event_type} | counts
+        for (connector, hour, event_type), counts in added.items()
+    ]
+
+
+def _columns(books: Books) -> dict[str, int]:
+    return {name: getattr(books, name) for name in BOOKS}  # dataclasses.asdict takes ten times as long

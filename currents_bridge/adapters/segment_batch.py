@@ -1,10 +1,9 @@
 """Segment's batch API over httpx: one request a batch, built and compressed in native code."""
 
-import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import httpx
@@ -28,7 +27,7 @@ class SegmentBatchTransport:
         write_key: of the source; sent as the user name of HTTP Basic, or beside a token in the body, whose size it
             then adds to.
         base_url: see `segment_url`.
-        max_in_flight: connections kept, at least as many as batches that are sent at once.
+        max_in_flight: connections kept, as many as batches that are sent at once.
         clock: the time now, aware; sets `sentAt` and reads dates in answers.
         oauth: tokens for a source that enforces OAuth.
         monotonic_clock: seconds; tells the age of connections.
@@ -48,6 +47,7 @@ class SegmentBatchTransport:
         self._clock = clock
         key = write_key.get_secret_value()
         self._key_in_body = b',"writeKey":%b}' % orjson.dumps(key) if oauth else b""
+        verify = httpx.create_ssl_context()  # reads the certificates: once for all clients
 
         def connect() -> httpx.Client:
             return httpx.Client(
@@ -57,11 +57,11 @@ class SegmentBatchTransport:
                     "Content-Encoding": "gzip",
                     "User-Agent": f"currents-bridge/{__version__}",
                 },
-                limits=httpx.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
+                verify=verify,
                 timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             )
 
-        self._clients = _RenewedClient(connect, monotonic_clock)
+        self._clients = _Clients(connect, max_in_flight, monotonic_clock)
 
     def send(self, batch: Batch) -> Sequence[Refusal]:
         """Make one attempt; see ports.Transport. Segment acknowledges or refuses a batch as a whole."""
@@ -82,45 +82,44 @@ class SegmentBatchTransport:
         self._clients.close()
 
 
-class _RenewedClient:
-    """Lends a client that is not old, so that its connections follow what DNS says. Thread-safe.
+class _Clients:
+    """Lends clients, each to one request at a time and so with one connection. Thread-safe.
 
-    A client that has become too old is closed when the last request over it has ended.
+    A pool that many threads share asks every idle connection at each request whether it still stands, under a lock.
+    A client that has become old is not lent again, so that its connection follows what DNS says.
     """
 
-    def __init__(self, connect: Callable[[], httpx.Client], clock: Callable[[], float]) -> None:
+    def __init__(self, connect: Callable[[], httpx.Client], max_idle: int, clock: Callable[[], float]) -> None:
         self._connect = connect
+        self._max_idle = max_idle
         self._clock = clock
-        self._lock = threading.Lock()
-        self._lent: Counter[httpx.Client] = Counter()
-        self._renew()
+        self._idle: deque[tuple[httpx.Client, float]] = deque()  # with their birth; both ends are thread-safe
 
     @contextmanager
     def lend(self) -> Iterator[httpx.Client]:
-        with self._lock:
-            if self._clock() - self._connected_s >= MAX_CONNECTION_AGE_S:
-                old = self._client
-                self._renew()
-                self._close_if_idle(old)
-            client = self._client
-            self._lent[client] += 1
+        client, born_s = self._take()
         try:
             yield client
         finally:
-            with self._lock:
-                self._lent[client] -= 1
-                if client is not self._client:
-                    self._close_if_idle(client)
+            self._idle.append((client, born_s))
+            if len(self._idle) > self._max_idle:
+                self._close_one()
 
     def close(self) -> None:
-        with self._lock:
-            for client in {self._client, *self._lent}:
-                client.close()
+        while self._idle:
+            self._close_one()
 
-    def _renew(self) -> None:
-        self._client, self._connected_s = self._connect(), self._clock()
-
-    def _close_if_idle(self, client: httpx.Client) -> None:
-        if not self._lent[client]:
-            del self._lent[client]
+    def _take(self) -> tuple[httpx.Client, float]:
+        now_s = self._clock()
+        while True:
+            try:
+                client, born_s = self._idle.pop()
+            except IndexError:
+                return self._connect(), now_s
+            if now_s - born_s < MAX_CONNECTION_AGE_S:
+                return client, born_s
             client.close()
+
+    def _close_one(self) -> None:
+        with suppress(IndexError):  # another thread took it
+            self._idle.popleft()[0].close()

@@ -124,13 +124,13 @@ def test_requests_that_all_fail_make_few_clients(
 ) -> None:
     """Many threads meet the failure at once, and a client is dear."""
     made: list[float] = []
-    make = store._make_client
+    make = store._connect
 
     def counted() -> object:
         made.append(time.now_s)
         return make()
 
-    monkeypatch.setattr(store, "_make_client", counted)
+    monkeypatch.setattr(store, "_connect", counted)
 
     def fail(_: int) -> None:
         with pytest.raises(CredentialError):
@@ -153,7 +153,7 @@ def test_credentials_that_work_are_kept(
     write_key(credentials_file, NEW)
     time.sleep(60)
     store.folders("")
-    monkeypatch.delattr(store, "_make_client")
+    monkeypatch.delattr(store, "_connect")
     time.sleep(3600)
 
     assert store.folders("") == ([], [])

@@ -1,18 +1,24 @@
 """The S3 adapter behind a proxy that does to it what networks and S3 do on a bad day."""
 
+import os
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count, repeat
+from typing import Any
 
+import obstore
 import pytest
 from botocore.config import Config
+from obstore.store import S3Store
 
 from currents_bridge.adapters.s3 import MAX_BODY_ATTEMPTS, S3ObjectStore
-from currents_bridge.errors import ObjectGoneError, RetryLaterError
+from currents_bridge.adapters.s3_quick import PAUSE_S
+from currents_bridge.errors import CredentialError, ObjectGoneError, RetryLaterError
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
 from currents_bridge.testing.faulty_s3 import PASSING, FaultyS3, S3Fault, seeded_faults
 
 CONTENT = bytes(n * n % 251 for n in range(5_000))
+QUICK = 1  # request of the quick way, before boto3 is asked
 ATTEMPTS = 3  # of a request, by botocore
 
 
@@ -37,7 +43,13 @@ def store_of(proxy: FaultyS3, bucket: str, read_timeout_s: float = 5.0) -> S3Obj
     """Return the adapter behind the proxy; it does not wait between attempts."""
     config = Config(proxies={}, read_timeout=read_timeout_s)
     return S3ObjectStore(
-        bucket, region=REGION, endpoint_url=proxy.url, config=config, range_bytes=1_000, sleep=lambda _: None
+        bucket,
+        region=REGION,
+        endpoint_url=proxy.url,
+        config=config,
+        range_bytes=1_000,
+        quick_timeout_s=read_timeout_s,
+        sleep=lambda _: None,
     )
 
 
@@ -66,12 +78,12 @@ def test_a_fault_that_passes_costs_a_request_and_no_byte(upstream: tuple[S3Endpo
 @pytest.mark.parametrize(
     ("fault", "requests", "what"),
     [
-        (S3Fault.SLOW_DOWN, ATTEMPTS, "asks for fewer requests"),
-        (S3Fault.INTERNAL_ERROR, ATTEMPTS, "internal error"),
-        (S3Fault.CLOSED, ATTEMPTS, "broke off"),
-        (S3Fault.CUT, MAX_BODY_ATTEMPTS, "broke off"),
-        (S3Fault.SHORT, MAX_BODY_ATTEMPTS, "broke off"),
-        (S3Fault.SLOW, 1, "did not answer in time"),
+        (S3Fault.SLOW_DOWN, QUICK + ATTEMPTS, "asks for fewer requests"),
+        (S3Fault.INTERNAL_ERROR, QUICK + ATTEMPTS, "internal error"),
+        (S3Fault.CLOSED, QUICK + ATTEMPTS, "broke off"),
+        (S3Fault.CUT, QUICK + MAX_BODY_ATTEMPTS, "broke off"),
+        (S3Fault.SHORT, QUICK + MAX_BODY_ATTEMPTS, "broke off"),
+        (S3Fault.SLOW, QUICK + 1, "did not answer in time"),
     ],
 )
 def test_a_fault_that_lasts_is_tried_a_few_times_in_a_pass(
@@ -103,13 +115,13 @@ def test_an_object_that_is_deleted_while_it_is_read_is_gone(upstream: tuple[S3En
             client.delete_object(Bucket=bucket, Key="object")
             with pytest.raises(ObjectGoneError, match="object: the object is gone"):
                 stream.read()
-        assert proxy.requests == 3  # one range, none, and the listing that confirms it
+        assert proxy.requests == 3 + QUICK  # one range, none, and the listing that confirms it
 
 
 def test_an_object_that_is_not_found_but_listed_is_not_gone(upstream: tuple[S3Endpoint, str, str]) -> None:
     """Else a server that answers 404 to everything would have every object set aside."""
     with pytest.raises(RetryLaterError, match="is listed and yet not found"):
-        read(upstream, [S3Fault.GONE])
+        read(upstream, [S3Fault.GONE] * (QUICK + 1))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +160,88 @@ def test_reading_on_a_bad_day_gives_the_whole_object_or_an_error(upstream: tuple
                 pass
     assert whole > 10
     assert set(proxy.served) == set(kinds)
+
+
+@pytest.fixture
+def quick_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that were asked for the quick way."""
+    keys: list[str] = []
+
+    def get(store: S3Store, key: str, *, options: Any) -> Any:
+        keys.append(key)
+        return obstore_get(store, key, options=options)
+
+    obstore_get = obstore.get
+    monkeypatch.setattr("obstore.get", get)
+    return keys
+
+
+def test_on_a_good_day_boto3_reads_nothing(
+    upstream: tuple[S3Endpoint, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick way takes one request for a range."""
+    server, bucket, etag = upstream
+    with FaultyS3(server, []) as proxy:
+        store = store_of(proxy, bucket)
+        monkeypatch.setattr(store, "_fetch_by_boto3", None)
+        with store.open("object", etag) as stream:
+            assert stream.read() == CONTENT
+        assert proxy.requests == 5
+
+
+def test_after_a_fault_boto3_reads_for_a_while(
+    upstream: tuple[S3Endpoint, str, str], quick_reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows how to wait, and a server that the quick way cannot read gets no second request for each object."""
+    server, bucket, etag = upstream
+    now_s = [0.0]
+    with FaultyS3(server, [S3Fault.SLOW_DOWN]) as proxy:
+        store = store_of(proxy, bucket)
+        monkeypatch.setattr(store._quick, "_clock", lambda: now_s[0])
+        for now_s[0], asked in ((0.0, 1), (PAUSE_S - 1, 1), (PAUSE_S, 6)):
+            with store.open("object", etag) as stream:
+                assert stream.read() == CONTENT
+            assert len(quick_reads) == asked
+
+
+def test_what_is_wrong_with_one_object_slows_no_other(
+    upstream: tuple[S3Endpoint, str, str], quick_reads: list[str]
+) -> None:
+    """An object that is gone or has changed says nothing about the next one."""
+    server, bucket, etag = upstream
+    with FaultyS3(server, []) as proxy:
+        store = store_of(proxy, bucket)
+        for key, its_etag in (("none", etag), ("object", "other"), ("object", etag)):
+            with store.open(key, its_etag) as stream, suppress(ObjectGoneError, RetryLaterError):
+                stream.read()
+
+    assert quick_reads == ["none", "object", *["object"] * 5]
+
+
+def test_without_credentials_nothing_is_sent(
+    upstream: tuple[S3Endpoint, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick way has no other chain of credentials than boto3."""
+    server, bucket, etag = upstream
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with FaultyS3(server, []) as proxy:
+        with store_of(proxy, bucket).open("object", etag) as stream, pytest.raises(CredentialError):
+            stream.read()
+        assert proxy.requests == 0
+
+
+def test_where_only_a_ca_bundle_is_trusted_the_quick_way_is_not_taken(
+    quick_reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would trust the certificates of the system, too."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", "bundle.pem")
+
+    assert S3ObjectStore("acme", region=REGION)._quick.read("key", "etag", 0, 1) is None
+    assert quick_reads == []
 
 
 def test_one_seed_gives_one_schedule() -> None:

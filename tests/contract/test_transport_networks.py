@@ -15,7 +15,7 @@ import segment.analytics.request
 from pydantic import SecretStr
 
 from currents_bridge.adapters import segment_batch, segment_sdk
-from currents_bridge.adapters.segment_batch import SegmentBatchTransport, _RenewedClient
+from currents_bridge.adapters.segment_batch import SegmentBatchTransport, _Clients
 from currents_bridge.adapters.segment_endpoint import MAX_CONNECTION_AGE_S
 from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
 from currents_bridge.errors import RetryLaterError
@@ -196,22 +196,38 @@ def test_connections_are_renewed_every_hour(make: Make, collector: Collector, mo
     transport.close()
 
 
-def test_an_old_client_is_closed_when_its_last_request_has_ended() -> None:
+def test_a_client_serves_one_request_at_a_time_and_is_closed_once_it_is_old() -> None:
     """A renewal does not cut what is under way."""
     now_s = 0.0
-    clients = _RenewedClient(httpx.Client, lambda: now_s)
+    clients = _Clients(httpx.Client, 2, lambda: now_s)
 
-    with clients.lend() as old, clients.lend() as also_old:
+    with clients.lend() as first, clients.lend() as second:
+        assert first is not second
         now_s += MAX_CONNECTION_AGE_S
-        with clients.lend() as new:
-            assert new is not old
-        assert old is also_old
-        assert not old.is_closed
-    assert old.is_closed
-    assert not new.is_closed
+        with clients.lend() as third:
+            assert third not in (first, second)
+        assert not first.is_closed
+    with clients.lend() as again:
+        assert again not in (first, second)
+    assert first.is_closed
+    assert second.is_closed
 
     clients.close()
-    assert new.is_closed
+    assert third.is_closed
+    assert again.is_closed
+
+
+def test_no_more_clients_are_kept_than_are_used_at_once() -> None:
+    """The one that has been idle for longest goes."""
+    clients = _Clients(httpx.Client, 1, lambda: 0.0)
+    with clients.lend() as first:
+        with clients.lend() as second:
+            pass
+        assert not second.is_closed
+    assert (second.is_closed, first.is_closed) == (True, False)
+    with clients.lend() as again:
+        assert again is first
+    clients.close()
 
 
 def test_a_sender_gets_everything_through_a_bad_day(make: Make, collector: Collector) -> None:

@@ -153,14 +153,14 @@ DIES_ON_CLICKS = """
 import os, signal
 from currents_bridge.mapping import Mapper
 
-unharmed = Mapper.map
+unharmed = Mapper.map_together
 
-def harmful(self, piece, event_type, object_key):
-    if "Click" in object_key:
+def harmful(self, events, event_type, origins):
+    if any("Click" in origin.object_key for origin in origins):
         os.kill(os.getpid(), signal.SIGKILL)
-    return unharmed(self, piece, event_type, object_key)
+    return unharmed(self, events, event_type, origins)
 
-Mapper.map = harmful
+Mapper.map_together = harmful
 """
 
 

@@ -4,13 +4,14 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 
-from currents_bridge import delivery
+from currents_bridge import delivery, reading
 from currents_bridge.catalogue import EventType
-from currents_bridge.decode import Container, Slice
+from currents_bridge.decode import Container
 from currents_bridge.errors import BridgeError, ClaimLostError, RetryLaterError
-from currents_bridge.mapping import Mapped, Mapper, MappingRules
+from currents_bridge.mapping import Mapped, Mapper, MappingRules, Origin
 from currents_bridge.model import (
     Batch,
     Books,
@@ -35,7 +36,8 @@ OUTAGE: list[BridgeError] = [UNWELL] * 6  # of one batch, until it is given up
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each event is a slice of its own, and two of them are worth a checkpoint."""
+    """Each event is a slice of its own, as if it were large, and two of them are worth a checkpoint."""
+    monkeypatch.setattr(reading, "SMALL_BYTES", 0)
     monkeypatch.setattr(Container.slices, "__defaults__", (1,))
     monkeypatch.setattr(delivery, "CHECKPOINT_EVENTS", 2)
 
@@ -302,9 +304,11 @@ def test_a_suspect_is_read_through_before_anything_of_it_is_sent(bench: Bench) -
     story: list[str] = []
 
     class Telling(Mapper):
-        def map(self, piece: Slice, event_type: EventType, object_key: str) -> Mapped:
+        def map_together(
+            self, events: pl.DataFrame, event_type: EventType, origins: Sequence[Origin]
+        ) -> Sequence[Mapped]:
             story.append("map" if bench.ledger.memory.records[0].crashes else "map, trusted")
-            return super().map(piece, event_type, object_key)
+            return super().map_together(events, event_type, origins)
 
     bench.mapper = Telling(MappingRules(library_version="1"))  # type: ignore[assignment]
 

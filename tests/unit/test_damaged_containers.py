@@ -15,7 +15,7 @@ from cramjam import snappy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from currents_bridge.decode import Container
+from currents_bridge.decode import Container, decode_together
 from currents_bridge.decompression import decompressor
 from currents_bridge.errors import QuarantineObjectError
 from currents_bridge.framing import MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, MAX_HEADER_BYTES
@@ -62,13 +62,19 @@ def block(content: bytes, rows: int = PER_BLOCK, size_bytes: int | None = None) 
 def read(body: bytes, **options: int) -> tuple[list[tuple[int, str]], Container, str]:
     """Return row and id of all readable events, the container, and the reason why it is not whole."""
     container = Container(io.BytesIO(body))
+    found, reason = drained(container, **options)
+    return found, container, reason
+
+
+def drained(container: Container, **options: int) -> tuple[list[tuple[int, str]], str]:
+    """Return row and id of all readable events, and the reason why the container is not whole."""
     found: list[tuple[int, str]] = []
     try:
         for piece in container.slices(**options):
             found += enumerate(piece.events["id"].to_list(), piece.first_row)
     except QuarantineObjectError as error:
-        return found, container, error.reason
-    return found, container, ""
+        return found, error.reason
+    return found, ""
 
 
 def events(*blocks: int, shift: int = 0) -> list[tuple[int, str]]:
@@ -109,6 +115,28 @@ def test_one_bad_block_costs_itself(second: bytes, lost: int, uncounted: int, wh
     assert reason == container.damage_summary()
     assert reason.startswith(f"1 of 5 blocks is unreadable ({lost} events")
     assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (BLOCKS[0], LYING_UNIONS),
+        (BLOCKS[0], BLOCKS[1][:-1]),
+        (BLOCKS[0], BLOCKS[1] + b"\xff" * 100 + SYNC + BLOCKS[2]),
+        (BLOCKS[0], block(records(1), rows=MAX_BLOCK_EVENTS)),
+        (block(records(0), rows=PER_BLOCK - 1), block(records(1), rows=PER_BLOCK + 1)),
+    ],
+    ids=["bad records", "cut off", "gap", "hostile count", "counts whose sum is right"],
+)
+def test_a_damaged_container_is_not_decoded_together_with_others(first: bytes, second: bytes) -> None:
+    """No event comes out as one of another container, and each gives alone what it would have given."""
+    bodies = [header() + first, header() + second]
+    containers = [Container(io.BytesIO(body)) for body in bodies]
+
+    assert decode_together(containers) is None
+    assert decode_together(containers) is None
+    for body, container in zip(bodies, containers, strict=True):
+        assert drained(container) == read(body)[::2]
 
 
 def test_a_count_that_cannot_be_is_not_counted() -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from currents_bridge.decode import Container, polars_reads
+from currents_bridge.decode import Container, decode_together
 from currents_bridge.errors import QuarantineObjectError, RetryLaterError
+from currents_bridge.polars_avro import polars_reads
 
 Fields = Mapping[str, Any]
 
@@ -150,3 +151,45 @@ def test_a_broken_stream_is_no_fault_of_the_object() -> None:
 
     with pytest.raises(RetryLaterError):
         list(Container(Broken(container(PLAIN, PLAIN_ROWS))).slices())
+
+
+def opened(*bodies: bytes) -> list[Container]:
+    """Return the containers of these bodies."""
+    return [Container(io.BytesIO(body)) for body in bodies]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.sampled_from(["null", "deflate"]))
+@settings(max_examples=40)
+def test_containers_decoded_together_give_what_each_gives_alone(heights: list[int], codec: str) -> None:
+    """In order, and it is told how many events are of which."""
+    bodies = [container(PLAIN, PLAIN_ROWS[:height], codec=codec, sync_interval=200) for height in heights]
+
+    together = decode_together(opened(*bodies))
+
+    assert together is not None
+    assert together.heights == tuple(heights)
+    assert together.events.to_dicts() == [row for body in bodies for row in rows(body)]
+
+
+OTHER = container(record({"id": "string"}), [{"id": "x"}])
+FOR_FASTAVRO = container(record({"id": {"type": "enum", "name": "E", "symbols": ["x"]}}), [{"id": "x"}])
+LARGE = container(PLAIN, PLAIN_ROWS, codec="deflate")
+SMALL = container(PLAIN, PLAIN_ROWS[:2], codec="deflate")
+
+
+@pytest.mark.parametrize("bodies", [[SMALL, OTHER], [FOR_FASTAVRO] * 2, [SMALL, LARGE]])
+def test_containers_that_do_not_go_together_can_still_be_read_alone(bodies: list[bytes]) -> None:
+    """Other schemas, types that polars cannot read, and more bytes than are allowed."""
+    containers = opened(*bodies)
+
+    assert decode_together(containers, max_bytes=200) is None
+    for body, one in zip(bodies, containers, strict=True):
+        assert [row for piece in one.slices() for row in piece.events.to_dicts()] == rows(body)
+
+
+def test_a_schema_that_was_seen_before_reads_as_it_did_at_first() -> None:
+    """What is kept of it for the next file is not changed by reading."""
+    first, second = opened(FOR_FASTAVRO, FOR_FASTAVRO)
+
+    assert first.schema_key == second.schema_key
+    assert [next(one.slices()).events.rows() for one in (first, second)] == [[("x",)]] * 2

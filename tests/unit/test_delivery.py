@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -6,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from currents_bridge import delivery
-from currents_bridge.decode import Container
-from currents_bridge.delivery import LAST_RETRY, check_witness, retry_at
+from currents_bridge import delivery, reading
+from currents_bridge.decode import Container, decode_together
+from currents_bridge.delivery import LAST_RETRY, retry_at
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,
@@ -18,7 +19,20 @@ from currents_bridge.errors import (
     RetryLaterError,
     Side,
 )
-from currents_bridge.model import Batch, Books, Delivered, Failed, LetterFilter, ObjectState, Quarantined, Refusal
+from currents_bridge.fetching import AHEAD_OBJECTS
+from currents_bridge.model import (
+    Batch,
+    Books,
+    Checkpoint,
+    Delivered,
+    Failed,
+    LetterFilter,
+    ObjectState,
+    Quarantined,
+    Refusal,
+)
+from currents_bridge.reading import check_witness
+from currents_bridge.testing.currents_files import schema_of, write_container
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks, of_kind
 
@@ -33,8 +47,15 @@ def bench() -> Bench:
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each block, so each event of a file of the bench, is a slice of its own."""
+    """Each block, so each event of a file of the bench, is a slice of its own, as if the file were large."""
+    monkeypatch.setattr(reading, "SMALL_BYTES", 0)
     monkeypatch.setattr(Container.slices, "__defaults__", (1,))
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are not mapped together with others."""
+    monkeypatch.setattr(reading, "TOGETHER_BYTES", 0)
 
 
 def outage(attempts: int = 6) -> list[BridgeError]:
@@ -73,6 +94,7 @@ def test_nothing_is_settled_before_its_last_batch_is_acknowledged(bench: Bench) 
     assert bench.states() == {DELIVERED: 1}
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_objects_that_have_arrived_are_settled_while_their_group_goes_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +276,76 @@ def test_a_damaged_object_with_a_failed_batch_waits_instead(bench: Bench) -> Non
     assert len(bench.sent_ids()) == 4
 
 
+def test_small_objects_of_one_type_are_mapped_together(bench: Bench) -> None:
+    """In one go, also where those of other types stand between them."""
+    for offset in range(6):
+        bench.put(3, offset=offset, hour=HOUR + timedelta(hours=offset // 2), event_type=[CLICK, OPEN][offset % 2])
+
+    bench.deliver()
+
+    assert bench.mapper.runs == [3, 3]
+    assert (bench.states(), bench.ledger.totals(NAME).books.sent) == ({DELIVERED: 6}, 18)
+
+
+@pytest.mark.parametrize("bad", range(5))
+def test_a_damaged_object_among_many_that_are_read_together_costs_itself_only(bench: Bench, bad: int) -> None:
+    """What can be read of it is delivered, and all of the others, each once."""
+    events = [clicks(4, seed) for seed in range(5)]
+    keys = [bench.put(rows, offset=n, cut_bytes=40 * (n == bad)) for n, rows in enumerate(events)]
+    events[bad] = events[bad][:3]
+
+    bench.deliver()
+
+    assert bench.sent_ids() == [event["id"] for rows in events for event in rows]
+    assert bench.states_by_key() == dict.fromkeys(keys, DELIVERED) | {keys[bad]: ObjectState.QUARANTINED}
+
+
+def test_an_object_with_a_checkpoint_goes_on_behind_it_beside_others_that_are_read_together(bench: Bench) -> None:
+    """What was acknowledged before is not sent again."""
+    events = [clicks(3, seed) for seed in range(3)]
+    for offset, rows in enumerate(events):
+        bench.put(rows, offset=offset)
+    group = list(bench.claim())
+    behind = Checkpoint(2, Books(read=2, sent=2))
+    bench.ledger.checkpoint(group[1].id, behind, [], bench.now)
+    group[1] = replace(group[1], checkpoint=behind)
+
+    bench.deliver(group)
+
+    owed = [*events[0], events[1][2], *events[2]]
+    assert sorted(bench.sent_ids()) == sorted(event["id"] for event in owed)
+    assert bench.ledger.totals(NAME).books == Books(read=9, sent=9)
+
+
+def test_an_object_of_another_schema_is_not_read_together_with_others(bench: Bench) -> None:
+    """Schemas change from month to month."""
+    bench.put(2, offset=0)
+    key = bench.put(2, offset=1)
+    added = {"name": "brand_new", "type": ["null", "string"], "default": None}
+    other = {**schema_of(CLICK), "fields": [*schema_of(CLICK)["fields"], added]}
+    bench.store.put(key, write_container(other, [event | {"brand_new": None} for event in clicks(2, 1)]))
+    bench.put(2, offset=2)
+
+    bench.deliver()
+
+    assert bench.mapper.runs == [1, 1, 1]
+    assert bench.ledger.totals(NAME).books == Books(read=6, sent=6)
+
+
+def test_objects_that_unpack_to_more_than_one_run_can_hold_are_read_in_several(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory stays bounded, and nothing is lost."""
+    for offset in range(8):
+        bench.put(3, offset=offset)
+    monkeypatch.setattr(decode_together, "__defaults__", (5_000,))
+
+    bench.deliver()
+
+    assert set(bench.mapper.runs) == {2}
+    assert bench.ledger.totals(NAME).books == Books(read=24, sent=24)
+
+
 def test_an_object_that_was_deleted_is_set_aside_and_never_tried_again(bench: Bench) -> None:
     """Its reason says so; the other objects are delivered."""
     gone = bench.put(2, offset=1)
@@ -318,13 +410,15 @@ def test_a_record_of_another_kind_or_of_the_same_type_is_no_contradiction(name: 
 )
 def test_an_object_that_cannot_be_mapped_costs_itself_only(bench: Bench, error: BaseException, reason: str) -> None:
     """Also where polars panics, or says nothing."""
+    bench.put(2, offset=0)
     bench.mapper.faults[bench.put(2, offset=1)] = error
     bench.put(2, offset=2)
 
     report = bench.deliver()
 
-    assert of_kind(report.settlements, Quarantined)[0].reason == reason
-    assert bench.states()[DELIVERED] == 1
+    (quarantined,) = of_kind(report.settlements, Quarantined)
+    assert (quarantined.id, quarantined.reason, quarantined.books) == (2, reason, Books())
+    assert (bench.states()[DELIVERED], len(bench.sent_ids())) == (2, 4)
 
 
 def test_a_refused_batch_is_sent_in_halves_and_the_bad_message_set_aside(bench: Bench) -> None:
@@ -380,16 +474,17 @@ def test_a_denied_destination_costs_delay_only(bench: Bench) -> None:
     assert [record.attempts for record in bench.ledger.memory.records] == [0] * 4
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_after_a_denial_no_further_object_is_begun(bench: Bench) -> None:
-    """Reading objects whose messages cannot go anywhere would be for nothing."""
-    keys = [bench.put(1, offset=offset) for offset in range(8)]
+    """Reading objects whose messages cannot go anywhere would be for nothing, but for those that are on their way."""
+    keys = [bench.put(1, offset=offset) for offset in range(AHEAD_OBJECTS + 4)]
     group = bench.claim()
     bench.transport.outcomes.append(DENIED)
 
     bench.deliver(group, max_batch_events=1)
 
     assert set(bench.store.opened) < set(keys)
-    assert bench.states() == {PENDING: 8}
+    assert bench.states() == {PENDING: len(keys)}
 
 
 @pytest.mark.parametrize("settle_bytes", [delivery.SETTLE_BYTES, 1])
@@ -423,6 +518,7 @@ def test_a_source_that_denies_every_object_is_a_failing_credential(bench: Bench)
     assert bench.states() == {PENDING: 2}
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_a_stop_releases_what_was_not_begun_and_settles_what_was(bench: Bench) -> None:
     """The object whose batch is under way at the stop is delivered."""
 

@@ -16,7 +16,15 @@ from segment.analytics.client import Client
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.decode import Container, Slice
 from currents_bridge.errors import QuarantineObjectError
-from currents_bridge.mapping import AnonymousUsers, Mapped, Mapper, MappingRules, Properties
+from currents_bridge.mapping import (
+    MAX_MESSAGE_BYTES,
+    AnonymousUsers,
+    Mapped,
+    Mapper,
+    MappingRules,
+    Origin,
+    Properties,
+)
 from currents_bridge.testing.currents_files import make_events, schema_of, write_container
 
 HOUR = datetime(2026, 1, 2, 3, tzinfo=UTC)
@@ -284,6 +292,12 @@ def test_custom_properties_that_are_no_json_object_are_kept_as_text(text: str) -
     assert one(PERSON | {"name": "n", "properties": text}, CUSTOM)["properties"] == {"name": "n", "properties": text}
 
 
+def test_text_that_looks_like_a_null_member_arrives() -> None:
+    """In a list, the end of one text and the start of the next may look like one."""
+    row = PERSON | {"many": ["a,", ":null", "b,", 'c":null'], "none": None}
+    assert one(row, properties=Properties.ALL)["properties"] == {"many": row["many"]}
+
+
 def test_nested_records_leave_out_their_nulls() -> None:
     """Also inside lists."""
     row = PERSON | {"extra": {"a": None, "b": {"c": None, "d": 1}}, "many": [{"x": None, "y": 1}, None]}
@@ -296,6 +310,36 @@ def test_a_file_without_time_or_user_ids_is_foreign(missing: list[str]) -> None:
     """The whole object is set aside."""
     with pytest.raises(QuarantineObjectError, match="no Currents file"):
         map_rows([{k: v for k, v in PERSON.items() if k not in missing}])
+
+
+fates = st.lists(st.sampled_from(["sent", "anonymous", "refused", "too large", "without id"]), max_size=6)
+
+
+@given(st.lists(st.tuples(fates, st.integers(0, 100)), min_size=1, max_size=5), st.sampled_from(AnonymousUsers))
+@settings(max_examples=60, deadline=None)
+def test_objects_mapped_together_give_what_each_gives_alone(
+    objects: list[tuple[list[str], int]], anonymous_users: AnonymousUsers
+) -> None:
+    """Messages, rows, derived ids, counts and dead letters, whatever became of the others."""
+    change: dict[str, dict[str, Any]] = {
+        "sent": {},
+        "anonymous": {"external_user_id": None},
+        "refused": {"time": 0},
+        "too large": {"url": "u" * MAX_MESSAGE_BYTES},
+        "without id": {"id": None},
+    }
+    schema = {"id": pl.String, "user_id": pl.String, "external_user_id": pl.String, "time": pl.Int64, "url": pl.String}
+    frames = [pl.DataFrame([PERSON | change[fate] for fate in fates], schema=schema) for fates, _ in objects]
+    origins = [Origin(f"key {n}", first, frames[n].height) for n, (_, first) in enumerate(objects)]
+    mapper = Mapper(rules(anonymous_users=anonymous_users))
+
+    together = mapper.map_together(pl.concat(frames), CLICK, origins)
+
+    for mapped, frame, origin in zip(together, frames, origins, strict=True):
+        alone = mapper.map(Slice(frame, origin.first_row), CLICK, origin.object_key)
+        assert mapped.messages.rows() == alone.messages.rows()
+        assert (mapped.skipped_anonymous, mapped.dead_letters) == (alone.skipped_anonymous, alone.dead_letters)
+        assert mapped.messages.height + mapped.skipped_anonymous + len(mapped.dead_letters) == frame.height
 
 
 tricky = st.text() | st.sampled_from(['","y":null', '"":0,', "\\", '{"":0}', ',"a":null', "\u2028", "\x00", "😀"])

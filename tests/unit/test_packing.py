@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from currents_bridge.model import Batch
+from currents_bridge.model import Batch, Part
 from currents_bridge.packing import Packer, halves
 
 ENVELOPE_BYTES = 20
@@ -68,6 +68,20 @@ def test_a_batch_ends_only_where_the_next_message_does_not_fit(objects: Objects)
     for batch, following in pairwise(batches):
         next_bytes = len(following.parts[0].messages["message"][0].encode())
         assert batch.events == 9 or batch.size_bytes + 1 + next_bytes > 300
+
+
+@given(st.lists(st.lists(texts, max_size=30), max_size=8), st.integers(200, 400), st.integers(1, 9))
+def test_objects_that_come_together_are_packed_as_if_one_came_after_the_other(
+    objects: Objects, max_bytes: int, max_events: int
+) -> None:
+    """The same batches, with the same sizes."""
+    packer = Packer(max_bytes=max_bytes, max_events=max_events, envelope_bytes=ENVELOPE_BYTES)
+    together = list(packer.add_all([Part(number, frame(messages)) for number, messages in enumerate(objects)]))
+    together += packer.flush()
+
+    alone = pack(objects, max_bytes=max_bytes, max_events=max_events)
+    assert [contents([batch]) for batch in together] == [contents([batch]) for batch in alone]
+    assert [(batch.events, batch.size_bytes) for batch in together] == [(b.events, b.size_bytes) for b in alone]
 
 
 def test_small_objects_share_a_batch() -> None:

@@ -126,8 +126,7 @@ def test_every_network_fault_is_tried_again(error_class: type[httpx.RequestError
     transport = SegmentBatchTransport(
         SecretStr(KEY), base_url="https://api.segment.io", max_in_flight=1, clock=lambda: NOW
     )
-    transport._clients.close()
-    transport._clients._client = httpx.Client(transport=httpx.MockTransport(fail))
+    transport._clients._connect = lambda: httpx.Client(transport=httpx.MockTransport(fail))
     frame = pl.DataFrame({"row": [0], "message_id": ["a"], "message": ["{}"]}, schema_overrides={"row": pl.UInt32})
 
     with pytest.raises(RetryLaterError, match=rf"no answer from api\.segment\.io: {error_class.__name__}: it broke"):

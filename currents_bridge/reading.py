@@ -1,0 +1,189 @@
+"""From claimed objects to runs of events: fetched ahead, suspects tried first, small objects decoded together."""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import polars as pl
+
+from currents_bridge.acknowledgements import Acknowledgements
+from currents_bridge.catalogue import EventType, canonical_name
+from currents_bridge.decode import Container, decode_together
+from currents_bridge.errors import CredentialError, ObjectGoneError, QuarantineObjectError, RetryLaterError
+from currents_bridge.fetching import FetchAhead
+from currents_bridge.logs import get_logger
+from currents_bridge.mapping import Mapper
+from currents_bridge.ports import Ledger, ObjectStore
+from currents_bridge.work import Run, Share, Work
+
+SMALL_BYTES = 256 * 1024  # of an object that is read together with others
+TOGETHER_BYTES = 1024 * 1024  # of small objects; beyond that their fixed costs are a few per cent
+SPOOL_BYTES = 16 * 1024 * 1024  # of a suspect in memory; what is more goes to a temporary file
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A small object, fetched whole."""
+
+    work: Work
+    body: BinaryIO
+    container: Container
+
+    def reopened(self) -> "_Opened":
+        self.body.seek(0)
+        return _Opened(self.work, self.body, Container(self.body))
+
+
+class Reader:
+    """Reads the objects of groups; what stops an object is kept as its failure and costs it alone. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        ledger: Ledger,
+        mapper: Mapper,
+        event_type: Callable[[str], EventType],
+        stop: threading.Event,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._mapper = mapper
+        self._event_type = event_type
+        self._stop = stop
+
+    def runs(self, works: Sequence[Work], sent: Acknowledgements) -> Iterator[Run]:
+        """Yield the events of all objects, those of each in order.
+
+        Nothing is begun behind a stop or a denial, and an object whose batch failed is not gone on with: all of it
+        would only be sent for the first of several times.
+        """
+        small: list[_Opened] = []
+        with FetchAhead(self._store, [work.claimed.object for work in works]) as fetch:
+            for work in works:
+                if not self._may_begin(work, sent):
+                    continue
+                if not _is_small(work):
+                    yield from self._large(work, fetch, sent)
+                elif opened := self._opened(work, fetch):
+                    if small and not _fits(opened, small):
+                        yield from self._together(small, sent)
+                        small = []
+                    small.append(opened)
+            yield from self._together(small, sent)
+
+    def _may_begin(self, work: Work, sent: Acknowledgements) -> bool:
+        if self._stop.is_set() or sent.credential_error:
+            work.failure = RetryLaterError("stopped before the object was begun")
+        return work.failure is None
+
+    def _opened(self, work: Work, fetch: FetchAhead) -> _Opened | None:
+        with _failure_kept(work):
+            body = fetch.open(work.claimed.object)
+            return _Opened(work, body, self._container(work, body))
+        return None
+
+    def _together(self, small: Sequence[_Opened], sent: Acknowledgements) -> Iterator[Run]:
+        """Yield small objects in one run; in more where they unpack to a lot, or one cannot be read with the others."""
+        small = [opened for opened in small if self._may_begin(opened.work, sent)]
+        if len(small) < 2:  # noqa: PLR2004 - nothing to put together
+            for opened in small:
+                yield from self._slices(opened.work, opened.container, sent)
+        elif together := decode_together([opened.container for opened in small]):
+            shares = [Share(opened.work, 0, height) for opened, height in zip(small, together.heights, strict=True)]
+            for share in shares:
+                share.work.ended = True
+            yield Run(self._type_of(small[0].work), together.events, shares)
+        else:
+            half = len(small) // 2
+            for part in (small[:half], small[half:]):
+                yield from self._together([opened.reopened() for opened in part], sent)
+
+    def _large(self, work: Work, fetch: FetchAhead, sent: Acknowledgements) -> Iterator[Run]:
+        with _failure_kept(work), fetch.open(work.claimed.object) as stream:
+            if not work.claimed.suspect:
+                yield from self._slices(work, self._container(work, stream), sent)
+                return
+            with self._tried(work, stream) as fetched:
+                yield from self._slices(work, self._container(work, fetched), sent)
+
+    def _slices(self, work: Work, container: Container, sent: Acknowledgements) -> Iterator[Run]:
+        with _failure_kept(work):
+            for piece in container.slices(skip_rows=work.claimed.checkpoint.rows):
+                share = Share(work, piece.first_row, piece.events.height, damaged=bool(container.damage))
+                yield Run(self._type_of(work), piece.events, [share])
+                if work.failure or sent.failure_of(work.claimed.id, alone=True):
+                    return
+            work.ended = True
+
+    @contextmanager
+    def _tried(self, work: Work, stream: BinaryIO) -> Iterator[BinaryIO]:
+        """Give a suspect's bytes once they were decoded and mapped without harm to the process; sends nothing.
+
+        The bytes are fetched before the trial, so that it is short and nothing but the object can end it.
+        """
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            fetched = cast("BinaryIO", spool)
+            shutil.copyfileobj(stream, fetched)
+            fetched.seek(0)
+            self._ledger.begin_trial(work.claimed.id)
+            # whatever it is, it comes again when the object is delivered; what counts is to be alive
+            with suppress(Exception, pl.exceptions.PanicException):
+                for piece in self._container(work, fetched).slices(skip_rows=work.claimed.checkpoint.rows):
+                    self._mapper.map(piece, self._type_of(work), work.claimed.object.key)
+            self._ledger.clear_suspicion(work.claimed.id)
+            fetched.seek(0)
+            yield fetched
+
+    def _container(self, work: Work, stream: BinaryIO) -> Container:
+        container = Container(stream)
+        check_witness(container.record_name, work.claimed.object.event_type)
+        return container
+
+    def _type_of(self, work: Work) -> EventType:
+        return self._event_type(work.claimed.object.event_type)
+
+
+def _is_small(work: Work) -> bool:
+    claimed = work.claimed
+    return claimed.object.size_bytes <= SMALL_BYTES and not claimed.suspect and not claimed.checkpoint.rows
+
+
+def _fits(opened: _Opened, small: Sequence[_Opened]) -> bool:
+    """Whether the object can be read with the others: it is of their type and schema, and there is room."""
+    size_bytes = sum(one.work.claimed.object.size_bytes for one in (*small, opened))
+    first = small[0]
+    return (
+        size_bytes <= TOGETHER_BYTES
+        and opened.work.claimed.object.event_type == first.work.claimed.object.event_type
+        and opened.container.schema_key == first.container.schema_key
+    )
+
+
+@contextmanager
+def _failure_kept(work: Work) -> Iterator[None]:
+    """Keep what stops an object as its failure, unless it is a mistake of ours or the ledger's."""
+    try:
+        yield
+    except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
+        work.failure = error
+    except ObjectGoneError as error:
+        log.warning("object_gone", reason=error.message)
+        work.failure = QuarantineObjectError("the object is gone from the bucket")
+
+
+def check_witness(record_name: str, event_type: str) -> None:
+    """Compare the key's event type with the record's name; raises QuarantineObjectError where they disagree.
+
+    Braze names the record by the type: `dataexport.S3.inner.users.messages.email.Click`. A record whose name is of
+    another kind is no witness.
+    """
+    _, marker, named = record_name.partition(".inner.")
+    if marker and canonical_name(named) != event_type:
+        raise QuarantineObjectError(f"the key says {event_type}, the records in the file are {named}")
