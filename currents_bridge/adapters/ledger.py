@@ -272,7 +272,9 @@ class SqlLedger:
         pending = {"state": ObjectState.PENDING, "attempts": 0, "settled_at": None} | asdict(Books())
         with self._store.writing() as connection:
             # The sums of an hour hold delivered objects only, and none of the selection is delivered after this.
-            connection.execute(delete(hours).where(*selected(hours, connector, selection)))
+            chosen = tuple(selected(hours, connector, selection))
+            ledger_fold.forget(connection, *chosen)
+            connection.execute(delete(hours).where(*chosen))
             return connection.execute(delivered.values(pending)).rowcount
 
     def hasten(self, connector: str, selection: Selection) -> int:
@@ -293,6 +295,7 @@ class SqlLedger:
         for hour in due:
             with self._store.writing() as connection:
                 folded += ledger_fold.fold_hour(connection, connector, hour)
+        self._store.shrink()
         return folded
 
     def progress(self, connector: str) -> Progress:

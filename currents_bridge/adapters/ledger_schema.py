@@ -95,7 +95,18 @@ hours = Table(
     Column("event_type", Text, primary_key=True),
     Column("objects", Integer, nullable=False),  # all delivered ones, folded or not; so are the books
     *_books(),
-    Column("digests", LargeBinary),  # of the folded ones, see ledger_digests
+    Column("fold", Integer),  # folds.id of the folded ones
+    sqlite_with_rowid=False,
+)
+
+# What the ledger still knows of folded objects, see ledger_digests. A fold has a row for each few digests, because
+# SQLite moves what is longer than a quarter of a page to pages that it shares with nothing.
+folds = Table(
+    "folds",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True),  # from 0
+    Column("digests", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 

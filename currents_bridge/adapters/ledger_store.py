@@ -20,6 +20,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from currents_bridge.errors import LedgerError
 
 BUSY_TIMEOUT_S = 30.0
+PAGES_AT_ONCE = 1_000  # given back to the disk in one transaction; 4 MB
+LOG_BYTES = 16 * 1024 * 1024  # what the write-ahead log keeps of its size after a large transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours, so they stay as they are
 
@@ -81,6 +83,21 @@ class SqliteStore:
         with self._errors_explained(), self._write_lock, immediate.begin() as connection:
             yield connection
 
+    def shrink(self) -> None:
+        """Give free pages back to the disk step by step, so that no other writer is kept waiting for long.
+
+        Does nothing for a file of an older version, which uses them again but cannot give them back.
+        """
+        while True:
+            with self.writing() as connection:
+                before = _free_pages(connection)
+                # It is a step for each page, which SQLAlchemy would not take, since none returns a row.
+                cursor = connection.connection.cursor()
+                cursor.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")
+                cursor.fetchall()
+                if _free_pages(connection) in (0, before):
+                    return
+
     def close(self) -> None:
         """Close the file; idempotent."""
         self._engine.dispose()
@@ -111,17 +128,24 @@ class SqliteStore:
             yield
         except _MISTAKES:
             raise
-        except (OperationalError, DatabaseError) as error:
-            name = getattr(error.orig, "sqlite_errorname", "")
+        except (OperationalError, DatabaseError, SqliteError) as error:
+            cause = error if isinstance(error, SqliteError) else error.orig
+            name = getattr(cause, "sqlite_errorname", "")
             hint = _HINTS.get("_".join(name.split("_")[:2]))
-            message = f"cannot use the ledger {self._path}: {error.orig}"
+            message = f"cannot use the ledger {self._path}: {cause}"
             raise (LedgerError(message, hint) if hint else LedgerError(message)) from error
 
 
 def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # sqlite3 begins no transactions by itself; _begin does
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # see `shrink`; of a new file only, and before anything else
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     connection.execute("PRAGMA synchronous = FULL")  # a settled object stays settled through a power cut
+
+
+def _free_pages(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
 
 
 def _begin(connection: Connection) -> None:
