@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -12,12 +11,11 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from currents_bridge import __version__, catalogue, check
-from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.adapters.secrets import read_secrets
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import segment_url
-from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
+from currents_bridge.app_ledger import open_ledger, utc_now
 from currents_bridge.config import ConnectorSettings, DeliverySettings, Settings, SourceSettings
 from currents_bridge.connector import Connector
 from currents_bridge.discovery import Source
@@ -30,11 +28,6 @@ from currents_bridge.transfer import TransferReport
 HEARTBEAT_S = 20.0
 
 log = get_logger()
-
-
-def utc_now() -> datetime:
-    """Return the time, aware."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +124,8 @@ def make_transport(connector: ConnectorSettings, delivery: DeliverySettings, wri
     """Return the way to a connector's destination."""
     base_url = segment_url(connector.destination.region, connector.destination.endpoint_url)
     if connector.destination.transport == "sdk":
+        from currents_bridge.adapters.segment_sdk import SegmentSdkTransport  # noqa: PLC0415 - 13 MB, for few
+
         return SegmentSdkTransport(write_key, base_url=base_url, clock=utc_now)
     return SegmentBatchTransport(write_key, base_url=base_url, max_in_flight=delivery.max_in_flight, clock=utc_now)
 
@@ -183,16 +178,6 @@ def _exit_codes(report: TransferReport) -> Iterator[int]:
         yield 1
     if report.quarantined or report.books.dead_lettered:
         yield 4
-
-
-@contextmanager
-def open_ledger(settings: Settings) -> Iterator[Ledger]:
-    """Open the ledger alone; raises LedgerError."""
-    ledger = SqlLedger(settings.ledger.url, now=utc_now())
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 @contextmanager

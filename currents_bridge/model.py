@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl  # not when it runs: `status` and the like have no use for it, and it takes 0.1 s
 
 HOUR_FORMAT = "%Y-%m-%d-%H"  # the `date=` partition in an object's key, UTC
 
@@ -153,7 +155,7 @@ class Delivered:
     id: int
     books: Books
     dead_letters: Sequence[DeadLetter] = ()
-    message_ids: pl.Series | None = None
+    message_ids: "pl.Series | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class Quarantined:
     reason: str
     books: Books = field(default_factory=Books)
     dead_letters: Sequence[DeadLetter] = ()
-    message_ids: pl.Series | None = None  # as Delivered's
+    message_ids: "pl.Series | None" = None  # as Delivered's
 
 
 Settlement = Delivered | Failed | Quarantined
@@ -208,7 +210,7 @@ class Part:
     """
 
     object_id: int
-    messages: pl.DataFrame
+    messages: "pl.DataFrame"
 
 
 @dataclass(frozen=True, slots=True)

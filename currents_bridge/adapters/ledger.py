@@ -4,9 +4,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import polars as pl
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
@@ -58,6 +57,9 @@ from currents_bridge.model import (
     StoredDeadLetter,
     format_hour,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
@@ -147,7 +149,7 @@ class SqlLedger:
         checkpoint: Checkpoint,
         dead_letters: Sequence[DeadLetter],
         now: datetime,
-        message_ids: pl.Series | None = None,
+        message_ids: "pl.Series | None" = None,
     ) -> None:
         """Record how far an object has come, unless it has come farther."""
         _check_balanced(id_, checkpoint.books)
@@ -224,7 +226,7 @@ class SqlLedger:
             sorter = Sorter(connection, connector)
             return [recorded for chunk in _chunks(listed) for recorded in sorter.recorded(chunk)]
 
-    def remembered(self, connector: str, message_ids: pl.Series, now: datetime) -> pl.Series:  # noqa: ARG002
+    def remembered(self, connector: str, message_ids: "pl.Series", now: datetime) -> "pl.Series":  # noqa: ARG002
         """Look up the digests of the message ids."""
         with self._store.reading() as connection:
             return ledger_memory.remembered(connection, connector, message_ids)

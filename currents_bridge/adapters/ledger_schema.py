@@ -50,6 +50,8 @@ NOT_DELIVERED = text("state <> 'delivered'")
 QUARANTINED = text("state = 'quarantined'")
 OWNED = text("owner IS NOT NULL")
 
+REVISION = "0004"  # of the newest migration, which makes these tables
+
 metadata = MetaData()
 
 objects = Table(

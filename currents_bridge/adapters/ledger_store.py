@@ -8,15 +8,12 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from sqlite3 import Error as SqliteError
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy import Connection, create_engine, event, inspect, make_url
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
+from currents_bridge.adapters.ledger_schema import REVISION
 from currents_bridge.errors import LedgerError
 
 BUSY_TIMEOUT_S = 30.0
@@ -111,6 +108,14 @@ class SqliteStore:
             raise LedgerError(f"cannot create the ledger {self._path}: {error.strerror}", _NOT_WRITABLE) from error
 
     def _migrate(self, connection: Connection) -> None:
+        if _is_current(connection):
+            return
+        # Alembic takes 0.2 s and 11 MB, once in the life of a version.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+        from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+        from alembic.script import ScriptDirectory  # noqa: PLC0415
+
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
@@ -142,6 +147,13 @@ def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     connection.execute("PRAGMA synchronous = FULL")  # a settled object stays settled through a power cut
+
+
+def _is_current(connection: Connection) -> bool:
+    return (
+        inspect(connection).has_table("alembic_version")
+        and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == REVISION
+    )
 
 
 def _free_pages(connection: Connection) -> int:

@@ -10,9 +10,11 @@ from datetime import UTC
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import boto3
+import botocore.session
 import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+from botocore.loaders import create_loader
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
@@ -39,6 +41,7 @@ DEFAULT_CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
+_DESCRIPTIONS = create_loader()  # of the services, 12 MB once read; every client may use the same
 _CHUNK_BYTES = 64 * 1024  # between two looks at the clock
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+)")
 _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
@@ -78,7 +81,9 @@ class S3ObjectStore:
         merged = DEFAULT_CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint_url else DEFAULT_CONFIG
         with self._translated(Access.LIST, ""):
             # A session of its own, because boto3's default one is not thread-safe.
-            self._client: S3Client = boto3.session.Session().client(
+            session = botocore.session.get_session()
+            session.register_component("data_loader", _DESCRIPTIONS)
+            self._client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=merged.merge(config) if config else merged
             )
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from currents_bridge import __version__, app, cli, cli_options, daemon, demo
+from currents_bridge import __version__, app, app_ledger, cli, cli_options, daemon, demo
 from currents_bridge.config import example_config, load
 from currents_bridge.errors import CredentialError, UsageError
 from currents_bridge.model import Progress
@@ -275,7 +275,7 @@ def test_status_shows_what_the_ledger_knows(bench: Bench, monkeypatch: pytest.Mo
     def open_ledger(_: object) -> Iterator[Any]:
         yield bench.ledger
 
-    monkeypatch.setattr(app, "open_ledger", open_ledger)
+    monkeypatch.setattr(app_ledger, "open_ledger", open_ledger)
 
     assert document("status")["connectors"][NAME]["events"]["sent"] == 3
     assert NAME in run("status").stdout
