@@ -3,10 +3,11 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from sqlite3 import Error as SqliteError
+from typing import cast
 
 from sqlalchemy import Connection, create_engine, event, inspect, make_url
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError, ProgrammingError
@@ -17,7 +18,7 @@ from currents_bridge.adapters.ledger_schema import REVISION
 from currents_bridge.errors import LedgerError
 
 BUSY_TIMEOUT_S = 30.0
-PAGES_AT_ONCE = 1_000  # given back to the disk in one transaction; 4 MB
+PAGES_AT_ONCE = 1_000  # given back to the disk in one transaction
 LOG_BYTES = 16 * 1024 * 1024  # what the write-ahead log keeps of its size after a large transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours, so they stay as they are
@@ -81,19 +82,17 @@ class SqliteStore:
             yield connection
 
     def shrink(self) -> None:
-        """Give free pages back to the disk step by step, so that no other writer is kept waiting for long.
+        """Give all free pages back to the disk, step by step, so that no other writer is kept waiting for long.
 
-        Does nothing for a file of an older version, which uses them again but cannot give them back.
+        A file of an older version uses free pages again, but cannot give them back.
         """
-        while True:
-            with self.writing() as connection:
-                before = _free_pages(connection)
-                # It is a step for each page, which SQLAlchemy would not take, since none returns a row.
-                cursor = connection.connection.cursor()
-                cursor.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")
-                cursor.fetchall()
-                if _free_pages(connection) in (0, before):
-                    return
+        with self._errors_explained(), closing(self._engine.raw_connection()) as pooled:
+            sqlite = cast("SqliteConnection", pooled.driver_connection)
+            before = None
+            while (free := _free_pages(sqlite)) not in (0, before):
+                before = free
+                with self._write_lock:  # one step for each page, of which `execute` takes the first only
+                    sqlite.executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -143,7 +142,7 @@ class SqliteStore:
 
 def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # sqlite3 begins no transactions by itself; _begin does
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # see `shrink`; of a new file only, and before anything else
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # for `shrink`; only a new file takes it, before all else
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     connection.execute("PRAGMA synchronous = FULL")  # a settled object stays settled through a power cut
@@ -156,8 +155,8 @@ def _is_current(connection: Connection) -> bool:
     )
 
 
-def _free_pages(connection: Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+def _free_pages(connection: SqliteConnection) -> int:
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def _begin(connection: Connection) -> None:

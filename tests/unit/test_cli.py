@@ -1,5 +1,7 @@
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +80,25 @@ def test_without_a_command_the_help_is_shown() -> None:
 
     assert all(command.name is None or command.name in text for command in cli.cli.registered_commands)
     assert "Exit codes" in text
+
+
+HEAVY = {"polars", "boto3", "moto", "httpx", "segment", "alembic"}
+
+
+@pytest.mark.parametrize("argument", ["--help", "status"])
+def test_help_and_status_load_nothing_heavy(config: Path, argument: str) -> None:
+    """People wait for both; only a ledger that must be made or migrated needs Alembic."""
+    with app_ledger.open_ledger(load(config, {})):
+        code = f"""
+import sys
+from currents_bridge.cli import cli
+cli(["{argument}"], standalone_mode=False)
+print(*({HEAVY} & {{name.partition(".")[0] for name in sys.modules}}), file=sys.stderr)
+"""
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert result.stdout
+    assert result.stderr.split() == []
 
 
 def test_init_writes_the_example_in_a_folder_of_its_own(folder: Path) -> None:
