@@ -22,14 +22,16 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     connection = op.get_bind()
-    slots = sa.select(*(_hours.c[name] for name in _SLOT)).where(_hours.c.digests.is_not(None)).order_by(*_SLOT)
-    for id_, slot in enumerate(connection.execute(slots).all(), 1):
-        here = [_hours.c[name] == value for name, value in zip(_SLOT, slot, strict=True)]
-        digests = connection.execute(sa.select(_hours.c.digests).where(*here)).scalar_one()
+    folded = sa.select(*(_hours.c[name] for name in (*_SLOT, "digests"))).where(_hours.c.digests.is_not(None))
+    numbers = []
+    for id_, (*slot, digests) in enumerate(connection.execute(folded.order_by(_hours.c.hour)).yield_per(1_000), 1):
         # of 8 bytes of a key's digest the first 7, of 4 of an ETag's the first 3
         fold = b"".join(digests[at : at + 7] + digests[at + 8 : at + 11] for at in range(0, len(digests), 12))
         starts = range(0, len(fold), PART_BYTES)
         parts = [{"id": id_, "part": n, "digests": fold[at : at + PART_BYTES]} for n, at in enumerate(starts)]
         connection.execute(sa.insert(folds), parts)
-        connection.execute(sa.update(_hours).where(*here).values(fold=id_))
+        numbers.append({"number": id_} | {f"of_{name}": value for name, value in zip(_SLOT, slot, strict=True)})
+    if numbers:
+        of_slot = (_hours.c[name] == sa.bindparam(f"of_{name}") for name in _SLOT)
+        connection.execute(sa.update(_hours).where(*of_slot).values(fold=sa.bindparam("number")), numbers)
     op.drop_column("hours", "digests")
