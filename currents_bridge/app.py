@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -19,13 +19,12 @@ from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import segment_url
 from currents_bridge.adapters.segment_oauth import OAUTH_URLS, OAuth
 from currents_bridge.adapters.segment_probe import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
-from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
 from currents_bridge.alert_rules import Limits
 from currents_bridge.alerts import Alerts
+from currents_bridge.app_ledger import open_ledger, utc_now
 from currents_bridge.config import ConnectorSettings, DeliverySettings, Settings, SourceSettings
 from currents_bridge.connector import Connector, kept
 from currents_bridge.credential_watch import CredentialWatch
-from currents_bridge.credentials import LossPolicy
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
 from currents_bridge.errors import BridgeError, CredentialError, LedgerError, UsageError
@@ -39,11 +38,6 @@ ALERTS_EVERY = timedelta(seconds=30)
 HEARTBEAT_S = 20.0
 
 log = get_logger()
-
-
-def utc_now() -> datetime:
-    """Return the time, aware."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +130,7 @@ def open_bridge(
                     watch=watch,
                     mapper=make_mapper(connector),
                     settings=settings.delivery,
-                    loss=loss_policy(connector),
+                    loss=connector.loss,
                     remember=None if connector.dedup == "group" else connector.dedup,
                     now=now,
                     stop=stop,
@@ -167,11 +161,6 @@ def make_alerts(settings: Settings, reader: SecretReader, ledger: SqlLedger) -> 
         repeat=wanted.repeat,
         ping=Watchdog(heartbeat).ping if heartbeat else None,
     )
-
-
-def loss_policy(connector: ConnectorSettings) -> LossPolicy:
-    """Return what a failing credential may cost the connector."""
-    return LossPolicy(connector.loss_window, drop=connector.after_loss_window == "drop")
 
 
 def make_watch(
@@ -256,6 +245,8 @@ def make_transport(
     base_url = segment_url(connector.destination.region, connector.destination.endpoint_url)
     oauth = make_oauth(connector, reader)
     if connector.destination.transport == "sdk":
+        from currents_bridge.adapters.segment_sdk import SegmentSdkTransport  # noqa: PLC0415 - 13 MB, for few
+
         return SegmentSdkTransport(write_key, base_url=base_url, clock=utc_now, oauth=oauth)
     return SegmentBatchTransport(
         write_key, base_url=base_url, max_in_flight=delivery.max_in_flight, clock=utc_now, oauth=oauth
@@ -322,16 +313,6 @@ def _exit_codes(report: TransferReport) -> Iterator[int]:
         yield 1
     if report.quarantined or report.books.dead_lettered:
         yield 4
-
-
-@contextmanager
-def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Iterator[SqlLedger]:
-    """Open the ledger alone; raises LedgerError."""
-    ledger = SqlLedger(settings.ledger.url, now=now())
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def demo(
 
     Sample files of all supported types are delivered from an embedded S3 to an embedded collector.
     """
-    from currents_bridge import app, console
+    from currents_bridge import app, app_ledger, console
     from currents_bridge import demo as job
 
     if scenario:
@@ -87,7 +87,7 @@ def demo(
         console.print_scenario(end)
         raise typer.Exit(0 if end.agrees else 1)
     quiet_logs(verbose=verbose)
-    result = job.run(app.open_single, os.environ, app.utc_now(), faults=faults)
+    result = job.run(app.open_single, os.environ, app_ledger.utc_now(), faults=faults)
     console.print_demo(result)
     raise typer.Exit(0 if result.agrees else 1)
 
@@ -242,14 +242,13 @@ def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = F
 
     Objects, events, lag, credentials, and what was noticed in the bucket.
     """
-    from currents_bridge import app, console
+    from currents_bridge import app_ledger, console
     from currents_bridge.status import read_status
 
     quiet_logs(verbose=verbose)
     settings = load_settings(config)
-    with app.open_ledger(settings) as ledger:
-        policies = {c.name: app.loss_policy(c) for c in settings.connectors}
-        report = read_status(ledger, policies, app.utc_now())
+    with app_ledger.open_ledger(settings) as ledger:
+        report = read_status(ledger, {c.name: c.loss for c in settings.connectors}, app_ledger.utc_now())
     if as_json:
         console.print_json(report.as_json())
     else:

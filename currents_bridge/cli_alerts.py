@@ -13,7 +13,7 @@ alerts = typer.Typer(help="What people are told.", rich_markup_mode=None)
 @alerts.command("list")
 def list_alerts(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
     """List the open alerts, oldest first."""
-    from currents_bridge import alerting, app, console
+    from currents_bridge import alerting, app, app_ledger, console
     from currents_bridge.model import AlertMessage, AlertPhase
 
     quiet_logs(verbose=verbose)
@@ -22,7 +22,7 @@ def list_alerts(*, config: Config = None, as_json: Json = False, verbose: Verbos
     if as_json:
         console.print_json({"alerts": [asdict(alert) for alert in found]})
         return
-    for message in (AlertMessage(AlertPhase.OPENED, alert, app.utc_now()) for alert in found):
+    for message in (AlertMessage(AlertPhase.OPENED, alert, app_ledger.utc_now()) for alert in found):
         print(alerting.title(message), *alerting.text(message).splitlines(), sep="\n  ")
     if not found:
         print("no alert is open")
@@ -31,12 +31,12 @@ def list_alerts(*, config: Config = None, as_json: Json = False, verbose: Verbos
 @alerts.command("test")
 def send_test(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
     """Send a test message to each channel."""
-    from currents_bridge import app, console
+    from currents_bridge import app, app_ledger, console
     from currents_bridge.errors import UsageError
 
     quiet_logs(verbose=verbose)
     with app.open_alerts(load_settings(config), os.environ) as told:
-        outcomes = told.test(app.utc_now())
+        outcomes = told.test(app_ledger.utc_now())
     if not outcomes:
         raise UsageError("there is no channel to test", "set alerts.urls or alerts.sns_topic_arn")
     if as_json:

@@ -35,11 +35,11 @@ def list_letters(  # noqa: PLR0913 - one parameter an option
     verbose: Verbose = False,
 ) -> None:
     """List dead letters, oldest first."""
-    from currents_bridge import app, console
+    from currents_bridge import app_ledger, console
 
     quiet_logs(verbose=verbose)
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until)
-    with app.open_ledger(load_settings(config)) as ledger:
+    with app_ledger.open_ledger(load_settings(config)) as ledger:
         letters = ledger.dead_letters(which, limit)
     if as_json:
         console.print_json({"dead_letters": [console.letter_as_json(letter) for letter in letters]})
@@ -52,11 +52,11 @@ def show_letter(
     letter_id: Annotated[int, typer.Argument(metavar="ID")], *, config: Config = None, verbose: Verbose = False
 ) -> None:
     """Print one dead letter whole, as JSON."""
-    from currents_bridge import app, console
+    from currents_bridge import app_ledger, console
     from currents_bridge.errors import UsageError
 
     quiet_logs(verbose=verbose)
-    with app.open_ledger(load_settings(config)) as ledger:
+    with app_ledger.open_ledger(load_settings(config)) as ledger:
         letters = ledger.dead_letters(_filter(ids=[letter_id]))
     if not letters:
         raise UsageError(f"there is no dead letter {letter_id}", "`dead-letters list` shows the ids")
@@ -113,11 +113,11 @@ def purge_letters(  # noqa: PLR0913 - one parameter an option
 
     The books keep their counts.
     """
-    from currents_bridge import app
+    from currents_bridge import app_ledger
 
     quiet_logs(verbose=verbose)
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
-    with app.open_ledger(load_settings(config)) as ledger:
+    with app_ledger.open_ledger(load_settings(config)) as ledger:
         count = len(ledger.dead_letters(which))
         if count and not yes:
             typer.confirm(f"Delete {count} dead letters for good?", abort=True)
@@ -129,10 +129,10 @@ def list_quarantined(
     *, connector: ConnectorName = None, config: Config = None, as_json: Json = False, verbose: Verbose = False
 ) -> None:
     """List quarantined objects, oldest first."""
-    from currents_bridge import app, console
+    from currents_bridge import app_ledger, console
 
     quiet_logs(verbose=verbose)
-    with app.open_ledger(load_settings(config)) as ledger:
+    with app_ledger.open_ledger(load_settings(config)) as ledger:
         objects = ledger.quarantined(connector)
     if as_json:
         console.print_json({"quarantine": [console.quarantined_as_json(item) for item in objects]})
@@ -149,10 +149,10 @@ def replay_quarantined(
     The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before, except what
     `dedup` remembers.
     """
-    from currents_bridge import app
+    from currents_bridge import app_ledger
 
     quiet_logs(verbose=verbose)
-    with app.open_ledger(load_settings(config)) as ledger:
+    with app_ledger.open_ledger(load_settings(config)) as ledger:
         known = [item.id for item in ledger.quarantined(connector) if not ids or item.id in ids]
         print(f"{ledger.replay_quarantined(known)} pending again")
 

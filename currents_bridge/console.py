@@ -15,19 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from currents_bridge.alerting import how_long, when
-from currents_bridge.backfill import Plan
-from currents_bridge.catalogue import EventType
-from currents_bridge.check import Verdict
-from currents_bridge.demo import DemoResult
 from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Books, ObjectState, QuarantinedObject, StoredDeadLetter, format_hour
-from currents_bridge.reconcile import Reconciliation
-from currents_bridge.status import ConnectorStatus, StatusReport
-from currents_bridge.transfer import TransferReport
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the job that ran is there already; each command is to load its own only
+    from currents_bridge.backfill import Plan
+    from currents_bridge.catalogue import EventType
+    from currents_bridge.check import Verdict
+    from currents_bridge.demo import DemoResult
+    from currents_bridge.reconcile import Reconciliation
     from currents_bridge.scenario import ScenarioResult
+    from currents_bridge.status import ConnectorStatus, StatusReport
+    from currents_bridge.transfer import TransferReport
 
 PROGRESS_LINE_S = 5.0
 WIDTH_OFF_TERMINAL = 10_000  # a row is a line, and a key can be copied
@@ -42,7 +42,7 @@ def print_json(document: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def print_reports(reports: Mapping[str, TransferReport]) -> None:
+def print_reports(reports: "Mapping[str, TransferReport]") -> None:
     """Print what a run did, a row for each connector, and why objects wait or were set aside."""
     table = _table("connector", "discovered", "delivered", "failed", "quarantined", *_BOOKS, "batches", "seconds")
     for name, r in reports.items():
@@ -54,7 +54,7 @@ def print_reports(reports: Mapping[str, TransferReport]) -> None:
             _say(f"{name}: {count} objects: {reason}")
 
 
-def print_plans(plans: Mapping[str, Plan]) -> None:
+def print_plans(plans: "Mapping[str, Plan]") -> None:
     """Print what a backfill would deliver."""
     table = _table("connector", "objects", "bytes", "requests (estimated)")
     for name, plan in plans.items():
@@ -62,7 +62,7 @@ def print_plans(plans: Mapping[str, Plan]) -> None:
     _print(table)
 
 
-def print_verdicts(verdicts: Iterable[Verdict]) -> None:
+def print_verdicts(verdicts: "Iterable[Verdict]") -> None:
     """Print a check, with a remedy on each line that is not well."""
     table = Table("what", "", "finding", "what to do", box=None)
     for verdict in verdicts:
@@ -70,7 +70,7 @@ def print_verdicts(verdicts: Iterable[Verdict]) -> None:
     _print(table)
 
 
-def print_status(report: StatusReport) -> None:
+def print_status(report: "StatusReport") -> None:
     """Print what the ledger knows."""
     table = _table("connector", "credential", "pending", "delivered", "failed", "quarantined", *_BOOKS, "lag")
     for status in report.connectors:
@@ -100,7 +100,7 @@ def print_status(report: StatusReport) -> None:
             _say(f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)")
 
 
-def _say_credential(status: ConnectorStatus, side: Side) -> None:
+def _say_credential(status: "ConnectorStatus", side: Side) -> None:
     found = status.credential(side)
     if found.window is None or found.credential.since is None:
         return
@@ -114,7 +114,7 @@ def _say_credential(status: ConnectorStatus, side: Side) -> None:
         _say(f"{status.name}: to do: {found.credential.hint}")
 
 
-def print_reconciliations(results: Mapping[str, Reconciliation]) -> None:
+def print_reconciliations(results: "Mapping[str, Reconciliation]") -> None:
     """Print a proof by event type and hour, then each difference."""
     table = _table("connector", "event type", "hour", "objects", *_BOOKS, "balanced")
     for name, result in results.items():
@@ -185,7 +185,7 @@ def print_quarantined(objects: Sequence[QuarantinedObject]) -> None:
     _print(table)
 
 
-def print_events(rows: Sequence[tuple[EventType, bool]]) -> None:
+def print_events(rows: "Sequence[tuple[EventType, bool]]") -> None:
     """Print event types, each with its Segment name and whether it is included."""
     table = Table("event type", "Segment event", "included", box=None)
     for event_type, included in rows:
@@ -194,7 +194,7 @@ def print_events(rows: Sequence[tuple[EventType, bool]]) -> None:
     _print(table)
 
 
-def print_demo(result: DemoResult) -> None:
+def print_demo(result: "DemoResult") -> None:
     """Print what the demo delivered, by event type, and the sums beside what the collector holds."""
     table = _table("event type", *_BOOKS)
     for name, books in sorted(result.books.items()):
@@ -221,7 +221,7 @@ def print_scenario(result: "ScenarioResult") -> None:
 
 
 @contextmanager
-def progress(waiting_objects: Callable[[], int]) -> Iterator[Callable[[TransferReport], None]]:
+def progress(waiting_objects: Callable[[], int]) -> "Iterator[Callable[[TransferReport], None]]":
     """Show the progress of a run: a bar in a terminal, a log line every few seconds elsewhere.
 
     Yields what is to be called after each group. `waiting_objects` returns how many objects are still to come; it is
@@ -241,7 +241,7 @@ def progress(waiting_objects: Callable[[], int]) -> Iterator[Callable[[TransferR
         task = bar.add_task("objects", total=None)
         counted_s = -math.inf
 
-        def show(report: TransferReport) -> None:
+        def show(report: "TransferReport") -> None:
             nonlocal counted_s
             done = _done(report)
             bar.update(task, completed=done, description=f"{report.books.sent:,} events")
@@ -252,10 +252,10 @@ def progress(waiting_objects: Callable[[], int]) -> Iterator[Callable[[TransferR
         yield show
 
 
-def _progress_lines(waiting_objects: Callable[[], int]) -> Callable[[TransferReport], None]:
+def _progress_lines(waiting_objects: Callable[[], int]) -> "Callable[[TransferReport], None]":
     shown_s = 0.0
 
-    def show(report: TransferReport) -> None:
+    def show(report: "TransferReport") -> None:
         nonlocal shown_s
         if report.seconds - shown_s >= PROGRESS_LINE_S:
             shown_s = report.seconds
@@ -270,7 +270,7 @@ def _progress_lines(waiting_objects: Callable[[], int]) -> Callable[[TransferRep
     return show
 
 
-def _done(report: TransferReport) -> int:
+def _done(report: "TransferReport") -> int:
     return report.delivered + report.failed + report.quarantined
 
 

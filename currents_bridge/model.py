@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl  # not when it runs: `status` and the like have no use for it, and it takes 0.1 s
 
 from currents_bridge.errors import Side
 
@@ -156,7 +158,7 @@ class Delivered:
     id: int
     books: Books
     dead_letters: Sequence[DeadLetter] = ()
-    message_ids: pl.Series | None = None
+    message_ids: "pl.Series | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class Quarantined:
     reason: str
     books: Books = field(default_factory=Books)
     dead_letters: Sequence[DeadLetter] = ()
-    message_ids: pl.Series | None = None  # as Delivered's
+    message_ids: "pl.Series | None" = None  # as Delivered's
 
 
 Settlement = Delivered | Failed | Quarantined
@@ -211,7 +213,7 @@ class Part:
     """
 
     object_id: int
-    messages: pl.DataFrame
+    messages: "pl.DataFrame"
 
 
 @dataclass(frozen=True, slots=True)

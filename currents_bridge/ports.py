@@ -5,9 +5,8 @@ Each docstring is a contract; the suites in tests/contract run it against the fa
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-import polars as pl
 from pydantic import SecretStr
 
 from currents_bridge.errors import Side
@@ -41,6 +40,9 @@ from currents_bridge.model import (
     StoredDeadLetter,
     TypeActivity,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class ObjectStore(Protocol):
@@ -215,7 +217,7 @@ class Ledger(Protocol):
         checkpoint: Checkpoint,
         dead_letters: Sequence[DeadLetter],
         now: datetime,
-        message_ids: pl.Series | None = None,
+        message_ids: "pl.Series | None" = None,
     ) -> None:
         """Record how far a claimed object has come, with dead letters and message ids since its last checkpoint.
 
@@ -269,7 +271,7 @@ class Ledger(Protocol):
         """Return the books of delivered and quarantined objects, by event type."""
         ...
 
-    def remembered(self, connector: str, message_ids: pl.Series, now: datetime) -> pl.Series:
+    def remembered(self, connector: str, message_ids: "pl.Series", now: datetime) -> "pl.Series":
         """Return for each message id whether it was sent and settled, and is not forgotten yet (bool, same order)."""
         ...
 

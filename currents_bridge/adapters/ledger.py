@@ -4,9 +4,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import polars as pl
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
@@ -54,6 +53,9 @@ from currents_bridge.model import (
     StoredDeadLetter,
     format_hour,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
@@ -143,7 +145,7 @@ class SqlLedger(SqlConnectors):
         checkpoint: Checkpoint,
         dead_letters: Sequence[DeadLetter],
         now: datetime,
-        message_ids: pl.Series | None = None,
+        message_ids: "pl.Series | None" = None,
     ) -> None:
         """Record how far an object has come, unless it has come farther."""
         _check_balanced(id_, checkpoint.books)
@@ -210,7 +212,7 @@ class SqlLedger(SqlConnectors):
             sorter = Sorter(connection, connector)
             return [recorded for chunk in _chunks(listed) for recorded in sorter.recorded(chunk)]
 
-    def remembered(self, connector: str, message_ids: pl.Series, now: datetime) -> pl.Series:  # noqa: ARG002
+    def remembered(self, connector: str, message_ids: "pl.Series", now: datetime) -> "pl.Series":  # noqa: ARG002
         """Look up the digests of the message ids."""
         with self._store.reading() as connection:
             return ledger_memory.remembered(connection, connector, message_ids)
@@ -252,7 +254,9 @@ class SqlLedger(SqlConnectors):
         pending = {"state": ObjectState.PENDING, "attempts": 0, "settled_at": None} | asdict(Books())
         with self._store.writing() as connection:
             # The sums of an hour hold delivered objects only, and none of the selection is delivered after this.
-            connection.execute(delete(hours).where(*selected(hours, connector, selection)))
+            chosen = tuple(selected(hours, connector, selection))
+            ledger_fold.forget(connection, *chosen)
+            connection.execute(delete(hours).where(*chosen))
             return connection.execute(delivered.values(pending)).rowcount
 
     def hasten(self, connector: str, selection: Selection) -> int:
@@ -273,6 +277,7 @@ class SqlLedger(SqlConnectors):
         for hour in due:
             with self._store.writing() as connection:
                 folded += ledger_fold.fold_hour(connection, connector, hour, settled_before)
+            self._store.shrink()  # at once, since the more pages are free, the longer SQLite takes for each
         with self._store.writing() as connection:
             ledger_letters.forget_sent(connection, connector, settled_before)
         return folded

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Row, select, tuple_
 
-from currents_bridge.adapters import ledger_digests
+from currents_bridge.adapters import ledger_digests, ledger_fold
+from currents_bridge.adapters.ledger_fold import Slot
 from currents_bridge.adapters.ledger_schema import hours, objects
 from currents_bridge.model import CurrentsObject, ObjectState, Recorded, format_hour
 
 _RETAKEN = {ObjectState.PENDING, ObjectState.FAILED}
-
-Slot = tuple[str, str]  # hour as text, event type
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +71,8 @@ class Sorter:
         if not missing:
             return
         self._folds.update(dict.fromkeys(missing))
-        for hour, event_type, digests in self._connection.execute(
-            select(hours.c.hour, hours.c.event_type, hours.c.digests).where(
-                hours.c.connector == self._connector,
-                tuple_(hours.c.hour, hours.c.event_type).in_(missing),
-                hours.c.digests.is_not(None),
-            )
-        ):
-            self._folds[hour, event_type] = digests
+        of_slots = tuple_(hours.c.hour, hours.c.event_type).in_(missing)
+        self._folds.update(ledger_fold.load(self._connection, hours.c.connector == self._connector, of_slots))
 
 
 def _slot(item: CurrentsObject) -> Slot:

@@ -1,12 +1,15 @@
 """Folding: the rows of an hour's delivered objects become digests beside the sums that hold them already."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, except_, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, except_, func, insert, select, update
 
-from currents_bridge.adapters.ledger_digests import merge
-from currents_bridge.adapters.ledger_schema import DELIVERED, NOT_DELIVERED, hours, objects
+from currents_bridge.adapters.ledger_digests import merge, parts
+from currents_bridge.adapters.ledger_schema import DELIVERED, NOT_DELIVERED, folds, hours, objects
+
+Slot = tuple[str, str]  # hour as text, event type
 
 
 def fold_hour(connection: Connection, connector: str, hour: str, settled_before: datetime) -> int:
@@ -28,12 +31,51 @@ def fold_hour(connection: Connection, connector: str, hour: str, settled_before:
         select(objects.c.event_type, objects.c.key, objects.c.etag).where(*rows)
     ):
         found[event_type].append((key, etag))
-    into = (hours.c.connector == connector, hours.c.hour == hour)
-    folds = connection.execute(
-        select(hours.c.event_type, hours.c.digests).where(*into, hours.c.event_type.in_(types))
-    ).all()
-    connection.execute(
-        update(hours).where(*into, hours.c.event_type == bindparam("of_type")),
-        [{"of_type": of_type, "digests": merge(fold or b"", found[of_type])} for of_type, fold in folds],
+    into = (hours.c.connector == connector, hours.c.hour == hour, hours.c.event_type.in_(types))
+    known = load(connection, *into)
+    forget(connection, *into)
+    _store(
+        connection,
+        connector,
+        {(hour, of_type): merge(known.get((hour, of_type), b""), listed) for of_type, listed in found.items()},
     )
     return connection.execute(delete(objects).where(*rows)).rowcount
+
+
+def load(connection: Connection, *of_hours: ColumnElement[bool]) -> dict[Slot, bytes]:
+    """Return the folds of the chosen rows of `hours`, of those that have one."""
+    found: defaultdict[Slot, bytes] = defaultdict(bytes)
+    for hour, event_type, digests in connection.execute(
+        select(hours.c.hour, hours.c.event_type, folds.c.digests)
+        .join(folds, folds.c.id == hours.c.fold)
+        .where(*of_hours)
+        .order_by(folds.c.id, folds.c.part)
+    ):
+        found[hour, event_type] += digests
+    return dict(found)
+
+
+def forget(connection: Connection, *of_hours: ColumnElement[bool]) -> None:
+    """Delete the folds of the chosen rows of `hours`; the caller deletes these rows or gives them new ones."""
+    connection.execute(delete(folds).where(folds.c.id.in_(select(hours.c.fold).where(*of_hours))))
+
+
+def _store(connection: Connection, connector: str, new: Mapping[Slot, bytes]) -> None:
+    first = connection.execute(select(func.coalesce(func.max(folds.c.id), 0))).scalar_one() + 1
+    numbered: Iterable[tuple[int, tuple[Slot, bytes]]] = list(enumerate(new.items(), first))
+    connection.execute(
+        insert(folds),
+        [
+            {"id": number, "part": part, "digests": digests}
+            for number, (_, fold) in numbered
+            for part, digests in enumerate(parts(fold))
+        ],
+    )
+    connection.execute(
+        update(hours).where(
+            hours.c.connector == connector,
+            hours.c.hour == bindparam("of_hour"),
+            hours.c.event_type == bindparam("of_type"),
+        ),
+        [{"of_hour": hour, "of_type": of_type, "fold": number} for number, ((hour, of_type), _) in numbered],
+    )

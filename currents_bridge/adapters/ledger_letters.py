@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Table, TextClause, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters import ledger_digests
+from currents_bridge.adapters import ledger_digests, ledger_fold
 from currents_bridge.adapters.ledger_schema import NOT_SENT, SENT, dead_letters, hours, objects
 from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredDeadLetter
 
@@ -115,8 +115,8 @@ def _move(connection: Connection, letter: Row[Any], source: str, target: str) ->
         hours.c.event_type == letter.event_type,
     )
     if row is None:
-        fold = connection.execute(select(hours.c.digests).where(*of_hour)).scalar()
-        in_hour = fold is not None and ledger_digests.knows(fold, letter.object_key)  # else reopened and forgotten
+        folds = ledger_fold.load(connection, *of_hour).values()
+        in_hour = any(ledger_digests.knows(fold, letter.object_key) for fold in folds)  # else reopened and forgotten
     else:
         # Other books begin anew with the object's next delivery.
         in_books = row.state in _SETTLED or letter.row < row.checkpoint_rows

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
-import polars as pl
 from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters.ledger_schema import sent_messages
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _DIGEST_BYTES = 16  # of a billion ids, two share a digest with a chance of 10^-21
 _CHUNK_IDS = 2_000  # in one query; SQLite takes 32,766 parameters
 FORGOTTEN_AT_ONCE = 20_000  # in one transaction: well under a second, in which no other writer gets in
 
 
-def remember(connection: Connection, sent: Sequence[tuple[str, pl.Series | None]], now: datetime) -> None:
+def remember(connection: Connection, sent: Sequence[tuple[str, "pl.Series | None"]], now: datetime) -> None:
     """Keep the message ids (str) of each connector; the time of one that is already kept becomes `now`."""
     settled_s = int(now.timestamp())
     rows = [
@@ -29,8 +32,10 @@ def remember(connection: Connection, sent: Sequence[tuple[str, pl.Series | None]
         connection.execute(add.on_conflict_do_update(set_={"settled_s": add.excluded.settled_s}), rows)
 
 
-def remembered(connection: Connection, connector: str, message_ids: pl.Series) -> pl.Series:
+def remembered(connection: Connection, connector: str, message_ids: "pl.Series") -> "pl.Series":
     """Return for each message id whether it is kept (bool, same order)."""
+    import polars as pl  # noqa: PLC0415 - who has message ids has it already; `status` does without
+
     digests = _digests(message_ids)
     known: set[bytes] = set()
     for start in range(0, len(digests), _CHUNK_IDS):
@@ -60,5 +65,5 @@ def forget_some(connection: Connection, which: Sequence[ColumnElement[bool]]) ->
     return connection.execute(delete(sent_messages).where(key.in_(some))).rowcount
 
 
-def _digests(message_ids: pl.Series) -> list[bytes]:
+def _digests(message_ids: "pl.Series") -> list[bytes]:
     return [blake2b(id_.encode(), digest_size=_DIGEST_BYTES).digest() for id_ in message_ids.to_list()]

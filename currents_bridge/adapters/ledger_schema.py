@@ -53,6 +53,8 @@ BEGUN = text("checkpoint_rows > 0")
 NOT_SENT = text("sent_at IS NULL")  # dead letters; of the others, a rewind may want some back
 SENT = text("sent_at IS NOT NULL")
 
+REVISION = "0004"  # of the newest migration, which makes these tables
+
 metadata = MetaData()
 
 objects = Table(
@@ -100,7 +102,18 @@ hours = Table(
     Column("event_type", Text, primary_key=True),
     Column("objects", Integer, nullable=False),  # all delivered ones, folded or not; so are the books
     *_books(),
-    Column("digests", LargeBinary),  # of the folded ones, see ledger_digests
+    Column("fold", Integer),  # folds.id of the folded ones
+    sqlite_with_rowid=False,
+)
+
+# What the ledger still knows of folded objects, see ledger_digests. A fold has a row for each few digests, because
+# SQLite moves what is longer than a quarter of a page to pages that it shares with nothing.
+folds = Table(
+    "folds",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True),  # from 0
+    Column("digests", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 

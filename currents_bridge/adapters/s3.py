@@ -15,6 +15,7 @@ import botocore.session
 import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+from botocore.loaders import create_loader
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
@@ -45,6 +46,7 @@ DEFAULT_CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
+_DESCRIPTIONS = create_loader()  # of the services, 12 MB once read; every client may use the same
 _CHUNK_BYTES = 64 * 1024  # between two looks at the clock
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+)")
 _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
@@ -90,6 +92,7 @@ class S3ObjectStore:
         def connect() -> "tuple[S3Client, QuickReader]":
             # A session of its own, because boto3's default one is not thread-safe and keeps its credentials.
             session = botocore.session.Session()
+            session.register_component("data_loader", _DESCRIPTIONS)
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )

@@ -24,6 +24,7 @@ from currents_bridge.config.values import (
     parse_dedup,
     parse_start,
 )
+from currents_bridge.credentials import LossPolicy
 
 ENV_PREFIX = "CURRENTS_BRIDGE_"
 SEGMENT_SETTINGS_URL = "https://cdn-settings.segment.com"  # of both regions
@@ -237,6 +238,11 @@ class ConnectorSettings(_Section):
         description="messageIds of events sent again after a dead key: same, or fresh: marked, so that Segment cannot "
         "take them for repeats",
     )
+
+    @property
+    def loss(self) -> LossPolicy:
+        """What a failing credential may cost."""
+        return LossPolicy(self.loss_window, drop=self.after_loss_window == "drop")
 
 
 class Settings(BaseSettings):

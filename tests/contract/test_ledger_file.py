@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.ledger_owner import ProcessIdentity
-from currents_bridge.adapters.ledger_schema import metadata
+from currents_bridge.adapters.ledger_schema import REVISION, metadata
 from currents_bridge.errors import LedgerError
 from currents_bridge.model import (
     Books,
@@ -188,7 +188,9 @@ class TestFile:
         with opened(url):
             engine = create_engine(url)
             with engine.connect() as connection:
-                assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+                context = MigrationContext.configure(connection)
+                assert compare_metadata(context, metadata) == []
+                assert context.get_current_revision() == REVISION
             engine.dispose()
 
 

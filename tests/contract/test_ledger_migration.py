@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from sqlalchemy import create_engine
 
 from currents_bridge.adapters import ledger_store
 from currents_bridge.adapters.ledger import SqlLedger
-from currents_bridge.adapters.ledger_digests import merge
 from currents_bridge.errors import Side
 from currents_bridge.model import (
     Books,
@@ -99,7 +99,7 @@ def path(tmp_path: Path) -> Path:
         "failed": FAILED,
         "quarantined": QUARANTINED,
         "claimed": CLAIMED,
-        "digests": merge(b"", [(FOLDED, "e")]),
+        "digests": blake2b(FOLDED.encode(), digest_size=8).digest() + blake2b(b"e", digest_size=4).digest(),
         "event": EVENT,
         "message": MESSAGE,
         "now": "2026-03-04 12:30:00.000000",
@@ -188,6 +188,7 @@ class TestFilledLedger:
         "INSERT INTO credentials",
         "DROP COLUMN credential_evidence",
         "CREATE TABLE alert_messages",
+        "INSERT INTO folds",
         "UPDATE alembic_version",
     ],
 )

@@ -263,3 +263,12 @@ def test_an_object_that_changes_while_it_is_read_breaks_the_reading(bucket: Buck
 
         with pytest.raises(RetryLaterError, match="has changed"):
             stream.read()
+
+
+def test_a_second_store_reads_no_description_of_s3_again() -> None:
+    """They take 12 MB, and a program may have many connectors."""
+    nobody = S3Endpoint("http://127.0.0.1:9")
+    open_store(nobody, "one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.loaders.JSONFileLoader.load_file", None)
+        open_store(nobody, "two")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from currents_bridge import app, catalogue
+from currents_bridge import app, app_ledger, catalogue
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.config import Settings, SourceSettings
 from currents_bridge.decode import Container
@@ -269,5 +269,5 @@ def test_verdicts_are_those_of_all_connectors(tmp_path: Path, bucket: FakeObject
 
 def test_the_ledger_can_be_opened_alone(tmp_path: Path) -> None:
     """`status` needs no secret."""
-    with app.open_ledger(settings(tmp_path)) as ledger:
+    with app_ledger.open_ledger(settings(tmp_path)) as ledger:
         assert isinstance(ledger, SqlLedger)

@@ -1,5 +1,7 @@
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from currents_bridge import __version__, app, cli, cli_options, daemon, demo
+from currents_bridge import __version__, app, app_ledger, cli, cli_options, daemon, demo
 from currents_bridge.config import example_config, load
 from currents_bridge.errors import CredentialError, UsageError
 from currents_bridge.model import Progress
@@ -77,6 +79,25 @@ def test_without_a_command_the_help_is_shown() -> None:
 
     assert all(command.name is None or command.name in text for command in cli.cli.registered_commands)
     assert "Exit codes" in text
+
+
+HEAVY = {"polars", "boto3", "moto", "httpx", "segment", "alembic"}
+
+
+@pytest.mark.parametrize("argument", ["--help", "status"])
+def test_help_and_status_load_nothing_heavy(config: Path, argument: str) -> None:
+    """People wait for both; only a ledger that must be made or migrated needs Alembic."""
+    with app_ledger.open_ledger(load(config, {})):
+        code = f"""
+import sys
+from currents_bridge.cli import cli
+cli(["{argument}"], standalone_mode=False)
+print(*({HEAVY} & {{name.partition(".")[0] for name in sys.modules}}), file=sys.stderr)
+"""
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert result.stdout
+    assert result.stderr.split() == []
 
 
 def test_init_writes_the_example_in_a_folder_of_its_own(folder: Path) -> None:
@@ -272,7 +293,7 @@ def test_status_shows_what_the_ledger_knows(bench: Bench, monkeypatch: pytest.Mo
     def open_ledger(_: object) -> Iterator[Any]:
         yield bench.ledger
 
-    monkeypatch.setattr(app, "open_ledger", open_ledger)
+    monkeypatch.setattr(app_ledger, "open_ledger", open_ledger)
 
     assert document("status")["connectors"][NAME]["events"]["sent"] == 3
     assert NAME in run("status").stdout

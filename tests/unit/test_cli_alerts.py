@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from currents_bridge import app, cli_alerts
+from currents_bridge import app, app_ledger, cli_alerts
 from currents_bridge.alerts import Outcome
 from currents_bridge.errors import UsageError
 from currents_bridge.model import Alert
@@ -38,7 +38,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> FakeAlerts:
         yield told
 
     monkeypatch.setattr(app, "open_alerts", open_alerts, raising=False)
-    monkeypatch.setattr(app, "utc_now", lambda: NOW)
+    monkeypatch.setattr(app_ledger, "utc_now", lambda: NOW)
     monkeypatch.setattr(cli_alerts, "quiet_logs", lambda **_: None)
     monkeypatch.setattr(cli_alerts, "load_settings", lambda _: None)
     return told

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from currents_bridge import app, cli, cli_aside, cli_options
+from currents_bridge import app, app_ledger, cli, cli_aside, cli_options
 from currents_bridge.errors import UsageError
 from currents_bridge.model import Books, LetterFilter, ObjectState
 from tests.workbench import CLICK, NAME, OPEN, Bench, clicks
@@ -32,7 +32,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
         yield bench.ledger
 
     monkeypatch.setattr(app, "open_bridge", open_bridge)
-    monkeypatch.setattr(app, "open_ledger", open_ledger)
+    monkeypatch.setattr(app_ledger, "open_ledger", open_ledger)
     monkeypatch.setattr(cli_options, "configure_logs", lambda **_: None)
     for module in (cli_aside, cli_options):
         monkeypatch.setattr(module, "load_settings", lambda _: None)
