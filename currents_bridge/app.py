@@ -234,6 +234,7 @@ def make_mapper(connector: ConnectorSettings | None) -> Mapper:
             names=connector.events.names,
             integrations=connector.destination.integrations,
             message_id_prefix=connector.destination.message_id_prefix,
+            fresh_message_ids=connector.rewind_message_ids == "fresh",
         )
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from currents_bridge import credentials, discovery
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
@@ -17,9 +18,19 @@ from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError
 from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
-from currents_bridge.model import CredentialState, ExpiryRule, GroupLimits, ObjectState, Quarantined, Selection
+from currents_bridge.model import (
+    CredentialState,
+    ExpiryRule,
+    GroupLimits,
+    Notice,
+    NoticeKind,
+    ObjectState,
+    Quarantined,
+    Selection,
+)
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger
+from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
 
@@ -73,6 +84,7 @@ class Connector:
         self._stop = stop
         self._proof = Proof()  # of all passes: one batch a poll must do to find out that a key is at fault
         self._pace = self.pace(settings.requests_per_second)
+        self._drifts = Drifts()
         self._seen_types: frozenset[str] = frozenset()
         self._unreleased: list[int] = []
 
@@ -96,6 +108,7 @@ class Connector:
             # a listing that fails now and then must not hold back what is known already
             self._set_aside_expired(report)
             self.deliver(report, self._everything(), on_group=on_group)
+            self._note_drifts(report)
         return self._finished(report, "poll_finished")
 
     def probe(self) -> None:
@@ -149,13 +162,16 @@ class Connector:
         While the write key is failing, one small group goes first to see whether it is taken, or nothing at all.
         """
         with self.sender(pace) as sender, kept(report):
-            delivery = Delivery(
+            allowed = self.watch.sending()
+            delivery = partial(
+                Delivery,
                 connector=self.name,
                 store=self.source.store,
                 ledger=self.ledger,
                 sender=sender,
                 mapper=self.mapper,
                 event_type=event_type_of,
+                drifts=self._drifts,
                 packer=self.packer,
                 remember=self._remember is not None and not again,
                 now=self.now,
@@ -165,13 +181,14 @@ class Connector:
                 self.ledger.release(self._unreleased)
                 self._unreleased = []
             self._reclaim(report)
-            if self.watch.sending() is Sending.CANARY:
+            if allowed in {Sending.CANARY, Sending.TRIAL}:
                 once = iter([True])
-                self._transfer(report, selection, delivery, on_group, limits=CANARY, go_on=lambda: next(once, False))
+                ahead = delivery(trial=allowed is Sending.TRIAL)
+                self._transfer(report, selection, ahead, on_group, limits=CANARY, go_on=lambda: next(once, False))
             if report.error is None or isinstance(report.error, RetryLaterError):
                 if self.watch.sending() is Sending.ALL:
                     may_go_on = lambda: self.watch.sending() is Sending.ALL  # noqa: E731 - reads as what it says
-                    self._transfer(report, selection, delivery, on_group, limits=GroupLimits(), go_on=may_go_on)
+                    self._transfer(report, selection, delivery(), on_group, limits=GroupLimits(), go_on=may_go_on)
                 self.raise_if_paused()
 
     def _transfer(  # noqa: PLR0913 - what `deliver` was told, and how much of it
@@ -232,6 +249,16 @@ class Connector:
                     stream.read(1)
         finally:
             self.ledger.release([item.id for item in claimed])
+
+    def _note_drifts(self, report: TransferReport) -> None:
+        """Keep what the newest files have of drift; a backfill says nothing of it."""
+        with kept(report):
+            for event_type, words in self._drifts.changed().items():
+                if words:
+                    notice = Notice(NoticeKind.SCHEMA_DRIFT, event_type, words)
+                    self.ledger.note(self.name, [notice], self.now())
+                else:
+                    self.ledger.forget_notice(self.name, NoticeKind.SCHEMA_DRIFT, event_type)
 
     def _set_aside_expired(self, report: TransferReport) -> None:
         """Where that is wanted, set aside what Braze's connector would have lost by now; S3 still has it."""

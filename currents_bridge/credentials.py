@@ -34,6 +34,7 @@ class Sending(StrEnum):
 
     ALL = "all"
     CANARY = "canary"  # one small group a poll, to see whether it is taken again
+    TRIAL = "trial"  # as a canary, but nothing of it counts as delivered, since a 2xx says nothing
     NONE = "none"  # only a probe or another key ends it
 
 
@@ -90,7 +91,13 @@ def sending(credential: Credential) -> Sending:
     """Return how much may be sent."""
     if credential.state is not CredentialState.FAILING:
         return Sending.ALL
-    return Sending.NONE if credential.cause in {EvidenceKind.REVOKED, EvidenceKind.DISABLED} else Sending.CANARY
+    match credential.cause:
+        case EvidenceKind.DENIED:
+            return Sending.CANARY
+        case EvidenceKind.NOT_RECEIVED:
+            return Sending.TRIAL
+        case _:
+            return Sending.NONE
 
 
 def begun(credential: Credential, now: datetime) -> Credential:

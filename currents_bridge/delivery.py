@@ -34,6 +34,7 @@ from currents_bridge.model import (
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.reading import Reader
+from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import Sender
 from currents_bridge.work import Repeats, Run, Share, Work
 
@@ -59,13 +60,14 @@ class GroupReport:
     batch_bytes: int = 0  # serialised, before compression, acknowledged ones only
     credential_error: CredentialError | None = None  # what it hit was released, all else settled
     destination_down: bool = False  # batches failed and none was acknowledged
+    tried_events: int = 0  # acknowledged on trial
 
 
 class Delivery:
     """Delivers groups of one connector's objects. Thread-safe: each call works on its own group.
 
     With `remember`, message ids that were sent before, by whatever object, are left out, and those that are sent are
-    remembered.
+    remembered. On `trial`, what is acknowledged counts for nothing: no object is settled for it.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
@@ -79,6 +81,8 @@ class Delivery:
         event_type: Callable[[str], EventType],
         packer: Callable[[], Packer],
         remember: bool,
+        drifts: Drifts,
+        trial: bool = False,
         now: Callable[[], datetime],
         stop: threading.Event,
     ) -> None:
@@ -89,6 +93,8 @@ class Delivery:
         self._mapper = mapper
         self._packer = packer
         self._remember = remember
+        self._drifts = drifts
+        self._trial = trial
         self._now = now
         self._stop = stop
 
@@ -106,6 +112,7 @@ class Delivery:
         packer = self._packer()
         repeats = Repeats()
         for run in self._reader.runs(works, sent):
+            self._drifts.saw(run.event_type, run.events.schema, run.shares[-1].work.claimed.object.hour)
             mapped = self._mapped(run)
             owed = [self._owed(share, messages, repeats) for share, messages in mapped]
             for batch in packer.add_all(owed):
@@ -123,7 +130,7 @@ class Delivery:
 
     def _mapped(self, run: Run) -> list[tuple[Share, Mapped]]:
         """Map the run; where that fails each object's share alone, so that a bad one costs itself only."""
-        origins = [Origin(share.work.claimed.object.key, share.first_row, share.height) for share in run.shares]
+        origins = [_origin(share) for share in run.shares]
         try:
             mapped = self._mapper.map_together(run.events, run.event_type, origins)
         except (QuarantineObjectError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -160,7 +167,7 @@ class Delivery:
         """Record how many rows are behind by now; those of the latest slice will be once `batch` has arrived."""
         work.put_fence(batch)
         reached = work.reached(sent)
-        if reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
+        if self._trial or reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
             return
         checkpoint = Checkpoint(reached.rows, work.books_at(reached, sent))
         letters, ids = work.letters(sent, reached.rows), work.ids(sent, reached.rows)
@@ -186,6 +193,9 @@ class Delivery:
             work.settled = True
             failure = work.failure_with(sent)
             match failure:
+                case None | QuarantineObjectError() if self._trial:
+                    report.tried_events += work.books.sent
+                    released.append(work.claimed.id)
                 case None:
                     settlements.append(work.delivered(sent))
                 case QuarantineObjectError():
@@ -211,6 +221,11 @@ class Delivery:
         report.settlements += settlements
         if released:
             self._ledger.release(released)
+
+
+def _origin(share: Share) -> Origin:
+    claimed = share.work.claimed
+    return Origin(claimed.object.key, share.first_row, share.height, claimed.rewinds)
 
 
 def not_mapped(error: BaseException) -> QuarantineObjectError:

@@ -29,7 +29,8 @@ MAX_MESSAGE_ID_CHARS = 99  # Segment: under 100
 EARLIEST_TIME = datetime(2010, 1, 1, tzinfo=UTC)
 LATEST_TIME = datetime(2100, 1, 1, tzinfo=UTC)
 
-_ROW, _ORIGIN = "\0row", "\0origin"  # columns beside the file's: where in which object an event stands
+# Columns beside the file's: where in which object an event stands, and what marks its id where the object was rewound.
+_ROW, _ORIGIN, _MARK = "\0row", "\0origin", "\0mark"
 _IDENTITY = ("id", "user_id", "external_user_id", "time")
 # Objects whose first member may be null begin with this member, so that ',"name":null' is all a null can look like.
 # No field has an empty name, and inside strings quotes are escaped: a quote with a letter of a name behind it opens a
@@ -63,6 +64,7 @@ class MappingRules:
     names: Mapping[str, str] = field(default_factory=dict)  # event type -> Segment event name
     integrations: Mapping[str, Any] = field(default_factory=dict)
     message_id_prefix: str = ""
+    fresh_message_ids: bool = False  # of what is sent again after a dead key
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Origin:
     object_key: str
     first_row: int
     height: int
+    rewinds: int = 0  # times that the object went back to be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ class _Plan:
         derived = pl.format("row-{}-{}", pl.col(_ORIGIN), pl.col(_ROW))
         prefix = pl.lit(self._rules.message_id_prefix)
         message_id = prefix + pl.coalesce(self._text("id"), derived)
+        if self._rules.fresh_message_ids:
+            message_id += pl.col(_MARK)
         time_ms = self._time_ms()
         refusal = pl.coalesce(
             pl.when(time_ms.is_null()).then(pl.lit("the event has no time that is a number")),
@@ -301,11 +306,15 @@ def _merged(message: str, merge_text: str | None) -> str:
 
 
 def _places(origins: Sequence[Origin]) -> list[pl.Series]:
-    """Return columns that say where each event stands: the row in its object, and a digest of the object's key."""
+    """Return columns that say where each event stands: its row, a digest of the key, the mark of rewinds."""
     rows = [row for origin in origins for row in range(origin.first_row, origin.first_row + origin.height)]
     digests = pl.Series(_ORIGIN, [hashlib.sha256(origin.object_key.encode()).hexdigest()[:32] for origin in origins])
-    repeated = [digests.new_from_index(number, origin.height) for number, origin in enumerate(origins)]
-    return [pl.Series(_ROW, rows, dtype=pl.UInt32), pl.concat(repeated)]
+    marks = pl.Series(_MARK, [f"-r{origin.rewinds}" if origin.rewinds else "" for origin in origins])
+    repeated = (
+        pl.concat([column.new_from_index(number, origin.height) for number, origin in enumerate(origins)])
+        for column in (digests, marks)
+    )
+    return [pl.Series(_ROW, rows, dtype=pl.UInt32), *repeated]
 
 
 def _apart(

@@ -4,6 +4,7 @@ Braze adds fields each month, and at times removes or retypes one; a user wants 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 import polars as pl
 
@@ -14,6 +15,29 @@ MAX_NAMED = 20  # fields of one kind of difference; the rest is only counted
 _IDENTITY = ("id", "user_id", "external_user_id", "time")
 _KINDS = {"string": "string", "int": "int", "long": "int", "float": "float", "double": "float", "boolean": "boolean"}
 _UNKNOWN = "null"  # of a column without values: its type is not seen
+
+
+class Drifts:
+    """What the newest file of each event type has of drift. Thread-safe enough: the newest of two at once may lose."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[datetime, pl.Schema, str]] = {}
+        self._told: dict[str, str] = {}
+
+    def saw(self, event_type: EventType, schema: pl.Schema, hour: datetime) -> None:
+        """Take in the columns of a file of some hour; older files than the newest say nothing."""
+        known = self._newest.get(event_type.name)
+        if known and hour < known[0]:
+            return
+        words = known[2] if known and schema == known[1] else drift(event_type, schema)
+        self._newest[event_type.name] = (hour, schema, words)
+
+    def changed(self) -> dict[str, str]:
+        """Return event types whose drift is another than when this was asked last, "" for none; at first, all."""
+        now = {name: words for name, (_, _, words) in self._newest.items()}
+        changed = {name: words for name, words in now.items() if self._told.get(name) != words}
+        self._told = now
+        return changed
 
 
 def drift(event_type: EventType, schema: pl.Schema) -> str:

@@ -25,7 +25,7 @@ class TransferReport:
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression
     seconds: float = 0.0
-    sent_first: int = 0  # events acknowledged in objects that were never rewound
+    sent_first: int = 0  # events acknowledged in objects that were never rewound, or on trial
     error: BridgeError | None = None  # what ended the run early, the first one
     _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
     _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined
@@ -132,7 +132,7 @@ class Transfer:
                     outcome = self._deliver(group)
                     with lock:
                         report.add(outcome)
-                        report.sent_first += _sent_first(group, outcome)
+                        report.sent_first += _sent_first(group, outcome) + outcome.tried_events
                         report.seconds = time.monotonic() - began
                         on_group(report)
                     if outcome.destination_down or outcome.credential_error:

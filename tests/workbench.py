@@ -38,6 +38,7 @@ from currents_bridge.model import (
 )
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Probe
+from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
 from currents_bridge.testing.currents_files import Event, make_events, object_key, schema_of, write_container
 from currents_bridge.testing.fake_alert_book import FakeAlertBook
@@ -195,12 +196,13 @@ class Bench:
     def put(self, events: int | Sequence[Event] = 3, *, offset: int = 0, cut_bytes: int = 0, **options: Any) -> str:
         """Put a file of so many events, or of these, into the bucket, a block for each event; return its key.
 
-        `cut_bytes` are missing at its end. Options: event_type, hour, and record_type, if that is another.
+        `cut_bytes` are missing at its end. Options: event_type, hour, record_type, if that is another, and overrides
+        of the schema's fields.
         """
         event_type, hour = options.get("event_type", CLICK), options.get("hour", HOUR)
         records = clicks(events, offset, event_type=event_type, hour=hour) if isinstance(events, int) else events
         key = object_key(event_type, hour, prefix=self.prefix, offset=offset)
-        schema = schema_of(options.get("record_type", event_type))
+        schema = schema_of(options.get("record_type", event_type), overrides=options.get("overrides"))
         body = write_container(schema, records, sync_interval=1)
         self.store.put(key, body[: len(body) - cut_bytes], last_modified=hour)
         return key
@@ -296,6 +298,7 @@ class Bench:
             event_type=event_type_of,
             packer=lambda: Packer(max_bytes=475_000, max_events=max_batch_events, envelope_bytes=ENVELOPE_BYTES),
             remember=remember,
+            drifts=Drifts(),
             now=lambda: self.now,
             stop=self.stop,
         )

@@ -187,6 +187,7 @@ def test_a_region_that_is_wrong_from_the_start(rehearse: Rehearse) -> None:
     r.pass_time(3)
     assert state(r) is S.FAILING
     assert "received 0, " in (credential(r).evidence or "")
+    assert r.connector.ledger.totals(NAME).waiting.objects == 3
 
     r.segment.world.source_elsewhere = False
     r.configure(endpoint_url=r.segment.url.replace("127.0.0.1", "localhost"))
@@ -195,6 +196,20 @@ def test_a_region_that_is_wrong_from_the_start(rehearse: Rehearse) -> None:
     assert not r.missing
     assert state(r) is S.VERIFIED
     assert [phase for _, phase, _, _ in told(r, "credential_failing")] == ["opened", "resolved"]
+
+
+def test_message_ids_that_are_marked_when_they_are_sent_again(rehearse: Rehearse) -> None:
+    """Segment cannot take them for repeats of those that came with the dead key."""
+    r = rehearse(connector={"rewind_message_ids": "fresh"})
+    r.pass_time(3)
+    r.segment.world.revoke_key(FIRST_KEY)
+    r.pass_time(6)
+    replace_key(r)
+    r.pass_time(8)
+
+    again = {message["messageId"] for message in r.segment.dropped}
+    assert {f"{id_}-r1" for id_ in again} <= r.arrived
+    assert r.missing == again
 
 
 def test_a_rotation_with_an_overlap(rehearse: Rehearse) -> None:

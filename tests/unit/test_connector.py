@@ -14,11 +14,12 @@ from currents_bridge.model import (
     EvidenceKind,
     ExpiryRule,
     GroupLimits,
+    NoticeKind,
     ObjectState,
     Progress,
 )
 from currents_bridge.transfer import TransferReport
-from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench
+from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
 
 DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING
 FAILING = CredentialState.FAILING
@@ -141,6 +142,39 @@ def test_nothing_is_sent_with_a_key_that_a_probe_found_dead(bench: Bench) -> Non
 
     assert (report.discovered, bench.transport.attempts, bench.states()) == (1, 0, {PENDING: 1})
     assert (str(report.error), report.error.hint) == ("sending is paused: revoked", "renew it")  # type: ignore[union-attr]
+
+
+def test_a_canary_whose_2xx_says_nothing_counts_for_nothing(bench: Bench) -> None:
+    """One object a poll is sent, so that the Public API can count it, and it waits on."""
+    for offset in range(3):
+        bench.put(2, offset=offset)
+    connector = bench.connector()
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.NOT_RECEIVED, bench.now, "received 0"))
+
+    report = connector.poll()
+
+    assert ([batch.events for batch in bench.transport.batches], report.sent_first) == ([2], 2)
+    assert (report.delivered, bench.states()) == (0, {PENDING: 3})
+    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.RECEIVED, bench.now, "received 2"))
+    assert connector.poll().delivered == 3
+
+
+def test_fields_that_the_catalogue_does_not_know_are_noted_until_they_are_gone(bench: Bench) -> None:
+    """By the newest file of the type; an older one that comes later changes nothing."""
+    connector = bench.connector()
+    bench.put([event | {"novelty": "x"} for event in clicks(2)], offset=1, overrides={"novelty": ["null", "string"]})
+    connector.poll()
+    (notice,) = [n for n in bench.ledger.totals(NAME).notices if n.kind is NoticeKind.SCHEMA_DRIFT]
+    assert (notice.subject, notice.detail) == (CLICK, "new: novelty (string)")
+
+    bench.put(2, offset=2, hour=HOUR - timedelta(hours=1))
+    connector.poll()
+    assert NoticeKind.SCHEMA_DRIFT in {n.kind for n in bench.ledger.totals(NAME).notices}
+
+    bench.now += timedelta(hours=1)
+    bench.put(2, offset=3, hour=HOUR + timedelta(hours=1))
+    connector.poll()
+    assert NoticeKind.SCHEMA_DRIFT not in {n.kind for n in bench.ledger.totals(NAME).notices}
 
 
 def test_a_key_found_dead_in_the_middle_stops_the_poll_after_its_group(

@@ -188,6 +188,18 @@ def test_the_api_id_of_older_files_is_the_property() -> None:
     assert properties == [{"campaign_id": "public"}, {"campaign_id": "current"}]
 
 
+@pytest.mark.parametrize(("fresh", "ids"), [(False, ["e1", "e2", "e3"]), (True, ["e1", "e2-r1", "e3-r2"])])
+def test_ids_of_objects_that_are_sent_again_are_marked_where_that_is_wanted(fresh: bool, ids: list[str]) -> None:  # noqa: FBT001
+    """With the number of times, so that each time has ids of its own."""
+    frame = pl.DataFrame([PERSON | {"id": f"e{number}"} for number in (1, 2, 3)])
+    origins = [Origin(f"{KEY}{rewinds}", 0, 1, rewinds) for rewinds in range(3)]
+
+    mapped = Mapper(rules(fresh_message_ids=fresh)).map_together(frame, CLICK, origins)
+
+    assert [of_object.messages["message_id"].item() for of_object in mapped] == ids
+    assert [json.loads(of_object.messages["message"].item())["messageId"] for of_object in mapped] == ids
+
+
 def test_the_message_id_prefix_stands_before_every_id() -> None:
     """It keeps two sources apart that share Segment's deduplication."""
     assert one(PERSON, message_id_prefix="eu-")["messageId"] == "eu-e1"
