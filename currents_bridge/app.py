@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -16,7 +18,7 @@ from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.adapters.secrets import SecretReader, connector_write_keys, read_write_keys
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
-from currents_bridge.adapters.segment_endpoint import segment_url
+from currents_bridge.adapters.segment_endpoint import reach, segment_url
 from currents_bridge.adapters.segment_oauth import OAUTH_URLS, OAuth
 from currents_bridge.adapters.segment_probe import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
 from currents_bridge.alert_rules import Limits
@@ -271,8 +273,11 @@ def make_oauth(connector: ConnectorSettings, reader: SecretReader) -> OAuth | No
 
 def verdicts(bridge: Bridge) -> list[check.Verdict]:
     """Return the check of every connector, and of the alerts; raises LedgerError."""
-    of_connectors = [found for c in bridge.connectors for found in check.check_connector(c, bridge.now())]
-    return [*of_connectors, check.check_channels(bridge.alerts.channel_names)]
+    of_connectors = (
+        check.check_connector(connector, partial(reach, connector.watch.endpoint_url), bridge.now())
+        for connector in bridge.connectors
+    )
+    return [*chain.from_iterable(of_connectors), check.check_channels(bridge.alerts.channel_names)]
 
 
 def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, ConnectorSettings | None]:

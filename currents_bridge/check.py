@@ -1,6 +1,6 @@
 """`check`: what is set up, what is there, and what to do about what is wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ from currents_bridge.connector import Connector
 from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
 from currents_bridge.credentials import state_at
 from currents_bridge.discovery import Unrecognised, find_event_type_folders
-from currents_bridge.errors import BridgeError, ProbeError, Side
+from currents_bridge.errors import BridgeError, ProbeError, RetryLaterError, Side
 from currents_bridge.expiry import deadline
 from currents_bridge.keys import DATE_FOLDER
 from currents_bridge.model import CredentialState
@@ -34,11 +34,13 @@ class Verdict:
         return {"subject": self.subject, "ok": self.ok, "detail": self.detail, "remedy": self.remedy}
 
 
-def check_connector(connector: Connector, now: datetime) -> Iterator[Verdict]:
+def check_connector(connector: Connector, reach_destination: Callable[[], None], now: datetime) -> Iterator[Verdict]:
     """Yield a verdict on each part of a connector, asking S3, and Segment about the write key, live.
 
-    What Segment says of the key is kept, as after any probe. Raises LedgerError.
+    What Segment says of the key is kept, as after any probe; the settings endpoint also tells whether the region fits.
+    `reach_destination` raises RetryLaterError where the destination does not answer. Raises LedgerError.
     """
+    yield _endpoint(connector, reach_destination)
     yield _key_shape(connector)
     yield from _probes(connector, now)
     yield _credential(connector, now)
@@ -60,6 +62,15 @@ def check_channels(names: Sequence[str]) -> Verdict:
         remedy = "set alerts.urls or alerts.sns_topic_arn"
         return Verdict("alerts", ok=True, detail="no channel: trouble is only logged and shown", remedy=remedy)
     return Verdict("alerts", ok=True, detail=", ".join(names), remedy="`alerts test` sends each a message")
+
+
+def _endpoint(connector: Connector, reach_destination: Callable[[], None]) -> Verdict:
+    subject, url = f"{connector.name}: endpoint", connector.watch.endpoint_url
+    try:
+        reach_destination()
+    except RetryLaterError as error:
+        return Verdict(subject, False, error.message, error.hint, error.exit_code)
+    return Verdict(subject, ok=True, detail=f"{url} answers")
 
 
 def _key_shape(connector: Connector) -> Verdict:

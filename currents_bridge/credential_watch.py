@@ -104,6 +104,11 @@ class CredentialWatch:
         """Ways to ask about a key, the strongest first."""
         return self._probes
 
+    @property
+    def endpoint_url(self) -> str:
+        """Where the keys are used."""
+        return self._endpoint_url
+
     def credential(self, side: Side) -> Credential:
         """Return what is known of one side; raises LedgerError."""
         return self._ledger.credential(self._connector, side)

@@ -192,6 +192,7 @@ class Bench:
     write_key: str = "a" * 32
     probes: Sequence[Probe] = ()
     loss: LossPolicy = field(default_factory=LossPolicy)
+    unreachable: RetryLaterError | None = None
 
     def put(self, events: int | Sequence[Event] = 3, *, offset: int = 0, cut_bytes: int = 0, **options: Any) -> str:
         """Put a file of so many events, or of these, into the bucket, a block for each event; return its key.
@@ -249,6 +250,11 @@ class Bench:
             endpoint_url="https://api.segment.io",
             now=lambda: self.now,
         )
+
+    def reach(self) -> None:
+        """Answer as the destination would."""
+        if self.unreachable:
+            raise self.unreachable
 
     def admit(self) -> Selection:
         """Make every object of the bucket known; return a selection of all of them."""

@@ -76,6 +76,15 @@ def _until_s(date: str, now: datetime) -> float:
     return (aware - now).total_seconds()
 
 
+def reach(base_url: str) -> None:
+    """Return once the host has answered anything at all; raises RetryLaterError where it does not."""
+    try:
+        httpx.head(base_url, timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
+    except httpx.HTTPError as error:
+        hint = "see that the network, a proxy or firewall, destination.region and destination.endpoint_url are right"
+        raise RetryLaterError(f"no answer from {host_of(base_url)}: {type(error).__name__}", hint) from error
+
+
 class Endpoint:
     """One Segment source: its base URL, its write key, and the translation of its answers into our errors.
 

@@ -21,7 +21,7 @@ def bench() -> Bench:
 
 def verdicts(bench: Bench) -> dict[str, Verdict]:
     """Return the check's verdicts by subject."""
-    found = list(check_connector(bench.connector(), bench.now))
+    found = list(check_connector(bench.connector(), bench.reach, bench.now))
     assert len({verdict.subject for verdict in found}) == len(found)
     return {verdict.subject.removeprefix(f"{NAME}: "): verdict for verdict in found}
 
@@ -34,6 +34,7 @@ def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> No
     found = verdicts(bench)
 
     assert [subject for subject, verdict in found.items() if verdict.ok] == [
+        "endpoint",
         "write key",
         "credential",
         "bucket",
@@ -83,6 +84,17 @@ def test_objects_that_may_be_listed_but_not_read_are_told_apart(bench: Bench) ->
 
     assert (found["bucket"].ok, found["objects"].ok) == (True, False)
     assert exit_code(list(found.values())) == 3
+
+
+def test_a_destination_that_does_not_answer_is_told(bench: Bench) -> None:
+    """Whatever the key is."""
+    bench.put(1)
+    bench.unreachable = RetryLaterError("no answer from api.segment.io: ConnectError", "see the network")
+
+    found = verdicts(bench)
+
+    assert (found["endpoint"].ok, found["endpoint"].remedy) == (False, "see the network")
+    assert exit_code(list(found.values())) == 1
 
 
 def test_a_bucket_without_an_included_type_is_not_well(bench: Bench) -> None:

@@ -8,9 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
-from currents_bridge.adapters.segment_endpoint import MAX_WAIT_S, Endpoint, segment_url
+from currents_bridge.adapters.segment_endpoint import MAX_WAIT_S, Endpoint, reach, segment_url
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part
+from currents_bridge.testing.collector import Collector
 
 KEY = "k3yOfTheSource0000000000000000ab"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -146,3 +147,12 @@ def test_every_network_fault_is_tried_again(error_class: type[httpx.RequestError
 def test_batches_go_to_the_region_or_the_endpoint(region: str, endpoint_url: str | None, url: str) -> None:
     """An endpoint takes the region's place, with or without a slash at its end."""
     assert Endpoint(SecretStr(KEY), segment_url(region, endpoint_url), lambda: NOW).batch_url == url
+
+
+def test_a_host_is_reached_by_whatever_it_answers() -> None:
+    """Also by 404, since nothing is asked of it."""
+    with Collector() as collector:
+        reach(collector.url)
+        gone = collector.url
+    with pytest.raises(RetryLaterError, match=r"no answer from 127\.0\.0\.1"):
+        reach(gone)
