@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -30,7 +30,7 @@ from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
 from currents_bridge.errors import BridgeError, CredentialError, LedgerError, UsageError
-from currents_bridge.health import is_healthy, read_health
+from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
 from currents_bridge.ports import Ledger, Probe, Transport
@@ -42,7 +42,7 @@ HEARTBEAT_S = 20.0
 log = get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bridge:
     """An open program: one ledger, the connectors of the settings, and who is told of what is wrong with them."""
 
@@ -52,6 +52,10 @@ class Bridge:
     alerts: Alerts
     now: Callable[[], datetime]
     stop: threading.Event
+    _health: Sequence[HealthReader] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._health = [HealthReader(connector) for connector in self.connectors]
 
     def named(self, name: str | None) -> Sequence[Connector]:
         """Return the connector of that name, all without a name; raises UsageError for an unknown one."""
@@ -72,7 +76,7 @@ class Bridge:
         Raises LedgerError. A channel or watchdog that does not answer is only logged.
         """
         now = self.now()
-        healths = [read_health(connector, now) for connector in self.connectors]
+        healths = [reader.read(now) for reader in self._health]
         self.alerts.look(healths, now)
         self.alerts.post(now)
         self.alerts.heartbeat(healthy=all(map(is_healthy, healths)))

@@ -1,39 +1,59 @@
 """How a connector is, at one moment: read from the ledger for those who tell people."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from currents_bridge.alert_rules import ACTIVITY_SPAN, Health, Standing
 from currents_bridge.connector import Connector
 from currents_bridge.credentials import loss_window_of, state_at
 from currents_bridge.expiry import deadline
-from currents_bridge.model import Evidence, EvidenceKind, NoticeKind
+from currents_bridge.model import Evidence, EvidenceKind, NoticeKind, TypeActivity
 
 DEAD_LETTER_SPAN = timedelta(hours=1)
+ACTIVITY_EVERY = timedelta(minutes=10)
 
 
-def read_health(connector: Connector, now: datetime) -> Health:
-    """Return the health of a connector; raises LedgerError."""
-    ledger, name, loss = connector.ledger, connector.name, connector.loss
-    totals = ledger.totals(name)
-    standings = {
-        side: Standing(known, state_at(known, now, loss.window), loss_window_of(known, loss.window))
-        for side, known in totals.credentials.items()
-    }
-    newest = max((of_type.latest_hour for of_type in ledger.activity(name, now)), default=now)
-    since = newest + timedelta(hours=1) - ACTIVITY_SPAN
-    refused = next((notice for notice in totals.notices if notice.kind is NoticeKind.ROTATION), None)
-    return Health(
-        name=name,
-        now=now,
-        standings=standings,
-        totals=totals,
-        drops=loss.drop,
-        deadline=deadline(totals.waiting.oldest_at, "", totals.expiry_rules) if totals.waiting.oldest_at else None,
-        activity=ledger.activity(name, since),
-        activity_since=since,
-        dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN),
-        refused_key=Evidence(EvidenceKind.UNKNOWN, refused.since or now, refused.detail) if refused else None,
-    )
+class HealthReader:
+    """Reads the health of one connector. When files of which type came is looked up rarely: that grows with history."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._activity: Sequence[TypeActivity] = ()
+        self._since: datetime | None = None
+        self._looked_at: datetime | None = None
+
+    def read(self, now: datetime) -> Health:
+        """Return how the connector is; raises LedgerError."""
+        ledger, name, loss = self._connector.ledger, self._connector.name, self._connector.loss
+        if self._looked_at is None or now - self._looked_at >= ACTIVITY_EVERY:
+            self._look_up_activity(now)
+        totals = ledger.totals(name)
+        standings = {
+            side: Standing(known, state_at(known, now, loss.window), loss_window_of(known, loss.window))
+            for side, known in totals.credentials.items()
+        }
+        oldest_at = totals.waiting.oldest_at
+        refused = next((notice for notice in totals.notices if notice.kind is NoticeKind.ROTATION), None)
+        return Health(
+            name=name,
+            now=now,
+            standings=standings,
+            totals=totals,
+            drops=loss.drop,
+            deadline=deadline(oldest_at, "", totals.expiry_rules) if oldest_at else None,
+            activity=self._activity,
+            activity_since=self._since,
+            dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN),
+            refused_key=Evidence(EvidenceKind.UNKNOWN, refused.since or now, refused.detail) if refused else None,
+        )
+
+    def _look_up_activity(self, now: datetime) -> None:
+        """Count the active hours of the week before the newest hour."""
+        ledger, name = self._connector.ledger, self._connector.name
+        newest = max((of_type.latest_hour for of_type in ledger.activity(name, now)), default=now)
+        self._since = newest + timedelta(hours=1) - ACTIVITY_SPAN
+        self._activity = ledger.activity(name, self._since)
+        self._looked_at = now
 
 
 def is_healthy(health: Health) -> bool:

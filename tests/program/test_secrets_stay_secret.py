@@ -32,9 +32,9 @@ def failing(site: Site) -> Site:
         "AWS_SECRET_ACCESS_KEY": AWS_SECRET,
         "WEBHOOK": f"{url}/hooks/{WEBHOOK}?token={WEBHOOK}",
     }
-    echo = Answer(403, body=f"no {WRITE_KEY}, no {TOKEN}, no {WEBHOOK}")
-    site.collector.world.answers = {"/v1/projects": echo, "/sources": echo, "/hooks": echo}
-    site.collector.answer_with(lambda _: echo)
+    echoed = {"/v1/projects": WRITE_KEY, "/sources": f"{TOKEN} {WRITE_KEY}", "/hooks": WEBHOOK}
+    site.collector.world.answers = {path: Answer(403, body=f"no {secret}") for path, secret in echoed.items()}
+    site.collector.answer_with(lambda _: Answer(403, body=f"no {WRITE_KEY}"))
     site.put_sample()
     return site
 
