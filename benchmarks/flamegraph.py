@@ -16,7 +16,7 @@ from benchmarks.files import plan_files
 from benchmarks.rig import program, running_rig
 from benchmarks.sinks import SinkKind
 
-RATE_HZ = 200
+RATE_HZ = 100
 BUILD = Path(__file__).parents[1] / "build"
 
 

@@ -110,8 +110,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table for the docs."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    """Return a table for the docs; columns of numbers stand to the right."""
+    cells = list(rows)
+    of_numbers = [all(cell[:1].isdigit() or not cell for cell in column) for column in zip(*cells, strict=True)]
+    lines = [columns, ["---:" if right else "---" for right in of_numbers], *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

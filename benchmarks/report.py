@@ -59,7 +59,10 @@ def replace_part(name: str, text: str) -> None:
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     page = PAGE.read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    PAGE.write_text(pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", page), encoding="utf-8")
+    page, count = pattern.subn(lambda _: f"{begin}\n\n{text}\n\n{end}", page)
+    if count != 1:
+        raise RuntimeError(f"{PAGE} has {count} parts between {begin} and {end}")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def measured_on(documents: Iterable[Mapping[str, Any]]) -> str:
@@ -80,9 +83,9 @@ def _parts(folder: Path) -> Iterator[str]:
     }
     outcomes = {name: Outcome.from_json(document["outcome"]) for name, document in documents.items()}
     yield measured_on(documents.values())
-    rows = [(*finding.cells(), f"`make bench CASE={name}`") for name in outcomes for finding in outcomes[name].findings]
-    rows += [("not measured yet", "", "", "", f"`make bench CASE={name}`") for name in CASES if name not in outcomes]
-    yield markdown((*FINDING_COLUMNS, "command"), rows)
+    rows = [(f"`make bench CASE={name}`", *finding.cells()) for name in outcomes for finding in outcomes[name].findings]
+    rows += [(f"`make bench CASE={name}`", "not measured yet", "", "", "") for name in CASES if name not in outcomes]
+    yield markdown(("command", *FINDING_COLUMNS), rows)
     for name, outcome in outcomes.items():
         document = documents[name]
         about = outcome.about[0].upper() + outcome.about[1:]

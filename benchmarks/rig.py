@@ -236,11 +236,8 @@ class Daemon:
         """Wait until so many lines of the log have this action, and return them."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
-            lines = [
-                json.loads(line)
-                for line in self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-                if "\n" in line
-            ]
+            whole_lines, _, _ = self.log.read_text(encoding="utf-8").rpartition("\n")
+            lines = map(json.loads, whole_lines.splitlines())
             if len(found := [line for line in lines if line["action"] == action]) >= count:
                 return found
             time.sleep(0.02)
@@ -251,10 +248,11 @@ class Daemon:
 def running_daemon(config: Path) -> Iterator[Daemon]:
     """Run the daemon; its log lies beside its configuration."""
     log = config.with_suffix(".log")
+    began_s = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(program("run", "--config", str(config)), stderr=output)
     try:
-        yield Daemon(process.pid, log, time.monotonic())
+        yield Daemon(process.pid, log, began_s)
     finally:
         process.terminate()
         try:
