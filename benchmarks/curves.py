@@ -7,7 +7,6 @@ listed from the hot hours on, which `make bench CASE=polling` measures with real
 
 import json
 import logging
-import shutil
 import sys
 import tempfile
 import time
@@ -145,26 +144,19 @@ def _with_history(rig: Rig, sizes: Sizes, histories: Sequence[int], *, unfolded_
     """Yield a point for each number of objects in the ledger, which it may exceed a little."""
     files = _files(rig, sizes)
     for objects_before in histories:
-        filled = rig.folder / "history.sqlite3"
-        filled.unlink(missing_ok=True)
-        held = 0
-        if objects_before:
-            held = fill(
-                filled,
-                CONNECTOR,
-                supported_types(),
-                objects=objects_before,
-                now=datetime.now(UTC),
-                days=sizes.history_days,
-                unfolded_days=unfolded_days,
-            )
-        runs = []
-        for _ in range(sizes.rounds):
-            ledger = rig.folder / "history-copy.sqlite3"  # a run marks its objects as delivered
-            ledger.unlink(missing_ok=True)
-            if held:
-                shutil.copy(filled, ledger)
-            runs.append(rig.once(BUCKET, files, ledger=ledger))
+        with tempfile.TemporaryDirectory(dir=rig.folder) as name:
+            ledger, held = Path(name) / "history.sqlite3", 0
+            if objects_before:
+                held = fill(
+                    ledger,
+                    CONNECTOR,
+                    supported_types(),
+                    objects=objects_before,
+                    now=datetime.now(UTC),
+                    days=sizes.history_days,
+                    unfolded_days=unfolded_days,
+                )
+            runs = [rig.once(BUCKET, files, history=ledger if held else None) for _ in range(sizes.rounds)]
         yield _median([Point(held, run.sent, run.seconds) for run in runs])
 
 

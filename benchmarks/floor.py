@@ -62,11 +62,10 @@ def main(
     url: Annotated[str, typer.Argument(help="Base URL of the sink")],
     *,
     events: Annotated[int, typer.Option(help="Email clicks")] = 300_000,
-    events_per_object: Annotated[int, typer.Option()] = 15_000,
     threads: Annotated[int, typer.Option(help="As many as the program has workers")] = 4,
 ) -> None:
     """Pass all files through the core, each by one of the threads."""
-    files = plan_files(events, events_per_object)
+    files = plan_files(events, 15_000)
     bodies = [file.body() for file in files]
     mapper = Mapper(MappingRules(library_version=__version__))
     total = Floor()

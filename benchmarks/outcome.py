@@ -1,7 +1,7 @@
 """What a case found, as values, as tables and as JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rich.table import Table
@@ -65,22 +65,14 @@ class Outcome:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Outcome":
         """Return the outcome that `as_json` made the document of."""
-        findings = [
-            {key: value for key, value in finding.items() if key != "reached"} for finding in document["findings"]
-        ]
-        derived = {"events_per_s", "cpu_us"}
-        runs = {
-            name: Run(**{key: value for key, value in run.items() if key not in derived})
-            for name, run in document["runs"].items()
-        }
-        return cls(
-            title=document["title"],
-            about=document["about"],
-            findings=[Finding(**finding) for finding in findings],
-            runs=runs,
-            compared=document["compared"],
-            correct=document["correct"],
-        )
+        findings = [Finding(**_fields(Finding, finding)) for finding in document["findings"]]
+        runs = {name: Run(**_fields(Run, run)) for name, run in document["runs"].items()}
+        return cls(**{**document, "findings": findings, "runs": runs})
+
+
+def _fields(kind: type[Finding | Run], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the document holds of the fields, without what follows from them."""
+    return {field.name: document[field.name] for field in fields(kind)}
 
 
 RUN_COLUMNS = ("", "events sent", "events/s", "CPU us an event", "peak MB", "requests", "MB on the wire")

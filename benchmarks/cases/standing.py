@@ -40,7 +40,7 @@ def idle(rig: Rig, scale: Scale) -> Outcome:
         config = rig.config(folder, folder / "ledger.sqlite3", bucket, rig.sink.url, poll="1h")
         with running_daemon(config) as daemon:
             for action in ("sweep_finished", "poll_finished"):
-                daemon.finished(action, 1, START_ALLOWANCE_S)
+                daemon.finished(action, 1, 5 * START_ALLOWANCE_S)
             process = psutil.Process(daemon.pid)
             before = process.cpu_times()
             time.sleep(scale.idle_s)
