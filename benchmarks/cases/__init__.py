@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from benchmarks.cases.correctness import correctness
+from benchmarks.cases.arrival import correctness
 from benchmarks.cases.standing import idle, ledger, polling, start
 from benchmarks.cases.throughput import growth, latency, memory, mixed, small, steady
 from benchmarks.outcome import Outcome
