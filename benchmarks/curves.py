@@ -151,7 +151,7 @@ def _with_history(rig: Rig, sizes: Sizes, histories: Sequence[int], *, unfolded_
                     ledger,
                     CONNECTOR,
                     supported_types(),
-                    objects=objects_before,
+                    count=objects_before,
                     now=datetime.now(UTC),
                     days=sizes.history_days,
                     unfolded_days=unfolded_days,

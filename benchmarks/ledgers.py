@@ -1,19 +1,20 @@
-"""Ledgers with a history, made cheaply: the ledger's own methods record one day, and its folded rows are copied."""
+"""Ledgers with a history, made cheaply: the ledger records one day itself, and folds copies of that for the others."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import create_engine, select
+from sqlalchemy import ColumnElement, Connection, Table, create_engine, select
 from sqlalchemy import func as sql
+from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters.ledger import SqlLedger
-from currents_bridge.adapters.ledger_schema import hours
+from currents_bridge.adapters.ledger_schema import BOOKS, hours, objects
 from currents_bridge.discovery import hour_of
 from currents_bridge.model import Books, CurrentsObject, Delivered, GroupLimits, ObjectState, Selection, format_hour
 from currents_bridge.testing.currents_files import object_key
 
-BOOKS = Books(read=100, sent=100)
+DELIVERED = Books(read=100, sent=100)
 DAY_HOURS = 24
 AT_ONCE = GroupLimits(max_bytes=10**12, max_objects=20_000)
 
@@ -23,7 +24,7 @@ def fill(  # noqa: PLR0913 - each says another thing about the history
     connector: str,
     event_types: Sequence[str],
     *,
-    objects: int,
+    count: int,
     now: datetime,
     days: int,
     unfolded_days: int,
@@ -34,18 +35,24 @@ def fill(  # noqa: PLR0913 - each says another thing about the history
     ones are folded, which must be one day at least. Returns how many objects the ledger holds then.
     """
     end = hour_of(now)
-    per_slot = -(-objects // (days * DAY_HOURS * len(event_types)))
+    per_slot = -(-count // (days * DAY_HOURS * len(event_types)))
     ledger = SqlLedger(f"sqlite:///{path}", now=now)
+    engine = create_engine(f"sqlite:///{path}")
     selection = Selection(frozenset(event_types))
     rows_from = end - timedelta(days=unfolded_days)
+    pattern_from = rows_from - timedelta(days=1)
     try:
         _deliver(ledger, connector, _day(event_types, rows_from, per_slot), selection, now)
+        for day in range(1, days - unfolded_days):
+            with engine.begin() as connection:
+                _copy_day(connection, connector, pattern_from, rows_from, day)
+            ledger.fold(connector, pattern_from)  # day by day, so that the file never holds rows of many
         ledger.fold(connector, rows_from)
         for day in range(unfolded_days):
             _deliver(ledger, connector, _day(event_types, end - timedelta(days=day), per_slot), selection, now)
-        _copy_folds(path, connector, rows_from - timedelta(days=1), rows_from, days - unfolded_days)
         return ledger.totals(connector).objects[ObjectState.DELIVERED]
     finally:
+        engine.dispose()
         ledger.close()
 
 
@@ -60,22 +67,32 @@ def _day(event_types: Sequence[str], end: datetime, per_slot: int) -> Iterator[C
 
 
 def _deliver(
-    ledger: SqlLedger, connector: str, objects: Iterator[CurrentsObject], selection: Selection, now: datetime
+    ledger: SqlLedger, connector: str, listed: Iterator[CurrentsObject], selection: Selection, now: datetime
 ) -> None:
-    ledger.admit(connector, list(objects), now)
+    ledger.admit(connector, list(listed), now)
     while group := ledger.claim(connector, selection, AT_ONCE, now):
-        ledger.settle([Delivered(claimed.id, BOOKS) for claimed in group], now)
+        ledger.settle([Delivered(claimed.id, DELIVERED) for claimed in group], now)
 
 
-def _copy_folds(path: Path, connector: str, first: datetime, end: datetime, days: int) -> None:
-    """Copy the folded rows of one day to the days before, where there are none; a day takes as much room as another."""
-    copied = [column for column in hours.c if column.name != "hour"]
-    of_day = (hours.c.connector == connector, hours.c.hour >= format_hour(first), hours.c.hour < format_hour(end))
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        for day in range(1, days):
-            date, hour = sql.substr(hours.c.hour, 1, 10), sql.substr(hours.c.hour, 11)
-            rows = select(sql.date(date, f"-{day} days").concat(hour), *copied).where(*of_day)
-            into = ["hour", *(column.name for column in copied)]
-            connection.execute(hours.insert().prefix_with("OR IGNORE").from_select(into, rows))
-    engine.dispose()
+def _copy_day(connection: Connection, connector: str, first: datetime, end: datetime, days_back: int) -> None:
+    """Copy the delivered objects of [first, end) to the same hours of an earlier day, under other keys."""
+    copied = [column for column in objects.c if column.name not in {"id", "key", "hour"}]
+    keys_and_hours = objects.c.key.concat(f"-{days_back}"), _earlier(objects, days_back)
+    rows = select(*keys_and_hours, *copied).where(*_of_hours(objects, connector, first, end))
+    connection.execute(insert(objects).from_select(["key", "hour", *(column.name for column in copied)], rows))
+    names = ["connector", "event_type", "objects", *BOOKS]
+    sums = select(_earlier(hours, days_back), *(hours.c[name] for name in names))
+    add = insert(hours).from_select(["hour", *names], sums.where(*_of_hours(hours, connector, first, end)))
+    summed = {name: hours.c[name] + add.excluded[name] for name in ("objects", *BOOKS)}
+    connection.execute(add.on_conflict_do_update(set_=summed))
+
+
+def _earlier(table: Table, days_back: int) -> ColumnElement[str]:
+    hour = table.c.hour
+    return sql.date(sql.substr(hour, 1, 10), f"-{days_back} days").concat(sql.substr(hour, 11))
+
+
+def _of_hours(table: Table, connector: str, first: datetime, end: datetime) -> Iterator[ColumnElement[bool]]:
+    yield table.c.connector == connector
+    yield table.c.hour >= format_hour(first)
+    yield table.c.hour < format_hour(end)

@@ -70,7 +70,7 @@ def polling(rig: Rig, scale: Scale) -> Outcome:
         filled = folder / f"{history}.sqlite3"
         shutil.copy(ledger, filled)
         held = fill(
-            filled, CONNECTOR, types, objects=history, now=now, days=scale.history_days, unfolded_days=UNFOLDED_DAYS
+            filled, CONNECTOR, types, count=history, now=now, days=scale.history_days, unfolded_days=UNFOLDED_DAYS
         )
         histories.append(f"{held:,}")
         seconds.append(_poll_s(rig.config(folder, filled, "polled", rig.sink.url, event_types=types), scale.polls))
@@ -103,7 +103,7 @@ def ledger(rig: Rig, scale: Scale) -> Outcome:
         path,
         CONNECTOR,
         types,
-        objects=scale.folded_objects,
+        count=scale.folded_objects,
         now=datetime.now(UTC),
         days=scale.history_days,
         unfolded_days=0,
@@ -113,7 +113,7 @@ def ledger(rig: Rig, scale: Scale) -> Outcome:
     return Outcome(
         title=f"The ledger with {held:,} delivered objects, folded",
         about=f"{scale.history_days} days of {len(types)} types: one day recorded by the ledger's own methods, its "
-        f"folded rows copied to the others; median of {scale.starts} starts of `status`",
+        f"rows copied to the others and folded; median of {scale.starts} starts of `status`",
         findings=[
             at_most("on disk", file_bytes / 1e6, 200, "MB"),
             at_most(
