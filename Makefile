@@ -2,16 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+BENCH_PYTHON := $(BENCH_VENV)/bin/python
 
-.PHONY: help setup demo test lint format lock wheel-smoke soak fuzz bench-throughput clean
+.PHONY: help setup demo test lint format lock wheel-smoke soak fuzz bench bench-quick bench-curves profile clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
-$(VENV)/.installed: requirements-dev.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+$(VENV)/.installed: requirements-dev.lock
+$(BENCH_VENV)/.installed: requirements-bench.lock
+%/.installed: pyproject.toml
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r $(filter %.lock,$^)
+	$*/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 setup: $(VENV)/.installed  ## make .venv with the locked dependencies
@@ -35,11 +39,12 @@ format: setup  ## let ruff format and mend what it can
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
 
-lock:  ## resolve pyproject.toml anew into both lock files
+lock:  ## resolve pyproject.toml anew into the lock files
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/$(UV_COMPILE) -o requirements.lock
 	$(BIN)/$(UV_COMPILE) --group dev -o requirements-dev.lock
+	$(BIN)/$(UV_COMPILE) --group bench --constraint requirements-dev.lock -o requirements-bench.lock
 
 wheel-smoke: setup  ## build the wheel, install it alone, run --help and demo
 	rm -rf dist build/smoke
@@ -55,8 +60,17 @@ soak: setup  ## a million events, a third of all requests faulty, 50 kills: noth
 fuzz: setup  ## 6,000 damaged files
 	FUZZ_FILES=6000 $(BIN)/pytest -n 2 tests/fuzz
 
-bench-throughput: setup  ## one million events from a local S3 server into a local sink
-	$(BIN)/python benchmarks/throughput.py
+bench: $(BENCH_VENV)/.installed  ## measure beside the peers, into docs/performance.md; CASE="steady small" for some
+	$(BENCH_PYTHON) -m benchmarks.bench --write-docs $(CASE:%=--case %)
+
+bench-quick: setup  ## the same with tiny sizes, to see that it works
+	$(BIN)/python -m benchmarks.bench --quick --results build/bench-quick $(CASE:%=--case %)
+
+bench-curves: $(BENCH_VENV)/.installed  ## how throughput changes with size, history and latency; CURVE=latency for one
+	$(BENCH_PYTHON) -m benchmarks.curves $(CURVE:%=--curve %)
+
+profile: $(BENCH_VENV)/.installed  ## a flame graph of the steady state: build/profile.svg
+	$(BENCH_PYTHON) -m benchmarks.flamegraph $(OPTIONS)
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(BENCH_VENV) build dist

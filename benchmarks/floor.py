@@ -1,19 +1,24 @@
-"""How fast events pass through the pure core alone: from bytes in memory to compressed request bodies.
+"""The floor under every real run: a bare loop of decode, map, pack, encode, gzip and POST, from bytes in memory.
 
-No S3, no ledger, no network, and no search for repeated events: what is left is the floor under every real run.
+No S3, no ledger, no search for repeated events, no retries. Runs as a process of its own and prints one JSON document;
+its seconds and CPU begin when the files are in memory.
 """
 
 import io
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Annotated
 
+import httpx
+import typer
 from isal import igzip
 
-from benchmarks.files import BenchmarkFile
+from benchmarks.files import BenchmarkFile, plan_files
 from currents_bridge import __version__
 from currents_bridge.config import DeliverySettings
 from currents_bridge.connector import event_type_of
@@ -31,11 +36,8 @@ class Floor:
     `stages_s` sums the wall seconds of all threads, also those in which a thread waited for a core.
     """
 
-    read: int = 0
     sent: int = 0
-    body_bytes: int = 0
-    wire_bytes: int = 0
-    wall_s: float = 0.0
+    seconds: float = 0.0
     cpu_s: float = 0.0
     stages_s: dict[str, float] = field(default_factory=dict)
 
@@ -44,32 +46,38 @@ class Floor:
         """Add the wall seconds of the `with` to a stage."""
         began_s = time.perf_counter()
         yield
-        self.add_seconds(name, time.perf_counter() - began_s)
+        self._add(name, time.perf_counter() - began_s)
 
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        """Add to a stage."""
+    def add(self, part: "Floor") -> None:
+        """Add what one thread did."""
+        self.sent += part.sent
+        for stage, seconds in part.stages_s.items():
+            self._add(stage, seconds)
+
+    def _add(self, stage: str, seconds: float) -> None:
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
 
 
-def measure_floor(files: Sequence[BenchmarkFile], threads: int) -> Floor:
-    """Pass all files through the core, each by one of so many threads, and return the sums."""
+def main(
+    url: Annotated[str, typer.Argument(help="Base URL of the sink")],
+    *,
+    events: Annotated[int, typer.Option(help="Email clicks")] = 300_000,
+    threads: Annotated[int, typer.Option(help="As many as the program has workers")] = 4,
+) -> None:
+    """Pass all files through the core, each by one of the threads."""
+    files = plan_files(events, 15_000)
     bodies = [file.body() for file in files]
     mapper = Mapper(MappingRules(library_version=__version__))
-    began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(lambda file, body: _pass(file, body, mapper), files, bodies))
-    total = Floor(wall_s=time.perf_counter() - began_s, cpu_s=time.process_time() - began_cpu_s)
-    for part in parts:
-        total.read += part.read
-        total.sent += part.sent
-        total.body_bytes += part.body_bytes
-        total.wire_bytes += part.wire_bytes
-        for stage, seconds in part.stages_s.items():
-            total.add_seconds(stage, seconds)
-    return total
+    total = Floor()
+    with httpx.Client(base_url=url, trust_env=False) as client, ThreadPoolExecutor(threads) as pool:
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        for part in pool.map(lambda file, body: _pass(file, body, mapper, client), files, bodies):
+            total.add(part)
+        total.seconds, total.cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    print(json.dumps(asdict(total)))
 
 
-def _pass(file: BenchmarkFile, body: bytes, mapper: Mapper) -> Floor:
+def _pass(file: BenchmarkFile, body: bytes, mapper: Mapper, client: httpx.Client) -> Floor:
     done = Floor()
     limits = DeliverySettings()
     packer = Packer(max_bytes=limits.max_batch_bytes, max_events=limits.max_batch_events, envelope_bytes=ENVELOPE_BYTES)
@@ -84,19 +92,22 @@ def _pass(file: BenchmarkFile, body: bytes, mapper: Mapper) -> Floor:
             messages = mapper.map(piece, event_type, file.key).messages
         with done.stage("pack"):
             batches = list(packer.add(1, messages))
-        done.read += piece.events.height
         done.sent += messages.height
         for batch in batches:
-            _encode(batch, done)
+            _send(batch, client, done)
     for batch in packer.flush():
-        _encode(batch, done)
+        _send(batch, client, done)
     return done
 
 
-def _encode(batch: Batch, done: Floor) -> None:
-    with done.stage("body"):
+def _send(batch: Batch, client: httpx.Client, done: Floor) -> None:
+    with done.stage("encode"):
         body = request_body([part.messages["message"] for part in batch.parts], datetime.now(UTC))
     with done.stage("gzip"):
         wire = igzip.compress(body, 1)
-    done.body_bytes += len(body)
-    done.wire_bytes += len(wire)
+    with done.stage("post"):
+        client.post("/v1/batch", content=wire, headers={"Content-Encoding": "gzip"}).raise_for_status()
+
+
+if __name__ == "__main__":
+    typer.run(main)

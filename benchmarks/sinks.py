@@ -1,7 +1,8 @@
-"""Sinks that play Segment for a benchmark, each in a process of its own.
+"""Sinks that play Segment for a benchmark, each in a process of its own, and count what they receive.
 
-nginx answers from memory and costs next to nothing, but does not look into requests. The Python sink is the testing
-kit's collector, which decompresses each request and counts its events, so it takes CPU from what is measured.
+nginx answers from memory and costs next to nothing, but does not look into requests and cannot wait. The Python sink
+is the testing kit's collector: it decompresses each request, about 2 us an event on the cores of what is measured,
+and answers as late as it is told to.
 """
 
 import multiprocessing
@@ -11,14 +12,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
 
-from currents_bridge.testing.collector import Collector
+from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -38,22 +40,43 @@ class SinkKind(StrEnum):
         return SinkKind.NGINX if nginx_binary() else SinkKind.PYTHON
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a sink got."""
+
+    requests: int
+    wire_bytes: int  # bodies as they were sent, so compressed ones as such; without headers
+
+
+class Sink:
+    """A running sink at `url`, which writes the bytes of each request's body as a line of `log`."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self._log = log
+        self._seen_bytes = log.stat().st_size
+
+    def received(self) -> Received:
+        """Return what came since the last call."""
+        with self._log.open("rb") as log:
+            log.seek(self._seen_bytes)
+            lines = log.readlines()
+            self._seen_bytes = log.tell()
+        return Received(len(lines), sum(map(int, lines)))
+
+
 def nginx_binary() -> str | None:
     """Return the installed nginx, also where only an administrator's PATH has it."""
     return shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
-@contextmanager
-def running_sink(kind: SinkKind, folder: Path) -> Iterator[str]:
-    """Run a sink that keeps its files, if any, in `folder`; yields its base URL.
-
-    Raises RuntimeError where it does not start.
-    """
-    with _nginx(folder) if kind.chosen() is SinkKind.NGINX else _python() as url:
-        yield url
+def running_sink(kind: SinkKind, folder: Path) -> AbstractContextManager[Sink]:
+    """Run a sink that keeps its files in `folder`; raises RuntimeError where it does not start."""
+    return _nginx(folder) if kind.chosen() is SinkKind.NGINX else python_sink(folder)
 
 
-# One process without a master; what it has to write goes into its own folder, and nothing is logged but its faults.
+# One process without a master; what it has to write goes into its own folder. `$request_length` would leave out the
+# bodies, since nginx throws them away unread.
 _NGINX_CONFIG = """
 daemon off;
 master_process off;
@@ -61,7 +84,8 @@ pid nginx.pid;
 error_log error.log warn;
 events {{ worker_connections 512; }}
 http {{
-  access_log off;
+  log_format body_bytes '$content_length';
+  access_log requests.log body_bytes;
   client_body_temp_path body;
   proxy_temp_path proxy;
   fastcgi_temp_path fastcgi;
@@ -82,19 +106,19 @@ http {{
 
 
 @contextmanager
-def _nginx(folder: Path) -> Iterator[str]:
+def _nginx(folder: Path) -> Iterator[Sink]:
     binary = nginx_binary()
     if binary is None:
         raise RuntimeError("there is no nginx on this machine: install it, or use --sink python")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config, log = folder / "nginx.conf", folder / "error.log"
-    config.write_text(_NGINX_CONFIG.format(port=port))
+    config.write_text(_NGINX_CONFIG.format(port=port), encoding="utf-8")
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen([binary, "-p", str(folder), "-c", str(config), "-e", str(log)])
     try:
         _wait_until_ready(url, process, log)
-        yield url
+        yield Sink(url, folder / "requests.log")
     finally:
         process.terminate()
         try:
@@ -117,16 +141,19 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -
 
 
 @contextmanager
-def _python() -> Iterator[str]:
+def python_sink(folder: Path, *, delay_s: float = 0.0) -> Iterator[Sink]:
+    """Run a collector that answers each request so many seconds after its arrival."""
+    log = folder / f"requests-{delay_s}.log"
+    log.touch()
     context = multiprocessing.get_context("spawn")  # a fork would share the memory of what is measured
     ours, theirs = context.Pipe()
-    process = context.Process(target=_collect, args=(theirs,), name="sink", daemon=True)
+    process = context.Process(target=_collect, args=(theirs, log, delay_s), name="sink", daemon=True)
     process.start()
     theirs.close()
     try:
         if not ours.poll(START_TIMEOUT_S):
             raise RuntimeError("the Python sink did not start")
-        yield str(ours.recv())
+        yield Sink(str(ours.recv()), log)
     finally:
         ours.close()  # tells it to end
         process.join(STOP_TIMEOUT_S)
@@ -135,8 +162,21 @@ def _python() -> Iterator[str]:
             process.join()
 
 
-def _collect(parent: Connection) -> None:
+def _collect(parent: Connection, log: Path, delay_s: float) -> None:
     """Serve until the parent closes its end of the pipe."""
-    with Collector(remember=False) as collector:
-        parent.send(collector.url)
+    with collecting(Collector(remember=False), log, delay_s) as sink:
+        parent.send(sink.url)
         parent.poll(None)
+
+
+@contextmanager
+def collecting(collector: Collector, log: Path, delay_s: float = 0.0) -> Iterator[Sink]:
+    """Run a collector in this process as a sink."""
+
+    def answer(request: RequestInfo) -> Answer:
+        lines.write(b"%d\n" % request.bytes_wire)
+        return Answer(delay_s=delay_s)
+
+    with log.open("ab", buffering=0) as lines, collector:
+        collector.answer_with(answer)
+        yield Sink(collector.url, log)

@@ -62,6 +62,7 @@ def main(
         FaultyS3(s3, seeded_faults(seed, fault_share)) as storm,
         IdCollector(write_keys=[WRITE_KEY]) as collector,
     ):
+        s3.make_bucket(BUCKET)
         upload(files, s3, BUCKET)
         collector.answer_with(schedule)
         stormy, calm = (write_config(Path(name), where.url, collector.url) for where in (storm, s3))
