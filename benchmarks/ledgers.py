@@ -47,7 +47,7 @@ def fill(  # noqa: PLR0913 - each says another thing about the history
         for day in range(1, days - unfolded_days):
             with engine.begin() as connection:
                 _copy_day(connection, connector, pattern_from, rows_from, day)
-            ledger.fold(connector, pattern_from, settled_before)  # day by day, so that the file never holds rows of many
+            ledger.fold(connector, pattern_from, settled_before)  # daily, so that the file holds few rows
         ledger.fold(connector, rows_from, settled_before)
         for day in range(unfolded_days):
             _deliver(ledger, connector, _day(event_types, end - timedelta(days=day), per_slot), selection, now)
