@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,7 +19,6 @@ from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.adapters.secrets import SecretReader, connector_write_keys, read_write_keys
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import reach, segment_url
-from currents_bridge.adapters.segment_oauth import OAUTH_URLS, OAuth
 from currents_bridge.adapters.segment_probe import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
 from currents_bridge.alert_rules import Limits
 from currents_bridge.alerts import Alerts
@@ -33,8 +32,11 @@ from currents_bridge.errors import BridgeError, CredentialError, LedgerError, Us
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
-from currents_bridge.ports import Ledger, Probe, Transport
+from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport
+
+if TYPE_CHECKING:
+    from currents_bridge.adapters.segment_oauth import OAuth
 
 ALERTS_EVERY = timedelta(seconds=30)
 HEARTBEAT_S = 20.0
@@ -155,17 +157,22 @@ def open_alerts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Aler
 
 def make_alerts(settings: Settings, reader: SecretReader, ledger: SqlLedger) -> Alerts:
     """Return who is told, and of what; raises ConfigError for addresses that cannot be read or used."""
-    from currents_bridge.adapters.notify import Watchdog, make_channels  # noqa: PLC0415 - Apprise takes its time
-
     wanted = settings.alerts
-    addresses = [reader.read_address(url, f"alerts.urls.{n}") for n, url in enumerate(wanted.urls)]
-    heartbeat = wanted.heartbeat_url and reader.read_address(wanted.heartbeat_url, "alerts.heartbeat_url")
+    channels: Sequence[Channel] = ()
+    ping = None
+    if wanted.urls or wanted.sns_topic_arn or wanted.heartbeat_url:
+        from currents_bridge.adapters.notify import Watchdog, make_channels  # noqa: PLC0415 - Apprise takes its time
+
+        addresses = [reader.read_address(url, f"alerts.urls.{n}") for n, url in enumerate(wanted.urls)]
+        channels = make_channels(addresses, wanted.sns_topic_arn)
+        if wanted.heartbeat_url:
+            ping = Watchdog(reader.read_address(wanted.heartbeat_url, "alerts.heartbeat_url")).ping
     return Alerts(
         book=ledger.alert_book(),
-        channels=make_channels(addresses, wanted.sns_topic_arn) if addresses or wanted.sns_topic_arn else (),
+        channels=channels,
         limits=Limits(wanted.backlog_age, wanted.dead_letters_per_hour, wanted.silence),
         repeat=wanted.repeat,
-        ping=Watchdog(heartbeat).ping if heartbeat else None,
+        ping=ping,
     )
 
 
@@ -260,11 +267,13 @@ def make_transport(
     )
 
 
-def make_oauth(connector: ConnectorSettings, reader: SecretReader) -> OAuth | None:
+def make_oauth(connector: ConnectorSettings, reader: SecretReader) -> "OAuth | None":
     """Return where a connector's OAuth tokens come from; raises ConfigError."""
     wanted = connector.destination.oauth
     if wanted is None:
         return None
+    from currents_bridge.adapters.segment_oauth import OAUTH_URLS, OAuth  # noqa: PLC0415 - 9 MB, for few
+
     field = f"connectors[{connector.name}].destination.oauth.private_key"
     return OAuth(
         wanted.client_id,

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import httpx
 import orjson
@@ -13,9 +14,11 @@ from pydantic import SecretStr
 
 from currents_bridge import __version__
 from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, MAX_CONNECTION_AGE_S, READ_TIMEOUT_S, Endpoint
-from currents_bridge.adapters.segment_oauth import OAuth
 from currents_bridge.model import Batch, Refusal
 from currents_bridge.sending import request_body
+
+if TYPE_CHECKING:  # it brings 9 MB of cryptography, for few
+    from currents_bridge.adapters.segment_oauth import OAuth
 
 
 class SegmentBatchTransport:
@@ -40,7 +43,7 @@ class SegmentBatchTransport:
         base_url: str,
         max_in_flight: int,
         clock: Callable[[], datetime],
-        oauth: OAuth | None = None,
+        oauth: "OAuth | None" = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
