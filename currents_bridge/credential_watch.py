@@ -171,16 +171,16 @@ class CredentialWatch:
         self._renewal_due = False
         try:
             keys = tuple(self._read_keys())
-        except ConfigError as error:
+            if [self._print(key) for key in keys] != [self._print(key) for key in self._keys]:
+                self._given_up.clear()
+            self._keys = keys
+            chosen = self._choose()
+            if self._print(chosen) != self._print(self._key):
+                self._adopt(chosen)
+        except ConfigError as error:  # of the keys, or of what a transport needs besides
             log.warning("secrets_not_read", connector=self._connector, error=error.message)
-            return
-        if [self._print(key) for key in keys] != [self._print(key) for key in self._keys]:
-            self._given_up.clear()
-        self._keys = keys
-        chosen = self._choose()
-        if self._print(chosen) != self._print(self._key):
-            self._adopt(chosen)
-        self._note_rotation()
+        else:
+            self._note_rotation()
 
     def _choose(self) -> SecretStr:
         """Return the newest key that is usable; the one in use where there is no better one."""

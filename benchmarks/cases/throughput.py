@@ -113,8 +113,8 @@ def latency(rig: Rig, scale: Scale) -> Outcome:
     }
     return Outcome(
         title="Latency of the sink: 100 ms against 0 ms",
-        about=f"{total_events(files):,} events in {len(files)} objects; both sinks are collectors in Python. By default "
-        "16 requests are under way at most: 160 a second at 100 ms, or 64,000 events",
+        about=f"{total_events(files):,} events in {len(files)} objects; both sinks are collectors in Python. By "
+        "default 16 requests are under way at most: 160 a second at 100 ms, or 64,000 events",
         findings=[
             at_least(f"of the throughput at 0 ms, max_in_flight {most}", share, 80, "%")
             for most, share in shares.items()
