@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
 
-.PHONY: help setup demo test lint format lock wheel-smoke soak fuzz bench bench-quick bench-curves profile clean
+.PHONY: help setup demo test coverage lint format lock wheel-smoke soak fuzz bench bench-quick bench-curves profile clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -24,6 +24,9 @@ demo: setup  ## deliver sample files of all supported types, without any account
 	$(BIN)/currents-bridge demo
 
 test: setup  ## the whole test suite
+	$(BIN)/pytest -n 2
+
+coverage: setup  ## the whole test suite, and which lines it reaches
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 lint: setup  ## ruff, mypy strict, import-linter

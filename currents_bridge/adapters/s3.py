@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import boto3
@@ -16,6 +16,7 @@ import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from botocore.loaders import create_loader
+from botocore.utils import parse_timestamp
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
@@ -93,6 +94,7 @@ class S3ObjectStore:
             # A session of its own, because boto3's default one is not thread-safe and keeps its credentials.
             session = botocore.session.Session()
             session.register_component("data_loader", _DESCRIPTIONS)
+            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )
@@ -251,6 +253,14 @@ class _RangeReader(io.RawIOBase):
         target[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+
+def _time(text: str) -> datetime:
+    """Return a time of an answer; botocore's own way takes 50 us, which is half of what a listed object costs."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return parse_timestamp(text)
 
 
 def _listed(item: "ObjectTypeDef") -> ListedObject:
