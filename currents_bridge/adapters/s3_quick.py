@@ -1,4 +1,4 @@
-"""The quick way to read a range of an object: obstore, at a seventh of the CPU of boto3, and outside of Python's lock.
+"""The quick way to read a range of an object: obstore, at a fifth of the CPU of boto3, and outside of Python's lock.
 
 It knows one good outcome only. Whatever else happens, the caller asks boto3 for the same range, which has the error
 codes, the retries and the redirects. So nothing depends on how obstore words its errors.
