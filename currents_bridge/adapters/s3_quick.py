@@ -1,4 +1,4 @@
-"""The quick way to read a range of an object: obstore, at a seventh of the CPU of boto3, and outside of Python's lock.
+"""The quick way to read a range of an object: obstore, at a fifth of the CPU of boto3, and outside of Python's lock.
 
 It knows one good outcome only. Whatever else happens, the caller asks boto3 for the same range, which has the error
 codes, the retries and the redirects. So nothing depends on how obstore words its errors.
@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.auth.boto3 import Boto3CredentialProvider
@@ -80,6 +80,7 @@ class QuickReader:
     @cached_property
     def _store(self) -> S3Store:
         """The store at the address that botocore's endpoint rules give; made late, since it needs credentials."""
+        self._client.meta.events.register("before-parameter-build.s3.GetObject", _in_its_region)
         address = self._client.generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "key"})
         bucket_url = address.partition("?")[0].removesuffix("/key")
         region = self._client.meta.region_name
@@ -95,3 +96,8 @@ class QuickReader:
             retry_config={"max_retries": 0},
             credential_provider=Boto3CredentialProvider(self._session, ttl=_CREDENTIALS_TTL),
         )
+
+
+def _in_its_region(context: dict[str, Any], **_: object) -> None:
+    """Have a presigned address name the bucket's region, as that of a request does, and not the global host."""
+    context["use_global_endpoint"] = False
