@@ -201,9 +201,10 @@ def make_probes(connector: ConnectorSettings, reader: SecretReader) -> list[Prob
     probes: list[Probe] = []
     if api := destination.public_api:
         field = f"connectors[{connector.name}].destination.public_api.token"
-        token = reader.read(api.token, field, region=connector.source.region)
+        read_token = partial(reader.read, api.token, field, region=connector.source.region)
+        read_token()  # a mistake in the configuration is told at the start
         base_url = api.endpoint_url or PUBLIC_API_URLS[destination.region]
-        probes.append(PublicApiProbe(base_url, token, api.source_id))
+        probes.append(PublicApiProbe(base_url, read_token, api.source_id))
     if destination.settings_url:
         probes.append(
             SettingsProbe(destination.settings_url, segment_url(destination.region, destination.endpoint_url))
@@ -275,10 +276,12 @@ def make_oauth(connector: ConnectorSettings, reader: SecretReader) -> "OAuth | N
     from currents_bridge.adapters.segment_oauth import OAUTH_URLS, OAuth  # noqa: PLC0415 - 9 MB, for few
 
     field = f"connectors[{connector.name}].destination.oauth.private_key"
+    read_key = partial(reader.read, wanted.private_key, field, region=connector.source.region, multiline=True)
+    read_key()  # a mistake in the configuration is told at the start
     return OAuth(
         wanted.client_id,
         wanted.key_id,
-        reader.read(wanted.private_key, field, region=connector.source.region, multiline=True),
+        read_key,
         base_url=wanted.endpoint_url or OAUTH_URLS[connector.destination.region],
         clock=utc_now,
     )

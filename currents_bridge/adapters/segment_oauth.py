@@ -27,7 +27,7 @@ from currents_bridge.adapters.segment_endpoint import (
     host_of,
     no_answer,
 )
-from currents_bridge.errors import CredentialError, RetryLaterError, Side
+from currents_bridge.errors import ConfigError, CredentialError, RetryLaterError, Side
 
 OAUTH_URLS = {"us": "https://oauth2.segment.io", "eu": "https://oauth2.eu1.segmentapis.com"}
 
@@ -51,17 +51,23 @@ class OAuth(httpx.Auth):
     Args:
         client_id: of the OAuth application in Segment.
         key_id: of its public key.
-        private_key: that belongs to it, RSA in PEM.
+        read_private_key: reads the key that belongs to it, RSA in PEM, anew for each token; raises ConfigError.
         base_url: of the token server, see OAUTH_URLS.
         clock: the time now, aware; stands in the assertion, so it must be near Segment's.
     """
 
     def __init__(
-        self, client_id: str, key_id: str, private_key: SecretStr, *, base_url: str, clock: Callable[[], datetime]
+        self,
+        client_id: str,
+        key_id: str,
+        read_private_key: Callable[[], SecretStr],
+        *,
+        base_url: str,
+        clock: Callable[[], datetime],
     ) -> None:
         self._client_id = client_id
         self._key_id = key_id
-        self._private_key = private_key
+        self._read_private_key = read_private_key
         self._base_url = base_url.rstrip("/")
         self._host = host_of(base_url)
         self._clock = clock
@@ -133,9 +139,11 @@ class OAuth(httpx.Auth):
             "jti": str(uuid.uuid4()),
         }
         try:
-            return jwt.encode(
-                claims, self._private_key.get_secret_value(), algorithm="RS256", headers={"kid": self._key_id}
-            )
+            private_key = self._read_private_key().get_secret_value()
+        except ConfigError as error:
+            raise CredentialError(Side.DESTINATION, error.message, error.hint) from None
+        try:
+            return jwt.encode(claims, private_key, algorithm="RS256", headers={"kid": self._key_id})
         except (ValueError, TypeError, jwt.PyJWTError):
             pass  # what they say may quote the key
         raise CredentialError(Side.DESTINATION, "destination.oauth.private_key is no RSA key in PEM", _HINT)

@@ -5,7 +5,7 @@ those of httpcore, the URL; so the errors are not chained to, and the logs are o
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import orjson
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_endpoint import REGION_URLS, certificates, excerpt, host_of
-from currents_bridge.errors import ProbeError
+from currents_bridge.errors import ConfigError, ProbeError
 from currents_bridge.model import Evidence, EvidenceKind
 
 PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.segmentapis.com"}
@@ -87,16 +87,17 @@ class PublicApiProbe:
 
     Args:
         base_url: see PUBLIC_API_URLS.
-        token: that may read the source; without the role Source Admin it does not see the keys.
+        read_token: reads the token anew each time, raises ConfigError. It must be allowed to read the source; without
+            the role Source Admin it does not see the keys.
         source_id: of the Segment source.
     """
 
     name = "Public API"
 
-    def __init__(self, base_url: str, token: SecretStr, source_id: str) -> None:
+    def __init__(self, base_url: str, read_token: Callable[[], SecretStr], source_id: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._host = host_of(base_url)
-        self._token = token
+        self._read_token = read_token
         self._source_id = source_id
         _silence()
 
@@ -106,7 +107,11 @@ class PublicApiProbe:
         REVOKED, DISABLED; where something was acknowledged more than two minutes ago, RECEIVED or NOT_RECEIVED; else
         CONFIRMED where the key is listed, None where the token may not see the keys.
         """
-        secrets = (self._token.get_secret_value(), key.get_secret_value())
+        try:
+            token = self._read_token()
+        except ConfigError as error:
+            raise ProbeError(f"the token of the Public API cannot be read: {error.message}", error.hint) from None
+        secrets = (token.get_secret_value(), key.get_secret_value())
         bearer = {"Authorization": f"Bearer {secrets[0]}", "Accept": "application/json"}
         with _client(self._base_url, bearer) as client:
             api = _PublicApi(client, self._source_id, secrets)

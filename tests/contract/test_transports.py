@@ -326,7 +326,7 @@ def test_a_batch_that_the_library_cuts_in_two_is_confirmed_as_a_whole(collector:
 
 def with_oauth(name: str, collector: Collector) -> Transport:
     """Make a transport for a source that enforces OAuth."""
-    oauth = OAuth(CLIENT_ID, KEY_ID, SecretStr(key_pair()[0]), base_url=collector.url, clock=Clock())
+    oauth = OAuth(CLIENT_ID, KEY_ID, lambda: SecretStr(key_pair()[0]), base_url=collector.url, clock=Clock())
     if name == "sdk":
         return SegmentSdkTransport(SecretStr(KEY), base_url=collector.url, clock=Clock(), oauth=oauth)
     return SegmentBatchTransport(SecretStr(KEY), base_url=collector.url, max_in_flight=4, clock=Clock(), oauth=oauth)

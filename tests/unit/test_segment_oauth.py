@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_oauth import OAuth
-from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
+from currents_bridge.errors import BridgeError, ConfigError, ConfigProblem, CredentialError, RetryLaterError, Side
 from currents_bridge.testing.collector import Answer, Collector
 from tests.played_segment import CLIENT_ID, KEY_ID, Clock, enforcement, key_pair
 
@@ -41,7 +41,7 @@ def make_oauth(
 ) -> OAuth:
     """Make the application with some values changed."""
     key = SecretStr(private_key or key_pair()[0])
-    return OAuth(client_id, key_id, key, base_url=f"{collector.url}/", clock=clock)
+    return OAuth(client_id, key_id, lambda: key, base_url=f"{collector.url}/", clock=clock)
 
 
 def test_a_token_is_asked_for_when_it_is_needed_and_kept(collector: Collector, oauth: OAuth) -> None:
@@ -147,6 +147,23 @@ def test_a_private_key_that_is_none_is_a_credential_failure_without_its_text(
         make_oauth(collector, clock, private_key=junk).get_token()
 
     assert caught.value.__context__ is None
+
+
+def test_the_private_key_is_read_for_each_token(collector: Collector, clock: Clock) -> None:
+    """One that was replaced is found without a restart; one that cannot be read is a failing credential."""
+    keys: list[str | None] = [None, "no PEM", key_pair()[0]]
+
+    def read() -> SecretStr:
+        key = keys.pop(0)
+        if key is None:
+            raise ConfigError([ConfigProblem("oauth.private_key", "is empty")], "write it")
+        return SecretStr(key)
+
+    oauth = OAuth(CLIENT_ID, KEY_ID, read, base_url=collector.url, clock=clock)
+    for why in ("oauth.private_key: is empty", "is no RSA key"):
+        with pytest.raises(CredentialError, match=why):
+            oauth.get_token()
+    assert oauth.get_token()
 
 
 @pytest.mark.parametrize("answer", [Answer(500), Answer(400), Answer(reset="before")])

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_endpoint import REGION_URLS
 from currents_bridge.adapters.segment_probe import PublicApiProbe, SettingsProbe
-from currents_bridge.errors import ProbeError
+from currents_bridge.errors import ConfigError, ConfigProblem, ProbeError
 from currents_bridge.model import Evidence, EvidenceKind
 from currents_bridge.ports import Probe
 from currents_bridge.testing.collector import Answer, Collector
@@ -28,8 +28,15 @@ class Bench:
     def __init__(self, collector: Collector, clock: Clock) -> None:
         self.collector, self.world, self.clock = collector, collector.world, clock
         self.settings = SettingsProbe(collector.url, collector.url)
-        self.public_api = PublicApiProbe(collector.url, SecretStr(TOKEN), "braze-source")
+        self.public_api = PublicApiProbe(collector.url, self.read_token, "braze-source")
         self.acknowledged: list[tuple[datetime, int]] = []
+        self.token: str | None = TOKEN
+
+    def read_token(self) -> SecretStr:
+        """Read what is in the secret's place now."""
+        if self.token is None:
+            raise ConfigError([ConfigProblem("public_api.token", "is not set")], "set it")
+        return SecretStr(self.token)
 
     def send(self, events: int, *, event: str = "Email Clicked") -> datetime:
         """Have events acknowledged now, and return the time."""
@@ -310,6 +317,18 @@ def test_a_server_that_is_not_there_is_no_evidence(probe: str) -> None:
 
     with pytest.raises(ProbeError, match=r"no answer from 127\.0\.0\.1: ConnectError"):
         bench.ask(getattr(bench, probe))
+
+
+def test_the_token_is_read_each_time(bench: Bench) -> None:
+    """One that was replaced is found without a restart, and one that cannot be read is no evidence."""
+    bench.token = "expired"
+    with pytest.raises(ProbeError, match="401"):
+        bench.ask(bench.public_api)
+    bench.token = None
+    with pytest.raises(ProbeError, match=r"cannot be read: public_api\.token: is not set"):
+        bench.ask(bench.public_api)
+    bench.token = TOKEN
+    assert kind(bench.ask(bench.public_api)) is EvidenceKind.CONFIRMED
 
 
 @pytest.mark.parametrize(("probe", "secrets"), [("settings", [KEY]), ("public_api", [KEY, TOKEN])])
