@@ -162,6 +162,7 @@ class Connector:
         While the write key is failing, one small group goes first to see whether it is taken, or nothing at all.
         """
         with self.sender(pace) as sender, kept(report):
+            self.watch.begin()
             allowed = self.watch.sending()
             delivery = partial(
                 Delivery,
@@ -276,6 +277,7 @@ class Connector:
 
     def raise_if_paused(self) -> None:
         """Raise CredentialError while the write key is failing; raises LedgerError."""
+        self.watch.begin()
         known = self.watch.credential(Side.DESTINATION)
         if known.state is CredentialState.FAILING:
             raise CredentialError(Side.DESTINATION, f"sending is paused: {known.evidence}", known.hint or "")

@@ -86,7 +86,7 @@ class CredentialWatch:
         self._key = next((key for key in keys if self._print(key) == known), keys[-1])
         self._transport = open_transport(self._key)
         self._keys = tuple(keys)
-        self._adopt_in_ledger()
+        self._begun = False
         self._renewal_due = self._key is not keys[-1]
 
     @property
@@ -121,6 +121,16 @@ class CredentialWatch:
         """Free the transport; idempotent."""
         self._transport.close()
 
+    def begin(self) -> None:
+        """Say that the key is about to be used: if it is another one than before, it has to prove itself.
+
+        A process that only looks never says so, whatever key its environment holds. Raises LedgerError.
+        """
+        with self._lock:
+            if not self._begun:
+                self._adopt_in_ledger()
+                self._begun = True
+
     def ask_for_renewal(self) -> None:
         """Have the secrets read again before the next pass."""
         self._renewal_due = True
@@ -141,9 +151,14 @@ class CredentialWatch:
                 self._acknowledged.append((self._now(), events))
 
     def take_in(self, side: Side, evidence: Evidence) -> None:
-        """Keep what the evidence changes, and send again what it says; raises LedgerError."""
+        """Keep what the evidence changes, and send again what it says; raises LedgerError.
+
+        Evidence about a key that is not the one in use is not kept.
+        """
         with self._lock:
             known = credentials.begun(self.credential(side), evidence.at)
+            if side is Side.DESTINATION and known.key != self._print(self._key):
+                return
             self._keep(side, known, credentials.take_in(known, evidence, odd_key=not has_key_shape(self._key)))
 
     def probe(self) -> None:
@@ -166,6 +181,7 @@ class CredentialWatch:
         The newest key is used, once it is seen not to be refused; where the one in use fails, an older one that was
         not given up before takes its place. Not to be called while anything is being sent. Raises LedgerError.
         """
+        self.begin()
         if not (self._renewal_due or self._in_incident()):
             return
         self._renewal_due = False

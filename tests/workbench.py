@@ -240,8 +240,8 @@ class Bench:
         return app.Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
 
     def watch(self) -> CredentialWatch:
-        """Return the watch over one write key, without a probe."""
-        return CredentialWatch(
+        """Return the watch over one write key, which is about to be used."""
+        watch = CredentialWatch(
             connector=NAME,
             ledger=self.ledger,
             read_keys=lambda: [SecretStr(self.write_key)],
@@ -250,6 +250,8 @@ class Bench:
             endpoint_url="https://api.segment.io",
             now=lambda: self.now,
         )
+        watch.begin()
+        return watch
 
     def reach(self) -> None:
         """Answer as the destination would."""

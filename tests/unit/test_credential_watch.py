@@ -63,7 +63,13 @@ class Place:
     unreadable: bool = False
 
     def open(self) -> CredentialWatch:
-        """Start the program."""
+        """Start the program, which is about to send."""
+        watch = self.look()
+        watch.begin()
+        return watch
+
+    def look(self) -> CredentialWatch:
+        """Start a command that only looks."""
         return CredentialWatch(
             connector=NAME,
             ledger=self.ledger,
@@ -308,6 +314,25 @@ def test_the_key_that_was_in_use_is_used_again_after_a_restart(place: Place) -> 
     assert in_use(watch) == OLD
 
 
+def test_a_command_that_only_looks_changes_nothing_for_a_key_of_its_own(place: Place) -> None:
+    """A shell may hold another key than the daemon; what a probe says of it is not kept."""
+    place.open()
+    before = place.credential()
+    place.keys = [NEW]
+    place.probe.says[NEW] = K.REVOKED
+    place.look().probe()
+    assert place.probe.asked == [(NEW, [])]
+    assert place.credential() == before
+
+
+def test_a_check_before_the_first_run_leaves_no_verdict_on_a_key(place: Place) -> None:
+    """Whatever key it was, the first run begins without one."""
+    place.probe.says[OLD] = K.REVOKED
+    place.look().probe()
+    place.keys = [NEW]
+    assert place.open().sending() is Sending.ALL
+
+
 def test_another_endpoint_is_another_destination(place: Place) -> None:
     """As a region that was mended: what went to the wrong one is sent again."""
     watch = place.open()
@@ -323,6 +348,7 @@ def test_another_endpoint_is_another_destination(place: Place) -> None:
         endpoint_url="https://events.eu1.segmentapis.com",
         now=lambda: place.now,
     )
+    mended.begin()
     assert mended.sending() is Sending.ALL
     assert place.ledger.totals(NAME).rewound.events == 3
 
