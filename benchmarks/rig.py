@@ -102,6 +102,7 @@ class Rig:
         """Write the files into a bucket, which is made if it is not there."""
         self.make_bucket(bucket)
         upload(files, self.s3, bucket)
+        os.sync()  # what the S3 server wrote is on its disk before anything is measured
 
     def make_bucket(self, bucket: str) -> None:
         """Make a bucket if it is not there."""
