@@ -24,10 +24,10 @@ demo: setup  ## deliver sample files of all supported types, without any account
 	$(BIN)/currents-bridge demo
 
 test: setup  ## the whole test suite
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 coverage: setup  ## the whole test suite, and which lines it reaches
-	$(BIN)/pytest -n 2 --cov --cov-report=term
+	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term
 
 lint: setup  ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
