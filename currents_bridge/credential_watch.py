@@ -13,20 +13,16 @@ from hashlib import blake2b
 from pydantic import SecretStr
 
 from currents_bridge import credentials
-from currents_bridge.credentials import REWIND_HORIZON, Change, Sending
+from currents_bridge.credentials import INCIDENT, REWIND_HORIZON, SPEAKS_AGAINST_KEY, Change, Sending
 from currents_bridge.errors import ConfigError, CredentialError, ProbeError, Side
 from currents_bridge.logs import get_logger
-from currents_bridge.model import Credential, CredentialState, Evidence, EvidenceKind, Notice, NoticeKind
+from currents_bridge.model import Credential, Evidence, EvidenceKind, Notice, NoticeKind
 from currents_bridge.ports import Ledger, Probe, Transport
 
 WRITE_KEY_CHARS = 32  # letters and digits; Segment gives out no other
 REMEMBERED_ACKNOWLEDGEMENTS = 500  # times at which groups were acknowledged, for the probe that counts
 
-_SPEAKS_AGAINST = frozenset(
-    {EvidenceKind.UNKNOWN, EvidenceKind.REVOKED, EvidenceKind.DISABLED, EvidenceKind.NOT_RECEIVED}
-)
 _SPEAKS_FOR = frozenset({EvidenceKind.KNOWN, EvidenceKind.CONFIRMED, EvidenceKind.RECEIVED})
-_IN_INCIDENT = frozenset({CredentialState.SUSPECT, CredentialState.FAILING})
 
 log = get_logger()
 
@@ -217,7 +213,7 @@ class CredentialWatch:
         """Return whether nothing speaks against a key; one that was given up needs something that speaks for it."""
         evidence = self._ask(key, ())
         kind = evidence.kind if evidence else None
-        return kind in _SPEAKS_FOR if self._print(key) in self._given_up else kind not in _SPEAKS_AGAINST
+        return kind in _SPEAKS_FOR if self._print(key) in self._given_up else kind not in SPEAKS_AGAINST_KEY
 
     def _ask(self, key: SecretStr, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
         for probe in self._probes:
@@ -276,10 +272,10 @@ class CredentialWatch:
             self._ledger.save_credential(self._connector, side, after)
         if after.state is not known.state:
             told = {"side": str(side), "state": str(after.state), "evidence": after.evidence}
-            (log.error if after.state in _IN_INCIDENT else log.info)("credential", connector=self._connector, **told)
+            (log.error if after.state in INCIDENT else log.info)("credential", connector=self._connector, **told)
 
     def _in_incident(self) -> bool:
-        return self.credential(Side.DESTINATION).state in _IN_INCIDENT
+        return self.credential(Side.DESTINATION).state in INCIDENT
 
     def _print(self, key: SecretStr) -> str:
         return fingerprint(key, self._endpoint_url)

@@ -25,8 +25,8 @@ VERIFIED_FOR = timedelta(hours=1)  # without new proof, a verified key is only u
 REWIND_HORIZON = timedelta(days=30)  # nothing that was acknowledged earlier is sent again
 
 _DEAD = frozenset({EvidenceKind.REVOKED, EvidenceKind.DISABLED, EvidenceKind.NOT_RECEIVED})
-_DROPPED_BEHIND_2XX = _DEAD | {EvidenceKind.UNKNOWN}
-_INCIDENT = frozenset({CredentialState.SUSPECT, CredentialState.FAILING})
+SPEAKS_AGAINST_KEY = _DEAD | {EvidenceKind.UNKNOWN}
+INCIDENT = frozenset({CredentialState.SUSPECT, CredentialState.FAILING})
 
 
 class Sending(StrEnum):
@@ -78,7 +78,7 @@ def state_at(credential: Credential, now: datetime, loss_window: timedelta) -> C
 
 def loss_window_of(credential: Credential, loss_window: timedelta) -> LossWindow | None:
     """Return the loss window of a credential that is suspect or failing, None for any other."""
-    if credential.state not in _INCIDENT or credential.since is None:
+    if credential.state not in INCIDENT or credential.since is None:
         return None
     proofs = [credential.proven_at]
     if credential.cause is EvidenceKind.DENIED:
@@ -126,14 +126,14 @@ def provable_before(credential: Credential, now: datetime) -> datetime:
     As long as no probe has ever said anything, none will find the key dead, and nothing has to be kept.
     """
     never_probed = credential.proven_at is None and credential.doubted_at is None
-    if never_probed and credential.state not in _INCIDENT:
+    if never_probed and credential.state not in INCIDENT:
         return now
     return max(credential.rewind_from or now, now - REWIND_HORIZON)
 
 
 def recovered(before: Credential, after: Credential) -> bool:
     """Return whether an incident has ended between the two."""
-    return before.state in _INCIDENT and after.state not in _INCIDENT
+    return before.state in INCIDENT and after.state not in INCIDENT
 
 
 def take_in(known: Credential, evidence: Evidence, *, odd_key: bool = False) -> Change:  # noqa: PLR0911 - one a kind
@@ -240,8 +240,8 @@ def _bad(known: Credential, state: CredentialState, evidence: Evidence) -> Crede
 
 def _well(known: Credential, state: CredentialState, evidence: Evidence) -> Change:
     """End an incident, if there is one; what may have been dropped in it goes back to be sent."""
-    in_incident = known.state in _INCIDENT
-    dropped = in_incident and known.cause in _DROPPED_BEHIND_2XX
+    in_incident = known.state in INCIDENT
+    dropped = in_incident and known.cause in SPEAKS_AGAINST_KEY
     well = replace(
         known,
         state=state,

@@ -19,7 +19,7 @@ from currents_bridge.model import Books, ObjectState
 from currents_bridge.ports import Ledger
 from currents_bridge.testing.collector import Collector
 from currents_bridge.testing.currents_files import sample_file
-from currents_bridge.testing.embedded_s3 import EmbeddedS3
+from currents_bridge.testing.embedded_s3 import EmbeddedS3, use_embedded_credentials
 from currents_bridge.testing.faults import FaultSchedule
 
 BUCKET = "acme-currents"
@@ -30,11 +30,6 @@ FAULT_SHARE = 0.3
 FAULT_SEED = 3
 BATCH_EVENTS = 2500
 FAULTY_BATCH_EVENTS = 50  # small, so that there are requests enough to meet faults
-ENVIRON = {
-    "DEMO_WRITE_KEY": WRITE_KEY,
-    "AWS_ACCESS_KEY_ID": "demo",
-    "AWS_SECRET_ACCESS_KEY": "demo",
-}
 
 OpenConnector = Callable[[Settings, Mapping[str, str]], AbstractContextManager[Connector]]
 
@@ -65,9 +60,8 @@ def run(open_connector: OpenConnector, environ: MutableMapping[str, str], now: d
 
     `environ` is the process's own: boto3 reads it, so the user's AWS settings make way for those of the demo.
     """
-    for name in [name for name in environ if name.startswith("AWS_")]:
-        del environ[name]
-    environ.update(ENVIRON)
+    use_embedded_credentials(environ)
+    environ["DEMO_WRITE_KEY"] = WRITE_KEY
     with EmbeddedS3() as s3, Collector(write_keys=[WRITE_KEY]) as collector, _workplace() as folder:
         schedule = FaultSchedule(seed=FAULT_SEED, share=FAULT_SHARE if faults else 0)
         collector.answer_with(schedule)

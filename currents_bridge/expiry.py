@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from currents_bridge.model import ExpiryRule
+from currents_bridge.model import ConnectorTotals, ExpiryRule
 
 _DAY = timedelta(days=1)
 
@@ -26,6 +26,12 @@ def deadline(waiting_oldest_at: datetime, prefix: str, rules: Sequence[ExpiryRul
         rules: of the bucket.
     """
     return min((_end(waiting_oldest_at, rule) for rule in rules_under(prefix, rules)), default=None)
+
+
+def waiting_deadline(totals: ConnectorTotals) -> datetime | None:
+    """Return when S3 deletes the oldest object that waits; None where nothing waits or no rule deletes it."""
+    oldest_at = totals.waiting.oldest_at
+    return deadline(oldest_at, "", totals.expiry_rules) if oldest_at else None  # rules of other prefixes are not kept
 
 
 def _end(created_at: datetime, rule: ExpiryRule) -> datetime:

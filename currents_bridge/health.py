@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from currents_bridge.alert_rules import ACTIVITY_SPAN, Health, Standing
 from currents_bridge.connector import Connector
 from currents_bridge.credentials import loss_window_of, state_at
-from currents_bridge.expiry import deadline
+from currents_bridge.expiry import waiting_deadline
 from currents_bridge.model import Evidence, EvidenceKind, NoticeKind, TypeActivity
 
 DEAD_LETTER_SPAN = timedelta(hours=1)
@@ -32,7 +32,6 @@ class HealthReader:
             side: Standing(known, state_at(known, now, loss.window), loss_window_of(known, loss.window))
             for side, known in totals.credentials.items()
         }
-        oldest_at = totals.waiting.oldest_at
         refused = next((notice for notice in totals.notices if notice.kind is NoticeKind.ROTATION), None)
         return Health(
             name=name,
@@ -40,7 +39,7 @@ class HealthReader:
             standings=standings,
             totals=totals,
             drops=loss.drop,
-            deadline=deadline(oldest_at, "", totals.expiry_rules) if oldest_at else None,
+            deadline=waiting_deadline(totals),
             activity=self._activity,
             activity_since=self._since,
             dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN),

@@ -125,7 +125,10 @@ class _Plan:
 
     def apply(self, events: pl.DataFrame, origins: Sequence[Origin]) -> Sequence[Mapped]:
         """Return each object's messages, its count of skipped events, and its dead letters."""
-        heads = events.hstack(_places(origins)).select(self._heads)
+        places = _places(origins)
+        if self._rules.fresh_message_ids:
+            places.append(_for_each_event([f"-r{o.rewinds}" if o.rewinds else "" for o in origins], origins, _MARK))
+        heads = events.hstack(places).select(self._heads)
         skipped = heads["user_id"].is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
         refused = ~skipped & heads["refusal"].is_not_null()
         sendable = ~skipped & ~refused
@@ -306,15 +309,16 @@ def _merged(message: str, merge_text: str | None) -> str:
 
 
 def _places(origins: Sequence[Origin]) -> list[pl.Series]:
-    """Return columns that say where each event stands: its row, a digest of the key, the mark of rewinds."""
+    """Return columns that say where each event stands: the row in its object, and a digest of the object's key."""
     rows = [row for origin in origins for row in range(origin.first_row, origin.first_row + origin.height)]
-    digests = pl.Series(_ORIGIN, [hashlib.sha256(origin.object_key.encode()).hexdigest()[:32] for origin in origins])
-    marks = pl.Series(_MARK, [f"-r{origin.rewinds}" if origin.rewinds else "" for origin in origins])
-    repeated = (
-        pl.concat([column.new_from_index(number, origin.height) for number, origin in enumerate(origins)])
-        for column in (digests, marks)
-    )
-    return [pl.Series(_ROW, rows, dtype=pl.UInt32), *repeated]
+    digests = [hashlib.sha256(origin.object_key.encode()).hexdigest()[:32] for origin in origins]
+    return [pl.Series(_ROW, rows, dtype=pl.UInt32), _for_each_event(digests, origins, _ORIGIN)]
+
+
+def _for_each_event(texts: Sequence[str], origins: Sequence[Origin], name: str) -> pl.Series:
+    """Return a column that repeats each object's text for each of its events."""
+    column = pl.Series(name, texts)
+    return pl.concat([column.new_from_index(number, origin.height) for number, origin in enumerate(origins)])
 
 
 def _apart(

@@ -17,10 +17,9 @@ from currents_bridge.config import Settings
 from currents_bridge.connector import Connector
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import hour_of
-from currents_bridge.ports import Ledger
 from currents_bridge.testing.collector import Collector
 from currents_bridge.testing.currents_files import make_events, object_key, schema_of, write_container
-from currents_bridge.testing.embedded_s3 import EmbeddedS3
+from currents_bridge.testing.embedded_s3 import EmbeddedS3, use_embedded_credentials
 from currents_bridge.testing.faulty_s3 import FaultyS3, S3Fault
 from currents_bridge.testing.loopback import Answer, LoopbackServer, Request
 
@@ -31,18 +30,13 @@ FIRST_KEY = "FirstKeyFirstKeyFirstKeyFirstKey"
 SPARE_KEY = "SpareKeySpareKeySpareKeySpareKey"  # of the same source, never used; a source is never without a key
 START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 STEP = timedelta(minutes=30)
-ENVIRON = {
-    "AWS_ACCESS_KEY_ID": "rehearsal",
-    "AWS_SECRET_ACCESS_KEY": "rehearsal",
-    "PUBLIC_API_TOKEN": "public-api-token",  # as testing.segment_world has it
-}
+EVENTS_A_FILE = 10  # one file comes each hour
+PUBLIC_API_TOKEN = "public-api-token"  # noqa: S105 - as testing.segment_world has it
 
 
 class OpenProgram(Protocol):
     """What a rehearsal asks of an open program; `app.Bridge` is one."""
 
-    @property
-    def ledger(self) -> Ledger: ...  # noqa: D102 - as app.Bridge
     @property
     def connectors(self) -> Sequence[Connector]: ...  # noqa: D102 - as app.Bridge
 
@@ -73,7 +67,6 @@ class Rehearsal:
         public_api: whether the program may ask the Public API; it may always ask the settings endpoint.
         destination: settings laid over those of the destination.
         connector: settings laid over those of the connector.
-        events_a_file: one file comes each hour.
 
     Attributes:
         now: the time; starts at START.
@@ -92,7 +85,6 @@ class Rehearsal:
         public_api: bool = True,
         destination: Mapping[str, Any] | None = None,
         connector: Mapping[str, Any] | None = None,
-        events_a_file: int = 10,
     ) -> None:
         self.now = START
         self.told: list[Told] = []
@@ -104,15 +96,13 @@ class Rehearsal:
         self._public_api = public_api
         self._destination = dict(destination or {})
         self._connector = dict(connector or {})
-        self._events_a_file = events_a_file
         self._due: dict[str, datetime] = {}
         self._world = ExitStack()
         self._program = ExitStack()
 
     def __enter__(self) -> Self:
-        for name in [name for name in self._environ if name.startswith("AWS_")]:
-            del self._environ[name]
-        self._environ.update(ENVIRON)
+        use_embedded_credentials(self._environ)
+        self._environ["PUBLIC_API_TOKEN"] = PUBLIC_API_TOKEN
         self._s3 = self._world.enter_context(EmbeddedS3(lambda: self.now))
         self._s3.make_bucket(BUCKET)
         self._client = self._s3.client()
@@ -175,7 +165,7 @@ class Rehearsal:
 
     def _write_file(self, hour: datetime) -> None:
         seed = len(self.owed)
-        events = make_events(EVENT_TYPE, self._events_a_file, seed=seed, hour=hour)
+        events = make_events(EVENT_TYPE, EVENTS_A_FILE, seed=seed, hour=hour)
         body = write_container(schema_of(EVENT_TYPE), events)
         self._client.put_object(Bucket=BUCKET, Key=object_key(EVENT_TYPE, hour, offset=seed), Body=body)
         self.owed[hour] = {event["id"] for event in events if event["external_user_id"]}

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from currents_bridge.credentials import LossPolicy, LossWindow, loss_window_of, state_at
 from currents_bridge.errors import Side
-from currents_bridge.expiry import deadline
+from currents_bridge.expiry import waiting_deadline
 from currents_bridge.model import ConnectorTotals, Credential, CredentialState, Notice, NoticeKind, ObjectState
 from currents_bridge.ports import Ledger
 
@@ -94,13 +94,7 @@ class ConnectorStatus:
                 "failed": states[ObjectState.FAILED],
                 "quarantined": states[ObjectState.QUARANTINED],
             },
-            "events": {
-                "read": totals.books.read,
-                "sent": totals.books.sent,
-                "skipped_anonymous": totals.books.skipped_anonymous,
-                "deduplicated": totals.books.deduplicated,
-                "dead_lettered": totals.books.dead_lettered,
-            },
+            "events": asdict(totals.books),
             "lag_s": round(self.lag_s, 3),
             "oldest_pending_at": _iso(totals.waiting.oldest_at),
             "waiting": {
@@ -136,8 +130,7 @@ def read_status(ledger: Ledger, policies: Mapping[str, LossPolicy], now: datetim
 
 def _status(ledger: Ledger, name: str, loss: LossPolicy, now: datetime) -> ConnectorStatus:
     totals = ledger.totals(name)
-    oldest = totals.waiting.oldest_at
-    return ConnectorStatus(name, totals, loss, now, deadline(oldest, "", totals.expiry_rules) if oldest else None)
+    return ConnectorStatus(name, totals, loss, now, waiting_deadline(totals))
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from currents_bridge.delivery import Delivery, GroupReport
@@ -68,13 +68,7 @@ class TransferReport:
                 "failed": self.failed,
                 "quarantined": self.quarantined,
             },
-            "events": {
-                "read": self.books.read,
-                "sent": self.books.sent,
-                "skipped_anonymous": self.books.skipped_anonymous,
-                "deduplicated": self.books.deduplicated,
-                "dead_lettered": self.books.dead_lettered,
-            },
+            "events": asdict(self.books),
             "batches": self.batches,
             "bytes": self.batch_bytes,
             "seconds": round(self.seconds, 3),

@@ -1,7 +1,7 @@
 """An S3 server inside this process, for `demo` and the tests: moto's, on a free loopback port."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 from unittest.mock import patch
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 ACCESS_KEY = "embedded"
 SECRET_KEY = "embedded"  # noqa: S105 - our servers take any key
+
+
+def use_embedded_credentials(environ: MutableMapping[str, str]) -> None:
+    """Let the user's AWS settings make way for credentials of the embedded server: boto3 reads the environment."""
+    for name in [name for name in environ if name.startswith("AWS_")]:
+        del environ[name]
+    environ.update({"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY})
 
 
 class S3Endpoint:
