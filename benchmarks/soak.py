@@ -48,7 +48,7 @@ def main(
     *,
     events: Annotated[int, typer.Option(help="Events in the bucket")] = 1_000_000,
     kills: Annotated[int, typer.Option(help="How often the program is killed")] = 50,
-    longest_life_s: Annotated[float, typer.Option(help="Longest time from start to kill")] = 8.0,
+    longest_life_s: Annotated[float, typer.Option(help="Longest time from the first request to S3 to the kill")] = 8.0,
     fault_share: Annotated[float, typer.Option(help="Share of requests that meet a fault")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of files, faults and kills")] = 1,
 ) -> None:
@@ -68,7 +68,7 @@ def main(
         stormy, calm = (write_config(Path(name), where.url, collector.url) for where in (storm, s3))
         say(f"{len(files)} files, {events:,} events, {len(owed):,} owed")
         repeats = [
-            life(stormy, collector, dice.uniform(0.5, longest_life_s))
+            life(stormy, storm, collector, dice.uniform(0.5, longest_life_s))
             for dice in [random.Random(seed)]
             for _ in range(kills)
         ]
@@ -115,11 +115,16 @@ def write_config(folder: Path, s3_url: str, collector_url: str) -> Path:
     return path
 
 
-def life(config: Path, collector: IdCollector, seconds: float) -> int:
-    """Run the daemon for so long and kill it; return how many messages arrived again meanwhile."""
-    before = collector.duplicates
+def life(config: Path, storm: FaultyS3, collector: IdCollector, seconds: float) -> int:
+    """Let the daemon work for so long and kill it; return how many messages arrived again meanwhile.
+
+    It works from its first request to S3 on: a loaded machine may take longer to start it than it is to live.
+    """
+    before, requests = collector.duplicates, storm.requests
     with subprocess.Popen(command(config, "run"), env=environ(), stderr=subprocess.DEVNULL) as process:
         try:
+            while storm.requests == requests and process.poll() is None:
+                time.sleep(0.02)
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
