@@ -129,15 +129,14 @@ class _Plan:
         if self._rules.fresh_message_ids:
             places.append(_for_each_event([f"-r{o.rewinds}" if o.rewinds else "" for o in origins], origins, _MARK))
         heads = events.hstack(places).select(self._heads)
-        skipped = heads["user_id"].is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
-        refused = ~skipped & heads["refusal"].is_not_null()
-        sendable = ~skipped & ~refused
+        skipped, refused = heads["skipped"], heads["refusal"].is_not_null()
+        sendable = ~(skipped | refused)
         chosen, ids = (events, heads) if sendable.all() else (events.filter(sendable), heads.filter(sendable))
         messages = pl.DataFrame([ids["row"], ids["message_id"], self._encoded(chosen, ids)])
         dead = _dead_letters(events, heads, refused)
-        large = messages["message"].str.len_bytes() > MAX_MESSAGE_BYTES
+        sizes = messages["message"].str.len_bytes()
+        large = sizes > MAX_MESSAGE_BYTES
         if large.any():
-            sizes = messages["message"].str.len_bytes()
             reasons = messages.with_columns(refusal=pl.format("the message has {} bytes, Segment takes 32768", sizes))
             at = sendable.arg_true()
             dead += [(at[place], letter) for place, letter in _dead_letters(chosen, reasons, large)]
@@ -146,13 +145,15 @@ class _Plan:
         return _apart(origins, messages, sendable, skipped, sorted(dead, key=itemgetter(0)))
 
     def _head(self) -> list[pl.Expr]:
-        """Return columns that decide an event's fate: ids, time, event name, and why it cannot be sent."""
+        """Return columns that decide an event's fate: ids, whether it is skipped, and else why it cannot be sent."""
         derived = pl.format("row-{}-{}", pl.col(_ORIGIN), pl.col(_ROW))
         prefix = pl.lit(self._rules.message_id_prefix)
         message_id = prefix + pl.coalesce(self._text("id"), derived)
         if self._rules.fresh_message_ids:
             message_id += pl.col(_MARK)
         time_ms = self._time_ms()
+        external_user_id = self._text("external_user_id")
+        skipped = external_user_id.is_null() & (self._rules.anonymous_users is AnonymousUsers.SKIP)
         refusal = pl.coalesce(
             pl.when(time_ms.is_null()).then(pl.lit("the event has no time that is a number")),
             pl.when(~time_ms.is_between(_ms(EARLIEST_TIME), _ms(LATEST_TIME))).then(
@@ -161,7 +162,7 @@ class _Plan:
             pl.when(message_id.str.len_chars() > MAX_MESSAGE_ID_CHARS).then(
                 pl.format("the message id has {} characters, Segment takes 99", message_id.str.len_chars())
             ),
-            pl.when(self._text("external_user_id").is_null() & self._text("user_id").is_null()).then(
+            pl.when(external_user_id.is_null() & self._text("user_id").is_null()).then(
                 pl.lit("the event has neither external_user_id nor user_id")
             ),
             pl.when(self._name.is_null()).then(pl.lit("the event has no name")),
@@ -169,18 +170,15 @@ class _Plan:
         return [
             pl.col(_ROW).alias("row"),
             message_id.alias("message_id"),
-            self._text("external_user_id").alias("user_id"),
+            external_user_id.alias("user_id"),
             self._text("user_id").alias("anonymous_id"),
-            refusal.alias("refusal"),
+            skipped.alias("skipped"),
+            pl.when(~skipped).then(refusal).alias("refusal"),
         ]
 
     def _encoded(self, events: pl.DataFrame, ids: pl.DataFrame) -> pl.Series:
         """Return the column `message`: one JSON object for each event."""
-        identity = ids.select(
-            pl.col("message_id").alias("\0message_id"),
-            pl.col("user_id").alias("\0user_id"),
-            pl.col("anonymous_id").alias("\0anonymous_id"),
-        )
+        identity = [ids[name].alias(f"\0{name}") for name in ("message_id", "user_id", "anonymous_id")]
         messages = events.hstack(identity).lazy().select(self._encode).collect().to_series()
         if self._merge_field is None:
             return messages
@@ -317,8 +315,7 @@ def _places(origins: Sequence[Origin]) -> list[pl.Series]:
 
 def _for_each_event(texts: Sequence[str], origins: Sequence[Origin], name: str) -> pl.Series:
     """Return a column that repeats each object's text for each of its events."""
-    column = pl.Series(name, texts)
-    return pl.concat([column.new_from_index(number, origin.height) for number, origin in enumerate(origins)])
+    return pl.Series(name, [t for text, origin in zip(texts, origins, strict=True) for t in [text] * origin.height])
 
 
 def _apart(
@@ -330,19 +327,19 @@ def _apart(
 ) -> list[Mapped]:
     """Give each object its own; masks and dead letters go by the place of an event among all."""
     mapped = []
-    first = first_message = first_letter = 0
+    sent_before, skipped_before = ([0, *mask.cum_sum().to_list()] for mask in (sent, skipped))
+    first = first_letter = 0
     for origin in origins:
         end = first + origin.height
-        messages_end = first_message + int(sent.slice(first, origin.height).sum())
         letters_end = bisect_left(dead, end, key=itemgetter(0))
         mapped.append(
             Mapped(
-                messages.slice(first_message, messages_end - first_message),
-                int(skipped.slice(first, origin.height).sum()),
+                messages.slice(sent_before[first], sent_before[end] - sent_before[first]),
+                skipped_before[end] - skipped_before[first],
                 [letter for _, letter in dead[first_letter:letters_end]],
             )
         )
-        first, first_message, first_letter = end, messages_end, letters_end
+        first, first_letter = end, letters_end
     return mapped
 
 

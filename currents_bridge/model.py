@@ -223,6 +223,7 @@ class Batch:
     parts: tuple[Part, ...]
     events: int
     size_bytes: int  # of the serialised request body, before compression
+    envelope_bytes: int  # of these, what is around the messages and their commas
 
 
 @dataclass(frozen=True, slots=True)

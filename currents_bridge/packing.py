@@ -62,7 +62,7 @@ class Packer:
     def flush(self) -> Iterator[Batch]:
         """Yield what is left, if anything, as one batch."""
         if self._events:
-            yield Batch(tuple(self._parts), self._events, self._size_bytes - 1)
+            yield Batch(tuple(self._parts), self._events, self._size_bytes - 1, self._envelope_bytes)
             self._start()
 
     def _start(self) -> None:
@@ -87,19 +87,12 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
             first.append(Part(part.object_id, part.messages.head(count)))
         if count < part.messages.height:
             second.append(Part(part.object_id, part.messages.slice(count)))
-    content_bytes, first_bytes = joined_bytes(batch.parts), joined_bytes(first)
-    second_bytes = content_bytes - first_bytes - 1  # 1: the comma between the halves
-    envelope_bytes = batch.size_bytes - content_bytes
+    first_bytes = batch.envelope_bytes + int(_sizes(first).sum()) + first_events - 1  # with the commas
+    second_bytes = batch.size_bytes - first_bytes + batch.envelope_bytes - 1  # 1: the comma between the halves
     return (
-        Batch(tuple(first), first_events, envelope_bytes + first_bytes),
-        Batch(tuple(second), batch.events - first_events, envelope_bytes + second_bytes),
+        Batch(tuple(first), first_events, first_bytes, batch.envelope_bytes),
+        Batch(tuple(second), batch.events - first_events, second_bytes, batch.envelope_bytes),
     )
-
-
-def joined_bytes(parts: Sequence[Part]) -> int:
-    """Return the size of the parts' messages with the commas between them."""
-    sizes = _sizes(parts)
-    return int(sizes.sum()) + len(sizes) - 1
 
 
 def _sizes(parts: Sequence[Part]) -> pl.Series:

@@ -13,7 +13,7 @@ import polars as pl
 
 from currents_bridge.errors import CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part, Refusal
-from currents_bridge.packing import halves, joined_bytes
+from currents_bridge.packing import halves
 
 PATIENCE = 8  # messages of one batch refused alone before the destination has to prove itself
 MAX_UNPROVEN_BATCHES = 3  # different ones, before the first acknowledgement
@@ -161,11 +161,12 @@ class _Canary:
             if (part.object_id, part.messages["row"][index]) not in refused
         )
         row, message_id, message = (part.messages[name][index] for name in ("row", "message_id", "message"))
-        return cls(part.object_id, row, message_id, message, batch.size_bytes - joined_bytes(batch.parts))
+        return cls(part.object_id, row, message_id, message, batch.envelope_bytes)
 
     def batch(self) -> Batch:
         frame = pl.DataFrame(
             {"row": [self.row], "message_id": [self.message_id], "message": [self.message]},
             schema_overrides={"row": pl.UInt32},
         )
-        return Batch((Part(self.object_id, frame),), 1, self.envelope_bytes + len(self.message.encode()))
+        size_bytes = self.envelope_bytes + len(self.message.encode())
+        return Batch((Part(self.object_id, frame),), 1, size_bytes, self.envelope_bytes)

@@ -222,7 +222,7 @@ class S3ObjectStore:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    content: bytes
+    content: bytes | memoryview
     object_bytes: int  # of the whole object
 
 
@@ -243,16 +243,28 @@ class _RangeReader(io.RawIOBase):
         return self._at - len(self._rest)
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        if not self._rest and self._at != self._object_bytes:
-            self._rest = memoryview(b"")  # an empty view would still hold the last range in memory
-            fetched = self._fetch(self._at)
-            self._rest, self._object_bytes = memoryview(fetched.content), fetched.object_bytes
-            self._at += len(fetched.content)
+        self._fetch_more()
         target = memoryview(buffer).cast("B")
         count = min(len(target), len(self._rest))
         target[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+    def readall(self) -> bytes:
+        pieces = []
+        while self._fetch_more():
+            pieces.append(self._rest)
+            self._rest = memoryview(b"")
+        return b"".join(pieces)
+
+    def _fetch_more(self) -> bool:
+        """Have some bytes at hand; returns whether there are any before the object's end."""
+        if not self._rest and self._at != self._object_bytes:
+            self._rest = memoryview(b"")  # an empty view would still hold the last range in memory
+            fetched = self._fetch(self._at)
+            self._rest, self._object_bytes = memoryview(fetched.content), fetched.object_bytes
+            self._at += len(fetched.content)
+        return bool(self._rest)
 
 
 def _time(text: str) -> datetime:

@@ -52,7 +52,7 @@ class QuickReader:
         if session.get_config_variable("ca_bundle") and client.meta.endpoint_url.startswith("https:"):
             self._not_before_s = math.inf
 
-    def read(self, key: str, etag: str, start: int, end: int) -> tuple[bytes, int] | None:
+    def read(self, key: str, etag: str, start: int, end: int) -> tuple[memoryview, int] | None:
         """Return the bytes from `start` to `end` or to the object's end, and the object's size; None: ask boto3.
 
         One request, made once; all of it takes `timeout_s` at most.
@@ -61,7 +61,7 @@ class QuickReader:
             return None
         try:
             answer = obstore.get(self._store, key, options={"if_match": f'"{etag}"', "range": (start, end)})
-            content, object_bytes = answer.bytes().to_bytes(), answer.meta["size"]
+            content, object_bytes = memoryview(answer.bytes()), answer.meta["size"]
         except (FileNotFoundError, PreconditionError):  # of this object alone
             return None
         except Exception as error:  # noqa: BLE001 - network, credentials, an odd key or server: boto3 says what it is

@@ -73,7 +73,7 @@ def make_batch(*message_ids: str) -> Batch:
     texts = [json.dumps(message) for message in messages]
     frame = {"row": range(len(texts)), "message_id": message_ids, "message": texts}
     part = Part(1, pl.DataFrame(frame, schema_overrides={"row": pl.UInt32}))
-    return Batch((part,), len(texts), ENVELOPE_BYTES + sum(map(len, texts)) + len(texts) - 1)
+    return Batch((part,), len(texts), ENVELOPE_BYTES + sum(map(len, texts)) + len(texts) - 1, ENVELOPE_BYTES)
 
 
 FAULTS = {

@@ -130,7 +130,7 @@ def make_batch(*objects: list[dict[str, Any]]) -> Batch:
         ids = [message["messageId"] for message in messages]
         frame = {"row": range(len(texts)), "message_id": ids, "message": texts}
         parts.append(Part(object_id, pl.DataFrame(frame, schema_overrides={"row": pl.UInt32})))
-    return Batch(tuple(parts), len(sizes), ENVELOPE_BYTES + sum(sizes) + len(sizes) - 1)
+    return Batch(tuple(parts), len(sizes), ENVELOPE_BYTES + sum(sizes) + len(sizes) - 1, ENVELOPE_BYTES)
 
 
 def content(message: dict[str, Any]) -> dict[str, Any]:

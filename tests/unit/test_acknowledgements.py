@@ -19,7 +19,7 @@ def batch(*object_ids: int, row: int = 0) -> Batch:
     frame = pl.DataFrame(
         {"row": [row], "message_id": ["x"], "message": ['{"a":1}']}, schema_overrides={"row": pl.UInt32}
     )
-    return Batch(tuple(Part(id_, frame) for id_ in object_ids), len(object_ids), 100)
+    return Batch(tuple(Part(id_, frame) for id_ in object_ids), len(object_ids), 100, 20)
 
 
 def answered(refusals: Sequence[Refusal] = ()) -> Answer:

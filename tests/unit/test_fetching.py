@@ -45,7 +45,7 @@ def store() -> Watched:
 
 def put(store: FakeObjectStore, count: int, size_bytes: int = 4, name: str = "key") -> Sequence[CurrentsObject]:
     """Put so many objects of different content into the bucket."""
-    bodies = {f"{name} {number:02}": f"{number:0{size_bytes}}".encode() for number in range(count)}
+    bodies = {f"{name} {number:03}": f"{number:0{size_bytes}}".encode() for number in range(count)}
     etags = {key: store.put(key, body) for key, body in bodies.items()}
     return [CurrentsObject(key, etags[key], len(body), HOUR, "type", HOUR) for key, body in bodies.items()]
 

@@ -48,7 +48,7 @@ def make_batch(events: int, object_id: int = 1) -> Batch:
     ids = [f"{object_id}-{row}" for row in range(events)]
     frame = pl.DataFrame({"row": range(events), "message_id": ids, "message": ids}, schema_overrides={"row": pl.UInt32})
     parts = tuple(Part(object_id, frame.slice(start, 7)) for start in range(0, events, 7))
-    return Batch(parts, events, 20 + sum(map(len, ids)) + events - 1)
+    return Batch(parts, events, 20 + sum(map(len, ids)) + events - 1, 20)
 
 
 def messages_of(batch: Batch) -> list[Id]:

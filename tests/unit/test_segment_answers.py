@@ -131,7 +131,7 @@ def test_every_network_fault_is_tried_again(error_class: type[httpx.RequestError
     frame = pl.DataFrame({"row": [0], "message_id": ["a"], "message": ["{}"]}, schema_overrides={"row": pl.UInt32})
 
     with pytest.raises(RetryLaterError, match=rf"no answer from api\.segment\.io: {error_class.__name__}: it broke"):
-        transport.send(Batch((Part(1, frame),), 1, 50))
+        transport.send(Batch((Part(1, frame),), 1, 50, 40))
     transport.close()
 
 

@@ -42,7 +42,8 @@ def make_batch(events: int = 1, object_id: int = 1) -> Batch:
         {"row": range(events), "message_id": [f"{object_id}-{row}" for row in range(events)], "message": messages},
         schema_overrides={"row": pl.UInt32},
     )
-    return Batch((Part(object_id, frame),), events, ENVELOPE_BYTES + sum(map(len, messages)) + events - 1)
+    size_bytes = ENVELOPE_BYTES + sum(map(len, messages)) + events - 1
+    return Batch((Part(object_id, frame),), events, size_bytes, ENVELOPE_BYTES)
 
 
 def make_sender(transport: Transport, time: FakeTime, stop: FakeStop, **options: Any) -> Sender:
