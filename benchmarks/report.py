@@ -20,7 +20,7 @@ from benchmarks.rig import CORES
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
-LIBRARIES = ("polars", "fastavro", "boto3", "httpx")
+LIBRARIES = ("polars", "fastavro", "boto3", "urllib3")
 
 
 def conditions(sink: str) -> dict[str, Any]:

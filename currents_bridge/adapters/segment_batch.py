@@ -1,19 +1,29 @@
-"""Segment's batch API over httpx: one request a batch, built and compressed in native code."""
+"""Segment's batch API over urllib3: one request a batch, built and compressed in native code.
+
+urllib3 takes half of httpx's time for a request, and all of it under Python's lock, where the other workers wait.
+"""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
 import orjson
+import urllib3
 from isal import igzip
 from pydantic import SecretStr
+from urllib3.util import make_headers, parse_url
 
 from currents_bridge import __version__
-from currents_bridge.adapters.segment_endpoint import CONNECT_TIMEOUT_S, MAX_CONNECTION_AGE_S, READ_TIMEOUT_S, Endpoint
+from currents_bridge.adapters.segment_endpoint import (
+    BAD_CREDENTIAL,
+    MAX_CONNECTION_AGE_S,
+    READ_TIMEOUT_S,
+    Endpoint,
+    certificates,
+)
 from currents_bridge.model import Batch, Refusal
 from currents_bridge.sending import request_body
 
@@ -47,82 +57,79 @@ class SegmentBatchTransport:
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
+        self._max_in_flight = max_in_flight
         self._clock = clock
-        key = write_key.get_secret_value()
-        self._key_in_body = b',"writeKey":%b}' % orjson.dumps(key) if oauth else b""
-        verify = httpx.create_ssl_context()  # reads the certificates: once for all clients
-
-        def connect() -> httpx.Client:
-            return httpx.Client(
-                auth=oauth or (key, ""),
-                headers={
-                    "Content-Type": "application/json",
-                    "Content-Encoding": "gzip",
-                    "User-Agent": f"currents-bridge/{__version__}",
-                },
-                verify=verify,
-                timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            )
-
-        self._clients = _Clients(connect, max_in_flight, monotonic_clock)
+        self._oauth = oauth
+        self._monotonic_clock = monotonic_clock
+        self._headers = {
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+            "User-Agent": f"currents-bridge/{__version__}",
+        }
+        self._key_in_body = b',"writeKey":%b}' % orjson.dumps(write_key.get_secret_value()) if oauth else b""
+        self._connections: urllib3.PoolManager | None = None
+        self._connected_s = 0.0
 
     def send(self, batch: Batch) -> Sequence[Refusal]:
         """Make one attempt; see ports.Transport. Segment acknowledges or refuses a batch as a whole."""
         body = request_body([part.messages["message"] for part in batch.parts], self._clock())
         if self._key_in_body:
             body = body[:-1] + self._key_in_body
+        compressed = igzip.compress(body, 1)
         try:
-            with self._clients.lend() as client:
-                answer = client.post(self._endpoint.batch_url, content=igzip.compress(body, 1))
-        except httpx.RequestError as error:
+            answer = self._post_with_token(compressed, self._oauth) if self._oauth else self._post(compressed)
+        except urllib3.exceptions.HTTPError as error:
             raise self._endpoint.network_error(error) from error
-        if not answer.is_success:
-            raise self._endpoint.error(answer.status_code, answer.headers, answer.text)
+        if not 200 <= answer.status < 300:  # noqa: PLR2004
+            raise self._endpoint.error(answer.status, answer.headers, answer.data.decode("utf-8", "replace"))
         return ()
 
     def close(self) -> None:
         """Free the connections; idempotent."""
-        self._clients.close()
+        if self._connections:
+            self._connections.clear()
+
+    def _post_with_token(self, body: bytes, oauth: "OAuth") -> urllib3.BaseHTTPResponse:
+        """Post with a token, and once more with another one if that is refused."""
+        token = oauth.get_token()
+        answer = self._post(body, f"Bearer {token}")
+        if answer.status not in BAD_CREDENTIAL:
+            return answer
+        oauth.clear_token(token)
+        return self._post(body, f"Bearer {oauth.get_token()}")
+
+    def _post(self, body: bytes, authorization: str | None = None) -> urllib3.BaseHTTPResponse:
+        headers = self._headers | {"Authorization": authorization or self._endpoint.basic_authorization}
+        url = self._endpoint.batch_url
+        return self._pool().urlopen("POST", url, body=body, headers=headers, retries=False, redirect=False)
+
+    def _pool(self) -> urllib3.PoolManager:
+        """Return the connections, new ones where these are old, so that they follow what DNS says.
+
+        What is under way on the old ones is not cut: they close when it is done.
+        """
+        now_s = self._monotonic_clock()
+        if self._connections is None or now_s - self._connected_s >= MAX_CONNECTION_AGE_S:
+            self._connections = _connect(self._endpoint.batch_url, self._max_in_flight)
+            self._connected_s = now_s
+        return self._connections
 
 
-class _Clients:
-    """Lends clients, each to one request at a time and so with one connection. Thread-safe.
-
-    A pool that many threads share asks every idle connection at each request whether it still stands, under a lock.
-    A client that has become old is not lent again, so that its connection follows what DNS says.
-    """
-
-    def __init__(self, connect: Callable[[], httpx.Client], max_idle: int, clock: Callable[[], float]) -> None:
-        self._connect = connect
-        self._max_idle = max_idle
-        self._clock = clock
-        self._idle: deque[tuple[httpx.Client, float]] = deque()  # with their birth; both ends are thread-safe
-
-    @contextmanager
-    def lend(self) -> Iterator[httpx.Client]:
-        client, born_s = self._take()
-        try:
-            yield client
-        finally:
-            self._idle.append((client, born_s))
-            if len(self._idle) > self._max_idle:
-                self._close_one()
-
-    def close(self) -> None:
-        while self._idle:
-            self._close_one()
-
-    def _take(self) -> tuple[httpx.Client, float]:
-        now_s = self._clock()
-        while True:
-            try:
-                client, born_s = self._idle.pop()
-            except IndexError:
-                return self._connect(), now_s
-            if now_s - born_s < MAX_CONNECTION_AGE_S:
-                return client, born_s
-            client.close()
-
-    def _close_one(self) -> None:
-        with suppress(IndexError):  # another thread took it
-            self._idle.popleft()[0].close()
+def _connect(url: str, max_connections: int) -> urllib3.PoolManager:
+    """Return connections for a URL, through a proxy where the environment names one (HTTPS_PROXY, NO_PROXY)."""
+    target = urlsplit(url)
+    proxies = {} if proxy_bypass(target.netloc) else getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    # the first of the two is that of sending the whole body, too
+    timeout = urllib3.Timeout(connect=READ_TIMEOUT_S, read=READ_TIMEOUT_S)
+    if not proxy:
+        return urllib3.PoolManager(maxsize=max_connections, timeout=timeout, ssl_context=certificates())
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    key = parse_url(proxy).auth
+    return urllib3.ProxyManager(
+        proxy,
+        proxy_headers=make_headers(proxy_basic_auth=unquote(key)) if key else None,
+        maxsize=max_connections,
+        timeout=timeout,
+        ssl_context=certificates(),
+    )

@@ -110,7 +110,9 @@ class Endpoint:
         self._clock = clock
         self._host = host_of(base_url)
         key = write_key.get_secret_value()
-        self._key_forms = (key, b64encode(f"{key}:".encode()).decode())
+        encoded = b64encode(f"{key}:".encode()).decode()
+        self.basic_authorization = f"Basic {encoded}"
+        self._key_forms = (key, encoded)
         self._tokens = tokens
 
     def error(self, status: int, headers: Mapping[str, str], text: str) -> BridgeError:

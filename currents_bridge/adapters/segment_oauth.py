@@ -8,7 +8,7 @@ its place, which has the two methods that it calls.
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import httpx
@@ -43,10 +43,8 @@ _HINT = (
 )
 
 
-class OAuth(httpx.Auth):
+class OAuth:
     """Gets tokens when they are needed, renews them before they end and once where they are refused. Thread-safe.
-
-    Sending a request with it raises as `get_token`.
 
     Args:
         client_id: of the OAuth application in Segment.
@@ -99,16 +97,6 @@ class OAuth(httpx.Auth):
         with self._lock:
             if refused in {None, self._token}:
                 self._token = None
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the request with a token, and once more with another one if that is refused."""
-        token = self.get_token()
-        request.headers["Authorization"] = f"Bearer {token}"
-        answer = yield request
-        if answer.status_code in BAD_CREDENTIAL:
-            self.clear_token(token)
-            request.headers["Authorization"] = f"Bearer {self.get_token()}"
-            yield request
 
     def _fetch(self) -> tuple[str, datetime]:
         asked_at = self._clock()

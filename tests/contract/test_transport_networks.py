@@ -3,19 +3,21 @@
 import json
 import socket
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import polars as pl
 import pytest
 import segment.analytics.request
 from pydantic import SecretStr
 
 from currents_bridge.adapters import segment_batch, segment_sdk
-from currents_bridge.adapters.segment_batch import SegmentBatchTransport, _Clients
+from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import MAX_CONNECTION_AGE_S
 from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
 from currents_bridge.errors import RetryLaterError
@@ -23,7 +25,7 @@ from currents_bridge.model import Batch, Part
 from currents_bridge.pace import Pace
 from currents_bridge.ports import Transport
 from currents_bridge.sending import ENVELOPE_BYTES, Retries, Sender
-from currents_bridge.testing.collector import Answer, Collector
+from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.faults import PASSING, FaultSchedule
 
 KEY = SecretStr("k3yOfTheSource0000000000000000ab")
@@ -196,38 +198,81 @@ def test_connections_are_renewed_every_hour(make: Make, collector: Collector, mo
     transport.close()
 
 
-def test_a_client_serves_one_request_at_a_time_and_is_closed_once_it_is_old() -> None:
-    """A renewal does not cut what is under way."""
+def test_a_renewal_of_the_connections_does_not_cut_what_is_under_way(collector: Collector) -> None:
+    """The request that began before it is answered over its old connection."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def answer(request: RequestInfo) -> None:
+        if request.number == 1:
+            began.set()
+            assert goes_on.wait(10)
+
+    collector.answer_with(answer)
     now_s = 0.0
-    clients = _Clients(httpx.Client, 2, lambda: now_s)
-
-    with clients.lend() as first, clients.lend() as second:
-        assert first is not second
+    transport = batch_api(collector.url, monotonic_clock=lambda: now_s)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(transport.send, make_batch("a"))
+        assert began.wait(10)
         now_s += MAX_CONNECTION_AGE_S
-        with clients.lend() as third:
-            assert third not in (first, second)
-        assert not first.is_closed
-    with clients.lend() as again:
-        assert again not in (first, second)
-    assert first.is_closed
-    assert second.is_closed
-
-    clients.close()
-    assert third.is_closed
-    assert again.is_closed
+        assert list(transport.send(make_batch("b"))) == []
+        goes_on.set()
+        assert list(first.result()) == []
+    transport.close()
 
 
-def test_no_more_clients_are_kept_than_are_used_at_once() -> None:
-    """The one that has been idle for longest goes."""
-    clients = _Clients(httpx.Client, 1, lambda: 0.0)
-    with clients.lend() as first:
-        with clients.lend() as second:
-            pass
-        assert not second.is_closed
-    assert (second.is_closed, first.is_closed) == (True, False)
-    with clients.lend() as again:
-        assert again is first
-    clients.close()
+@contextmanager
+def proxy() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Run a proxy that answers each request itself; yields its address, and what it was asked for with which key."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append((self.path, self.headers["Proxy-Authorization"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep the tests' output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+    thread.join()
+
+
+def test_requests_go_through_the_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the name and password that stand in its URL."""
+    with proxy() as (address, asked):
+        monkeypatch.setenv("http_proxy", f"http://user:p%40ss@{address}")
+        transport = batch_api("http://segment.invalid")
+        assert list(transport.send(make_batch("a"))) == []
+        transport.close()
+    assert asked == [("http://segment.invalid/v1/batch", f"Basic {b64encode(b'user:p@ss').decode()}")]
+
+
+def test_a_host_that_no_proxy_names_is_reached_directly(monkeypatch: pytest.MonkeyPatch, collector: Collector) -> None:
+    """As the collector on loopback."""
+    with proxy() as (address, asked):
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        transport = batch_api(collector.url)
+        assert list(transport.send(make_batch("a"))) == []
+        transport.close()
+    assert not asked
+    assert [message["messageId"] for message in collector.messages] == ["a"]
+
+
+def test_a_proxy_that_is_none_is_told_and_costs_delay_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password in its URL stays out of the message."""
+    monkeypatch.setenv("http_proxy", "gopher://user:secret@127.0.0.1:1")
+    transport = batch_api("http://segment.invalid")
+    with pytest.raises(RetryLaterError, match=r"no answer from segment\.invalid: ProxySchemeUnknown") as told:
+        transport.send(make_batch("a"))
+    assert "secret" not in str(told.value)
 
 
 def test_a_sender_gets_everything_through_a_bad_day(make: Make, collector: Collector) -> None:
