@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -327,20 +328,25 @@ def _apart(
 ) -> list[Mapped]:
     """Give each object its own; masks and dead letters go by the place of an event among all."""
     mapped = []
-    sent_before, skipped_before = ([0, *mask.cum_sum().to_list()] for mask in (sent, skipped))
-    first = first_letter = 0
-    for origin in origins:
-        end = first + origin.height
+    ends = list(accumulate(origin.height for origin in origins))
+    first_message = first_skipped = first_letter = 0
+    for end, messages_end, skipped_end in zip(ends, _through(sent, ends), _through(skipped, ends), strict=True):
         letters_end = bisect_left(dead, end, key=itemgetter(0))
         mapped.append(
             Mapped(
-                messages.slice(sent_before[first], sent_before[end] - sent_before[first]),
-                skipped_before[end] - skipped_before[first],
+                messages.slice(first_message, messages_end - first_message),
+                skipped_end - first_skipped,
                 [letter for _, letter in dead[first_letter:letters_end]],
             )
         )
-        first, first_letter = end, letters_end
+        first_message, first_skipped, first_letter = messages_end, skipped_end, letters_end
     return mapped
+
+
+def _through(mask: pl.Series, ends: Sequence[int]) -> list[int]:
+    """Return how many are true before each of the ascending places."""
+    counts = mask.cum_sum()
+    return [counts[end - 1] if end else 0 for end in ends]
 
 
 def _dead_letters(events: pl.DataFrame, heads: pl.DataFrame, refused: pl.Series) -> list[tuple[int, DeadLetter]]:

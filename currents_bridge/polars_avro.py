@@ -56,11 +56,14 @@ class PolarsReader:
         fastavro.schemaless_writer(counts, "long", rows)
         fastavro.schemaless_writer(counts, "long", sum(map(len, pieces)))
         events = pl.read_avro(io.BytesIO(b"".join([self._head, counts.getvalue(), *pieces, _SYNC])))
-        if events.height != rows or any(events.row(at) != self._last for at in lasts):
-            raise ValueError("the records of a block do not fit the schema")
-        if len(lasts) == 1:
-            return events.head(rows - 1)
-        return events.filter(~pl.int_range(pl.len()).is_in(lasts))
+        if events.height == rows:
+            if len(runs) == 1:  # `row` takes 20 us, a gather 200 us, however many rows it has
+                found, wanted = [events.row(-1)], events.head(rows - 1)
+            else:
+                found, wanted = events[lasts].rows(), events.filter(~pl.int_range(pl.len()).is_in(lasts))
+            if all(row == self._last for row in found):
+                return wanted
+        raise ValueError("the records of a block do not fit the schema")
 
 
 def _sample(avro_type: Any) -> Any:
