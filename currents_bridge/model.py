@@ -11,17 +11,19 @@ if TYPE_CHECKING:
 
 from currents_bridge.errors import Side
 
-HOUR_FORMAT = "%Y-%m-%d-%H"  # the `date=` partition in an object's key, UTC
-
 
 def parse_hour(text: str) -> datetime:
-    """Return the UTC hour that a `date=` partition names; raises ValueError for any other text."""
-    return datetime.strptime(text, HOUR_FORMAT).replace(tzinfo=UTC)
+    """Return the UTC hour that a `date=` partition (YYYY-MM-DD-HH) names; raises ValueError for any other text."""
+    # Every key that is listed passes here, and `strptime` alone would be a fifth of what a new object costs.
+    hour = datetime.fromisoformat(f"{text}:00+00:00")
+    if format_hour(hour) != text:
+        raise ValueError(f"{text!r} is no hour of the form YYYY-MM-DD-HH")
+    return hour
 
 
 def format_hour(hour: datetime) -> str:
-    """Return the `date=` partition of an aware time."""
-    return hour.astimezone(UTC).strftime(HOUR_FORMAT)
+    """Return the `date=` partition of an aware time, YYYY-MM-DD-HH in UTC, which sorts as time does."""
+    return hour.astimezone(UTC).isoformat("-", "hours")[:13]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Keys of Currents files: what is read from them, and what is refused."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from currents_bridge.keys import CurrentsKey, Layout, parse_key, to_currents_object
-from currents_bridge.model import CurrentsObject, ListedObject
+from currents_bridge.model import CurrentsObject, ListedObject, format_hour, parse_hour
 
 STEM = "dataexport.prod-01.S3.integration.5f2b1c"
 HOUR = f"{STEM}/event_type=users.messages.email.Click/date=2024-03-09-17"
@@ -113,3 +113,30 @@ def test_a_listed_currents_file_becomes_a_currents_object() -> None:
 def test_any_other_listed_object_becomes_none() -> None:
     """Objects that Braze did not write are told apart."""
     assert to_currents_object(ListedObject("notes.txt", "abc", 1, datetime(2024, 1, 1, tzinfo=UTC))) is None
+
+
+def test_an_hour_is_named_in_utc_whatever_the_zone() -> None:
+    """The name holds no minutes, and four digits of the year."""
+    time = datetime(2024, 3, 10, 1, 59, tzinfo=timezone(timedelta(hours=2)))
+    assert format_hour(time) == "2024-03-09-23"
+    assert parse_hour("2024-03-09-23") == datetime(2024, 3, 9, 23, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none",
+        "2024-03-09",
+        "2024-03-09-24",
+        "2024-02-30-01",
+        "2024-3-9-7",
+        "2024-03-09T17",
+        "2024-03-09-17:30",
+        "20240309-17",
+        "2024-W10-6-17",
+    ],
+)
+def test_another_text_names_no_hour(text: str) -> None:
+    """Only YYYY-MM-DD-HH does."""
+    with pytest.raises(ValueError, match=r".+"):
+        parse_hour(text)
