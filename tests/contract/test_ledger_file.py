@@ -4,8 +4,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from currents_bridge.model import (
     Books,
     CurrentsObject,
     Delivered,
+    Failed,
     GroupLimits,
     Notice,
     NoticeKind,
@@ -230,3 +231,17 @@ class TestTrouble:
         with pytest.raises(LedgerError, match="newer version") as caught:
             SqlLedger(url, now=NOW)
         assert "install" in caught.value.hint
+
+
+def test_times_are_kept_as_older_versions_keep_them(url: str, tmp_path: Path) -> None:
+    """They are compared as texts: in UTC, without a zone, with six digits behind the second."""
+    time = datetime(2026, 3, 4, 14, 30, tzinfo=timezone(timedelta(hours=2)))
+    listed = CurrentsObject("key", "etag", 1, time, "Click", NOW.replace(minute=0))
+    with closing(SqlLedger(url, now=time)) as ledger:
+        ledger.admit("acme", [listed], time)
+        (claimed,) = ledger.claim("acme", CLICKS, GroupLimits(), time)
+        ledger.settle([Failed(claimed.id, "broken", time)], time)
+
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as file:
+        kept = file.execute("SELECT last_modified, admitted_at, retry_at, settled_at FROM objects").fetchone()
+    assert kept == ("2026-03-04 12:30:00.000000",) * 4
