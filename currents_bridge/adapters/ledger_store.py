@@ -52,6 +52,7 @@ class SqliteStore:
         self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
+        self._immediate = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         # Waiting writers of SQLite poll, with sleeps and in no order; threads of one process do better in a queue.
         self._write_lock = threading.Lock()
         with self._errors_explained():
@@ -77,8 +78,7 @@ class SqliteStore:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Run a transaction that no other writer comes between; any exception rolls it back."""
-        immediate = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        with self._errors_explained(), self._write_lock, immediate.begin() as connection:
+        with self._errors_explained(), self._write_lock, self._immediate.begin() as connection:
             yield connection
 
     def shrink(self) -> None:
@@ -160,7 +160,9 @@ def _free_pages(connection: SqliteConnection) -> int:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    # By the driver, since SQLAlchemy takes as long for this as for the query behind it.
+    sqlite = cast("SqliteConnection", connection.connection.driver_connection)
+    sqlite.execute(connection.get_execution_options().get("begin", "BEGIN"))
 
 
 def _is_busy(error: BaseException) -> bool:
