@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import (
@@ -22,8 +22,10 @@ from currents_bridge.adapters.ledger_admit import Sorter
 from currents_bridge.adapters.ledger_alerts import SqlAlertBook
 from currents_bridge.adapters.ledger_claims import UNCLAIMED
 from currents_bridge.adapters.ledger_connectors import SqlConnectors
+from currents_bridge.adapters.ledger_many import execute_many
 from currents_bridge.adapters.ledger_owner import ProcessIdentity, has_ended, this_process
 from currents_bridge.adapters.ledger_schema import (
+    BOOKS,
     DELIVERED,
     NOT_DELIVERED,
     OWNED,
@@ -32,6 +34,7 @@ from currents_bridge.adapters.ledger_schema import (
     objects,
     owners,
     selected,
+    time_text,
 )
 from currents_bridge.adapters.ledger_store import BUSY_TIMEOUT_S, SqliteStore
 from currents_bridge.errors import ClaimLostError
@@ -61,7 +64,17 @@ LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_AS_NEW = {"checkpoint_rows": 0, "rewound_events": 0} | asdict(Books())
+
+# Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
+_ADMIT = insert(objects).values(state=text(f"'{ObjectState.PENDING}'"))
+_RETAKE = (
+    update(objects)
+    .where(objects.c.connector == bindparam("of_connector"), objects.c.key == bindparam("of_key"))
+    .values(dict.fromkeys(("checkpoint_rows", "rewound_events", *BOOKS), text("0")))
+)
+_CLAIM = update(objects).where(objects.c.id.in_(bindparam("ids"))).values(state=text(f"'{ObjectState.CLAIMED}'"))
+_new_owner = insert(owners)
+_SAY_ALIVE = _new_owner.on_conflict_do_update(set_={"heartbeat_at": _new_owner.excluded.heartbeat_at})
 
 T = TypeVar("T")
 
@@ -93,17 +106,17 @@ class SqlLedger(SqlConnectors):
     ) -> tuple[int, list[CurrentsObject]]:
         """Record new objects as pending; costs the listing, whatever the history."""
         new, changed = 0, []
-        of_key = (objects.c.connector == connector, objects.c.key == bindparam("of_key"))
-        retake = update(objects).where(*of_key).values(_AS_NEW)
+        fixed = {"connector": connector, "admitted_at": time_text(now)}
         with self._store.writing() as connection:
             sorter = Sorter(connection, connector)
             for chunk in _chunks(listed):
                 found = sorter.sort(chunk)
-                if found.new:
-                    fixed = {"connector": connector, "state": ObjectState.PENDING, "admitted_at": now}
-                    connection.execute(insert(objects), [fixed | _recorded(item) for item in found.new])
-                if found.retaken:
-                    connection.execute(retake, [{"of_key": item.key} | _recorded(item) for item in found.retaken])
+                execute_many(connection, _ADMIT, [fixed | _recorded(item) for item in found.new])
+                execute_many(
+                    connection,
+                    _RETAKE,
+                    [{"of_connector": connector, "of_key": item.key} | _recorded(item) for item in found.retaken],
+                )
                 new += len(found.new)
                 changed += found.changed
         return new, changed
@@ -115,8 +128,8 @@ class SqlLedger(SqlConnectors):
         with self._store.writing() as connection:
             self._say_alive(connection, now)
             group = ledger_claims.next_group(connection, connector, selection, limits, now)
-            mine = update(objects).where(objects.c.id.in_([claimed.id for claimed in group]))
-            connection.execute(mine.values(state=ObjectState.CLAIMED, owner=self._id))
+            if group:
+                connection.execute(_CLAIM, {"ids": [claimed.id for claimed in group], "owner": self._id})
         return group
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
@@ -130,7 +143,7 @@ class SqlLedger(SqlConnectors):
         if not settlements:
             return
         with self._store.writing() as connection:
-            mine = {row.id: row for row in connection.execute(select(objects).where(*self._mine(ids)))}
+            mine = ledger_settle.owned(connection, ids, self._id)
             if mine:
                 kept = [(mine[settlement.id], settlement) for settlement in settlements if settlement.id in mine]
                 ledger_settle.write(connection, kept, now)
@@ -150,7 +163,7 @@ class SqlLedger(SqlConnectors):
         """Record how far an object has come, unless it has come farther."""
         _check_balanced(id_, checkpoint.books)
         with self._store.writing() as connection:
-            row = connection.execute(select(objects).where(*self._mine([id_]))).one_or_none()
+            row = ledger_settle.owned(connection, [id_], self._id).get(id_)
             if row is None:
                 raise _claim_lost(connection, [id_])
             if checkpoint.rows > row.checkpoint_rows:
@@ -328,8 +341,7 @@ class SqlLedger(SqlConnectors):
     def _say_alive(self, connection: Connection, now: datetime) -> None:
         if self._closed:
             raise RuntimeError("the ledger is closed")
-        owner = insert(owners).values(id=self._id, heartbeat_at=now, **asdict(self._process))
-        connection.execute(owner.on_conflict_do_update(set_={"heartbeat_at": now}))
+        connection.execute(_SAY_ALIVE, {"id": self._id, "heartbeat_at": now, **asdict(self._process)})
 
 
 def _recorded(listed: CurrentsObject) -> dict[str, Any]:
@@ -338,7 +350,7 @@ def _recorded(listed: CurrentsObject) -> dict[str, Any]:
         "key": listed.key,
         "etag": listed.etag,
         "size_bytes": listed.size_bytes,
-        "last_modified": listed.last_modified,
+        "last_modified": time_text(listed.last_modified),
         "event_type": listed.event_type,
         "hour": format_hour(listed.hour),
     }

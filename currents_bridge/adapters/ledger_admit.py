@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection, Row, select, tuple_
 
 from currents_bridge.adapters import ledger_digests, ledger_fold
-from currents_bridge.adapters.ledger_fold import Slot
 from currents_bridge.adapters.ledger_schema import hours, objects
 from currents_bridge.model import CurrentsObject, ObjectState, Recorded, format_hour
 
 _RETAKEN = {ObjectState.PENDING, ObjectState.FAILED}
+_Slot = tuple[
+    datetime, str
+]  # hour and event type; writing each object's hour as text would cost more than looking it up
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Sorter:
     def __init__(self, connection: Connection, connector: str) -> None:
         self._connection = connection
         self._connector = connector
-        self._folds: dict[Slot, bytes | None] = {}
+        self._folds: dict[_Slot, bytes | None] = {}
 
     def sort(self, listed: Sequence[CurrentsObject]) -> Sorted:
         """Sort at most a few hundred objects, since each is a parameter of one query."""
@@ -66,17 +69,20 @@ class Sorter:
             return Recorded.UNKNOWN
         return Recorded.DELIVERED if ledger_digests.has_etag(fold, item.key, item.etag) else Recorded.CHANGED
 
-    def _load_folds(self, slots: set[Slot]) -> None:
-        missing = slots - self._folds.keys()
+    def _load_folds(self, slots: set[_Slot]) -> None:
+        missing = {
+            (format_hour(hour), event_type): (hour, event_type) for hour, event_type in slots - self._folds.keys()
+        }
         if not missing:
             return
-        self._folds.update(dict.fromkeys(missing))
+        self._folds.update(dict.fromkeys(missing.values()))
         of_slots = tuple_(hours.c.hour, hours.c.event_type).in_(missing)
-        self._folds.update(ledger_fold.load(self._connection, hours.c.connector == self._connector, of_slots))
+        found = ledger_fold.load(self._connection, hours.c.connector == self._connector, of_slots)
+        self._folds.update((missing[slot], fold) for slot, fold in found.items())
 
 
-def _slot(item: CurrentsObject) -> Slot:
-    return format_hour(item.hour), item.event_type
+def _slot(item: CurrentsObject) -> _Slot:
+    return item.hour, item.event_type
 
 
 def _recorded(row: Row[str, str, int, str], item: CurrentsObject) -> Recorded:

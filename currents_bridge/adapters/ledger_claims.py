@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from currents_bridge.adapters.ledger_schema import NOT_DELIVERED, OWNED, UtcTime, objects, owners, selected
+from currents_bridge.adapters.ledger_schema import BOOKS, NOT_DELIVERED, OWNED, UtcTime, objects, owners, selected
 from currents_bridge.adapters.ledger_settle import checkpoint_of
 from currents_bridge.model import ClaimedObject, CurrentsObject, GroupLimits, ObjectState, Selection, parse_hour
 
@@ -28,8 +28,10 @@ MOST_CRASHES = 3  # one that nobody saw, then two trials: an object that so many
 TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
 
 _WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)
-_hour = lru_cache(1024)(parse_hour)  # a group has few hours, and reading one takes longer than the rest of its row
+_hour = lru_cache(1024)(parse_hour)  # a group has few hours
 UNCLAIMED = {"state": _WAITING, "owner": None}
+_OBJECT = ("key", "etag", "size_bytes", "last_modified", "event_type", "hour")
+_CLAIMED = ("id", *_OBJECT, "attempts", "crashes", "rewinds", "checkpoint_rows", *BOOKS)
 
 
 def next_group(
@@ -41,7 +43,7 @@ def next_group(
         and_(objects.c.state == ObjectState.FAILED, objects.c.retry_at <= now),
     )
     next_due = (
-        select(objects)
+        select(*(objects.c[name] for name in _CLAIMED))
         .where(NOT_DELIVERED, due, *selected(objects, connector, selection))
         .order_by(objects.c.hour, objects.c.event_type, objects.c.key)
         .limit(limits.max_objects)

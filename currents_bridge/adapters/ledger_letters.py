@@ -20,15 +20,21 @@ _REPLACED = ("message_id", "reason", "event", "message", "created_at", "sent_at"
 
 
 def replace(connection: Connection, letters: Sequence[tuple[Row[Any], Sequence[DeadLetter]]], now: datetime) -> None:
-    """Let the letters of each object (given by its row as it was) follow those before its checkpoint."""
-    connection.execute(
-        delete(dead_letters).where(
-            dead_letters.c.connector == bindparam("of_connector"),
-            dead_letters.c.object_key == bindparam("of_key"),
-            dead_letters.c.row >= bindparam("from_row"),
-        ),
-        [{"of_connector": row.connector, "of_key": row.key, "from_row": row.checkpoint_rows} for row, _ in letters],
-    )
+    """Let the letters of each object (given by its row as it was, and whether it has any) follow its checkpoint."""
+    old = [
+        {"of_connector": row.connector, "of_key": row.key, "from_row": row.checkpoint_rows}
+        for row, _ in letters
+        if row.has_letters
+    ]
+    if old:
+        connection.execute(
+            delete(dead_letters).where(
+                dead_letters.c.connector == bindparam("of_connector"),
+                dead_letters.c.object_key == bindparam("of_key"),
+                dead_letters.c.row >= bindparam("from_row"),
+            ),
+            old,
+        )
     added = [
         {"connector": row.connector, "object_key": row.key, "hour": row.hour, "event_type": row.event_type}
         | {"created_at": now}

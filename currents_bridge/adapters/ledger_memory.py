@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
+from currents_bridge.adapters.ledger_many import execute_many
 from currents_bridge.adapters.ledger_schema import sent_messages
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _DIGEST_BYTES = 16  # of a billion ids, two share a digest with a chance of 10^-21
 _CHUNK_IDS = 2_000  # in one query; SQLite takes 32,766 parameters
 FORGOTTEN_AT_ONCE = 20_000  # in one transaction: well under a second, in which no other writer gets in
+
+_add = insert(sent_messages)
+_REMEMBER = _add.on_conflict_do_update(set_={"settled_s": _add.excluded.settled_s})
 
 
 def remember(connection: Connection, sent: Sequence[tuple[str, "pl.Series | None"]], now: datetime) -> None:
@@ -27,9 +31,7 @@ def remember(connection: Connection, sent: Sequence[tuple[str, "pl.Series | None
         if message_ids is not None
         for digest in sorted(_digests(message_ids))  # in the order of the table, which is a third faster
     ]
-    if rows:
-        add = insert(sent_messages)
-        connection.execute(add.on_conflict_do_update(set_={"settled_s": add.excluded.settled_s}), rows)
+    execute_many(connection, _REMEMBER, rows)
 
 
 def remembered(connection: Connection, connector: str, message_ids: "pl.Series") -> "pl.Series":

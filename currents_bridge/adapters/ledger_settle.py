@@ -1,15 +1,17 @@
 """What a settlement writes: the object's row, the sums of its hour, its dead letters, what was sent."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, update
+from sqlalchemy import Connection, Row, bindparam, exists, null, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_letters, ledger_memory
-from currents_bridge.adapters.ledger_schema import BOOKS, hours, objects
+from currents_bridge.adapters.ledger_many import execute_many
+from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, time_text
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -20,17 +22,43 @@ from currents_bridge.model import (
     Settlement,
 )
 
+_books = attrgetter(*BOOKS)
+
+# Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
+_OWNED = select(
+    *(objects.c[name] for name in ("id", "connector", "key", "hour", "event_type", "checkpoint_rows")),
+    exists()
+    .where(dead_letters.c.connector == objects.c.connector, dead_letters.c.object_key == objects.c.key)
+    .label("has_letters"),
+).where(objects.c.id.in_(bindparam("ids")), objects.c.owner == bindparam("of_owner"))
+_NONE = text("0")
+_SETTLED: dict[str, Any] = {"owner": null(), "crashes": _NONE}
+_ENDED = _SETTLED | {"retry_at": null(), "checkpoint_rows": _NONE, "rewound_events": _NONE}
+_OF_OBJECT = update(objects).where(objects.c.id == bindparam("of_id"))
+_DELIVER = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.DELIVERED}'"), "reason": null()})
+_QUARANTINE = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.QUARANTINED}'")})
+_FAIL = _OF_OBJECT.values(
+    _SETTLED | {"state": text(f"'{ObjectState.FAILED}'"), "attempts": objects.c.attempts + text("1")}
+)
+_ADVANCE = _OF_OBJECT.values(crashes=_NONE)
+_add = insert(hours)
+_ADD_TO_HOURS = _add.on_conflict_do_update(
+    set_={name: hours.c[name] + _add.excluded[name] for name in ("objects", *BOOKS)}
+)
+
+
+def owned(connection: Connection, ids: Sequence[int], owner: str) -> dict[int, Row[*tuple[Any, ...]]]:
+    """Return those of the objects that the owner has claimed, by id, with what the functions below ask of a row."""
+    return {row.id: row for row in connection.execute(_OWNED, {"ids": ids, "of_owner": owner})}
+
 
 def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]], now: datetime) -> None:
     """Write at least one settlement; each comes with the row of its object, which the caller owns."""
-    connection.execute(
-        update(objects).where(objects.c.id == bindparam("of_id")),
-        [_outcome(settlement, row, now) for row, settlement in settled],
-    )
     delivered = [(row, settlement) for row, settlement in settled if isinstance(settlement, Delivered)]
+    ended = [(row, settlement) for row, settlement in settled if not isinstance(settlement, Failed)]
+    _write_outcomes(connection, [settlement for _, settlement in settled], now)
     if delivered:
         add_to_hours(connection, _sums(delivered))
-    ended = [(row, settlement) for row, settlement in settled if not isinstance(settlement, Failed)]
     if ended:
         ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
         ledger_memory.remember(connection, [(row.connector, settlement.message_ids) for row, settlement in ended], now)
@@ -38,48 +66,48 @@ def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]]
 
 def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:
     """Write how far the object has come."""
-    values = {"checkpoint_rows": checkpoint.rows, "crashes": 0} | _columns(checkpoint.books)
-    connection.execute(update(objects).where(objects.c.id == id_).values(values))
+    connection.execute(_ADVANCE, {"of_id": id_, "checkpoint_rows": checkpoint.rows} | _columns(checkpoint.books))
 
 
 def add_to_hours(connection: Connection, sums: Sequence[dict[str, Any]]) -> None:
     """Add objects and books to those of an hour and type; each of the sums names all columns but the digests."""
-    add = insert(hours)
-    summed = {name: hours.c[name] + add.excluded[name] for name in ("objects", *BOOKS)}
-    connection.execute(add.on_conflict_do_update(set_=summed), sums)
+    connection.execute(_ADD_TO_HOURS, sums)
 
 
 def checkpoint_of(row: Row[Any]) -> Checkpoint:
     """Return how far an object that waits has come."""
-    return Checkpoint(row.checkpoint_rows, Books(*(getattr(row, name) for name in BOOKS)))
+    return Checkpoint(row.checkpoint_rows, Books(*_books(row)))
 
 
-def _outcome(settlement: Settlement, row: Row[Any], now: datetime) -> dict[str, Any]:
-    """Return the new values of the object's row; the same columns for each kind, as one statement sets them all."""
-    values: dict[str, Any] = {"of_id": settlement.id, "owner": None, "settled_at": now, "crashes": 0}
-    values |= {"attempts": row.attempts, "reason": None, "retry_at": None, "checkpoint_rows": 0, "rewound_events": 0}
-    match settlement:
-        case Delivered(books=books):
-            return values | {"state": ObjectState.DELIVERED} | _columns(books)
-        case Quarantined(reason=reason, books=books):
-            return values | {"state": ObjectState.QUARANTINED, "reason": reason} | _columns(books)
-        case Failed(reason=reason, retry_at=at):
-            kept = checkpoint_of(row)
-            values |= {"state": ObjectState.FAILED, "attempts": row.attempts + 1, "reason": reason, "retry_at": at}
-            values |= {"checkpoint_rows": kept.rows, "rewound_events": row.rewound_events}
-            return values | _columns(kept.books)
+def _write_outcomes(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> None:
+    """Write the new values of the objects' rows, those of each kind at once."""
+    delivered, quarantined, failed = [], [], []
+    now_text = time_text(now)
+    for settlement in settlements:
+        values = {"of_id": settlement.id, "settled_at": now_text}
+        match settlement:
+            case Delivered(books=books):
+                delivered.append(values | _columns(books))
+            case Quarantined(reason=reason, books=books):
+                quarantined.append(values | _columns(books) | {"reason": reason})
+            case Failed(reason=reason, retry_at=at):
+                failed.append(values | {"reason": reason, "retry_at": time_text(at)})
+    execute_many(connection, _DELIVER, delivered)
+    execute_many(connection, _QUARANTINE, quarantined)
+    execute_many(connection, _FAIL, failed)
 
 
 def _sums(delivered: Sequence[tuple[Row[Any], Delivered]]) -> list[dict[str, Any]]:
     """Add up objects and books first: one row for each hour and type."""
-    added: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    of_slot: dict[tuple[str, str, str], list[tuple[int, ...]]] = defaultdict(list)
     for row, settled in delivered:
-        added[row.connector, row.hour, row.event_type].update(_columns(settled.books), objects=1)
+        of_slot[row.connector, row.hour, row.event_type].append(_books(settled.books))
     return [
-        {"connector": connector, "hour": hour, "event_type": event_type} | counts
-        for (connector, hour, event_type), counts in added.items()
+        {"connector": connector, "hour": hour, "event_type": event_type, "objects": len(books)}
+        | dict(zip(BOOKS, map(sum, zip(*books, strict=True)), strict=True))
+        for (connector, hour, event_type), books in of_slot.items()
     ]
 
 
 def _columns(books: Books) -> dict[str, int]:
-    return {name: getattr(books, name) for name in BOOKS}  # dataclasses.asdict takes ten times as long
+    return dict(zip(BOOKS, _books(books), strict=True))  # dataclasses.asdict takes ten times as long
