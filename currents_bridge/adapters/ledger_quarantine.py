@@ -6,10 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from currents_bridge.adapters.ledger_claims import object_of
-from currents_bridge.adapters.ledger_schema import NOT_DELIVERED, QUARANTINED, dead_letters, objects
-from currents_bridge.adapters.ledger_settle import checkpoint_of
-from currents_bridge.model import Books, ObjectState, QuarantinedObject
+from currents_bridge.adapters.ledger_schema import BOOKS, NOT_DELIVERED, QUARANTINED, dead_letters, objects
+from currents_bridge.model import Books, CurrentsObject, ObjectState, QuarantinedObject, parse_hour
 
 
 def find(connection: Connection, connector: str | None) -> list[QuarantinedObject]:
@@ -18,7 +16,14 @@ def find(connection: Connection, connector: str | None) -> list[QuarantinedObjec
     if connector is not None:
         chosen = chosen.where(objects.c.connector == connector)
     return [
-        QuarantinedObject(row.id, row.connector, object_of(row), row.reason, checkpoint_of(row).books, row.settled_at)
+        QuarantinedObject(
+            row.id,
+            row.connector,
+            CurrentsObject(row.key, row.etag, row.size_bytes, row.last_modified, row.event_type, parse_hour(row.hour)),
+            row.reason,
+            Books(*(getattr(row, name) for name in BOOKS)),
+            row.settled_at,
+        )
         for row in connection.execute(chosen)
     ]
 

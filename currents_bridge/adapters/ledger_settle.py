@@ -74,11 +74,6 @@ def add_to_hours(connection: Connection, sums: Sequence[dict[str, Any]]) -> None
     connection.execute(_ADD_TO_HOURS, sums)
 
 
-def checkpoint_of(row: Row[Any]) -> Checkpoint:
-    """Return how far an object that waits has come."""
-    return Checkpoint(row.checkpoint_rows, Books(*_books(row)))
-
-
 def _write_outcomes(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> None:
     """Write the new values of the objects' rows, those of each kind at once."""
     delivered, quarantined, failed = [], [], []
