@@ -11,9 +11,8 @@ from currents_bridge.adapters.ledger_schema import hours, objects
 from currents_bridge.model import CurrentsObject, ObjectState, Recorded, format_hour
 
 _RETAKEN = {ObjectState.PENDING, ObjectState.FAILED}
-_Slot = tuple[
-    datetime, str
-]  # hour and event type; writing each object's hour as text would cost more than looking it up
+# Hour and event type; writing each object's hour as text would cost more than looking it up.
+_Slot = tuple[datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
