@@ -47,6 +47,9 @@ def quiet_logs(*, verbose: bool) -> None:
 @contextmanager
 def opened(config: Path | None, *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
     """Open the program as the configuration says; `level` is that of the logs without -v."""
+    from currents_bridge.memory import share_arena
+
+    share_arena()  # before polars and obstore are imported, which start threads
     from currents_bridge import app
 
     configure_logs(verbose=verbose, level=level)

@@ -1,16 +1,19 @@
 """The contract of ports.Transport, on the fake and on both ways to Segment."""
 
+import gc
 import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import pytest
+import urllib3
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
@@ -261,6 +264,21 @@ def test_bodies_of_the_batch_api_have_exactly_the_size_that_was_packed(collector
     assert request.bytes_wire < batch.size_bytes / 4
     assert request.sent_at == "2026-01-02T03:04:05.678Z"
     assert request.headers["user-agent"].startswith("currents-bridge/")
+
+
+def test_the_batch_api_lets_go_of_an_answer(collector: Collector) -> None:
+    """At once, and with it of the request, not when Python collects cycles the next time: bodies are large."""
+    with closing(batch_api(collector)) as transport:
+        gc.collect()
+        gc.disable()
+        try:
+            transport.send(make_batch([make_message("a")]))
+            held = [one for one in gc.get_objects() if isinstance(one, urllib3.HTTPResponse)]
+        finally:
+            gc.enable()
+
+    assert collector.request_count == 1
+    assert not held
 
 
 def test_each_attempt_of_the_batch_api_has_its_own_sent_at(collector: Collector) -> None:

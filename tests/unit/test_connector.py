@@ -1,5 +1,7 @@
+import gc
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from currents_bridge.catalogue import catalogue
@@ -8,6 +10,7 @@ from currents_bridge.credentials import LossPolicy
 from currents_bridge.discovery import hour_of
 from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side
 from currents_bridge.model import (
+    Batch,
     Credential,
     CredentialState,
     Evidence,
@@ -47,6 +50,29 @@ def test_a_poll_finds_and_delivers_what_is_new(bench: Bench) -> None:
 
     assert (first.discovered, first.delivered, first.books.sent) == (1, 1, 3)
     assert (second.discovered, second.delivered, second.error) == (0, 0, None)
+
+
+def test_between_two_polls_no_events_are_held(bench: Bench) -> None:
+    """Neither batches nor frames, not even in cycles that Python would collect some time."""
+    connector = bench.connector(workers=2, max_in_flight=2)
+    bench.put(3, offset=1)
+    bench.put(3, offset=2)
+    gc.collect()
+    gc.disable()
+    try:
+        before = set(map(id, held_events()))
+        assert connector.poll().books.sent == 6
+        bench.transport.batches.clear()
+        held = [one for one in held_events() if id(one) not in before]
+    finally:
+        gc.enable()
+
+    assert not held
+
+
+def held_events() -> list[object]:
+    """Return all batches and columns that are in memory."""
+    return [one for one in gc.get_objects() if isinstance(one, (Batch, pl.DataFrame, pl.Series))]
 
 
 def test_a_poll_delivers_an_included_type_that_the_catalogue_lacks(bench: Bench) -> None:
