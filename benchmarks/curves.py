@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.cases.throughput import growing
-from benchmarks.files import BenchmarkFile, plan_files
+from benchmarks.files import BenchmarkFile, plan_files, total_events
 from benchmarks.ledgers import fill
 from benchmarks.outcome import markdown, number, table
 from benchmarks.plots import Curve, Point, plot
@@ -38,9 +37,9 @@ BUCKET = "curve"  # of the curves that deliver the same at each point
 class Sizes:
     """The points of each curve; the defaults are those of `make bench-curves`."""
 
-    rounds: int = 3  # of each point but those of the first two curves
+    rounds: int = 3  # of each point, whose median counts
     events: tuple[int, ...] = (15_000, 60_000, 240_000, 630_000, 1_260_000, 2_520_000, 5_040_000)
-    objects: tuple[int, ...] = (100, 300, 1_000, 3_000, 10_000)
+    objects: tuple[int, ...] = (300, 1_000, 3_000, 10_000)
     history: tuple[int, ...] = (0, 100_000, 1_000_000)
     folded: tuple[int, ...] = (0, 1_000_000, 10_000_000)
     connectors: tuple[int, ...] = (1, 4, 16)
@@ -64,15 +63,15 @@ QUICK = Sizes(
 
 def events(rig: Rig, sizes: Sizes) -> Curve:
     """More and more events in objects of 15,000."""
-    points = [Point(read, run.sent, run.seconds) for read, run in growing(rig, "curve-events", sizes.events)]
+    points = list(_growing(rig, "curve-events", sizes.events, 15_000, sizes.rounds))
     return Curve("Events, in objects of 15,000", "events in the bucket", points, of_size=True)
 
 
 def objects(rig: Rig, sizes: Sizes) -> Curve:
     """More and more objects of one size."""
     each = 100
-    runs = growing(rig, "curve-objects", [each * count for count in sizes.objects], each)
-    points = [Point(read // each, run.sent, run.seconds) for read, run in runs]
+    runs = _growing(rig, "curve-objects", [each * count for count in sizes.objects], each, sizes.rounds)
+    points = [replace(point, x=point.x // each) for point in runs]
     return Curve(f"Objects of {each} events", "objects in the bucket", points, of_size=True)
 
 
@@ -138,6 +137,18 @@ def main(
             write_result(results, f"curve-{name}", about | {"curve": asdict(measured)})
     if not quick:
         replace_part("curves", "\n\n".join(_page()))
+
+
+def _growing(rig: Rig, bucket: str, sizes: Sequence[int], events_per_object: int, rounds: int) -> Iterator[Point]:
+    """Let a bucket grow to each of the ascending sizes, in events, and deliver it with a new ledger each time."""
+    files = plan_files(sizes[-1], events_per_object)
+    held = 0
+    for size in sizes:
+        count = -(-size // events_per_object)
+        rig.upload(files[held:count], bucket)
+        held = count
+        runs = [rig.once(bucket, files[:count]) for _ in range(rounds)]
+        yield _median([Point(total_events(files[:count]), run.sent, run.seconds) for run in runs])
 
 
 def _with_history(rig: Rig, sizes: Sizes, histories: Sequence[int], *, unfolded_days: int) -> Iterator[Point]:

@@ -1,6 +1,6 @@
 """How fast events go from S3 into the sink: events a second, CPU, memory, requests."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from benchmarks.sinks import python_sink
 from currents_bridge.catalogue import supported_types
 
 LATENCY_S = 0.1
-DEFAULT_IN_FLIGHT, LATE_IN_FLIGHT = 16, 48  # requests under way at most: as ever, and for a sink that is far away
+DEFAULT_IN_FLIGHT, LATE_IN_FLIGHT = 16, 64  # requests under way at most: as ever, and for a sink that is far away
 BATCH_BYTES = 475_000
 OURS = "currents-bridge once"
 
@@ -142,31 +142,22 @@ def memory(rig: Rig, scale: Scale) -> Outcome:
 
 def growth(rig: Rig, scale: Scale) -> Outcome:
     """Ever more events, each time twice as many."""
-    runs = {f"{read:,} events": run for read, run in growing(rig, "growth", scale.growth_events, rounds=scale.rounds)}
+    files = plan_files(scale.growth_events[-1], 15_000)
+    contenders: dict[str, Callable[[], Run]] = {}
+    for size in scale.growth_events:
+        bucket, some = f"growth-{size}", files[: -(-size // 15_000)]
+        rig.upload(some, bucket)
+        contenders[f"{total_events(some):,} events"] = partial(rig.once, bucket, some)
+    runs = in_turns(scale.rounds, contenders)
     seconds = [run.seconds for run in runs.values()]
     worst = max(after / before for before, after in pairwise(seconds))
     return Outcome(
         title="Growth: twice the events, how many times the seconds",
-        about=f"the median of {scale.rounds} runs of each size, objects of 15,000 email clicks, a new ledger each time",
+        about=f"the median of {scale.rounds} runs of each size, in turns; objects of 15,000 email clicks, a new ledger "
+        "each time",
         findings=[at_most("times as long for twice the events", worst, 2.1)],
         runs=runs,
     )
-
-
-def growing(
-    rig: Rig, bucket: str, sizes: Sequence[int], events_per_object: int = 15_000, rounds: int = 1
-) -> Iterator[tuple[int, Run]]:
-    """Let a bucket grow to each of the ascending sizes, in events, and deliver it with a new ledger each time.
-
-    Of so many rounds the median run counts.
-    """
-    files = plan_files(sizes[-1], events_per_object)
-    held = 0
-    for size in sizes:
-        count = -(-size // events_per_object)
-        rig.upload(files[held:count], bucket)
-        held = count
-        yield total_events(files[:count]), median([rig.once(bucket, files[:count]) for _ in range(rounds)])
 
 
 def in_turns(rounds: int, contenders: Mapping[str, Callable[[], Run]]) -> dict[str, Run]:
