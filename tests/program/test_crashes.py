@@ -106,11 +106,15 @@ def checkpoint(connection: sqlite3.Connection) -> int:
 
 def test_a_process_that_is_killed_beside_another_costs_that_one_nothing(site: Site) -> None:
     """The survivor ends well, and the next run sends what the other left."""
-    for offset in range(40):
+    site.config["delivery"] |= {"max_in_flight": 1, "requests_per_second": 10, "max_batch_events": 200}
+    for offset in range(20):
         site.put_sample(count=200, seed=offset, offset=offset)
-    site.config["delivery"] |= {"workers": 1, "max_in_flight": 1, "requests_per_second": 20}
-    victim, survivor = (site.start("once") for _ in range(2))
-    until(lambda: site.collector.request_count >= 4, victim)
+    victim = site.start("once")
+    until(lambda: site.collector.request_count >= 1, victim)
+    for offset in range(20, 40):  # the victim has claimed all that was there
+        site.put_sample(count=200, seed=offset, offset=offset)
+    survivor = site.start("once")
+    until(lambda: site.collector.request_count >= 8, victim)
     kill(victim)
     _, log = survivor.communicate(timeout=TIMEOUT_S)
     assert survivor.returncode == 0, log
