@@ -3,9 +3,11 @@
 urllib3 takes half of httpx's time for a request, and all of it under Python's lock, where the other workers wait.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -67,6 +69,7 @@ class SegmentBatchTransport:
             "User-Agent": f"currents-bridge/{__version__}",
         }
         self._key_in_body = b',"writeKey":%b}' % orjson.dumps(write_key.get_secret_value()) if oauth else b""
+        self._lock = threading.Lock()
         self._connections: urllib3.PoolManager | None = None
         self._connected_s = 0.0
 
@@ -77,7 +80,10 @@ class SegmentBatchTransport:
             body = body[:-1] + self._key_in_body
         compressed = igzip.compress(body, 1)
         try:
-            answer = self._post_with_token(compressed, self._oauth) if self._oauth else self._post(compressed)
+            if self._oauth:
+                answer = self._post_with_token(compressed, self._oauth)
+            else:
+                answer = self._post(compressed, self._endpoint.basic_authorization)
         except urllib3.exceptions.HTTPError as error:
             raise self._endpoint.network_error(error) from error
         if not 200 <= answer.status < 300:  # noqa: PLR2004
@@ -98,8 +104,8 @@ class SegmentBatchTransport:
         oauth.clear_token(token)
         return self._post(body, f"Bearer {oauth.get_token()}")
 
-    def _post(self, body: bytes, authorization: str | None = None) -> urllib3.BaseHTTPResponse:
-        headers = self._headers | {"Authorization": authorization or self._endpoint.basic_authorization}
+    def _post(self, body: bytes, authorization: str) -> urllib3.BaseHTTPResponse:
+        headers = self._headers | {"Authorization": authorization}
         url = self._endpoint.batch_url
         return self._pool().urlopen("POST", url, body=body, headers=headers, retries=False, redirect=False)
 
@@ -108,11 +114,12 @@ class SegmentBatchTransport:
 
         What is under way on the old ones is not cut: they close when it is done.
         """
-        now_s = self._monotonic_clock()
-        if self._connections is None or now_s - self._connected_s >= MAX_CONNECTION_AGE_S:
-            self._connections = _connect(self._endpoint.batch_url, self._max_in_flight)
-            self._connected_s = now_s
-        return self._connections
+        with self._lock:
+            now_s = self._monotonic_clock()
+            if self._connections is None or now_s - self._connected_s >= MAX_CONNECTION_AGE_S:
+                self._connections = _connect(self._endpoint.batch_url, self._max_in_flight)
+                self._connected_s = now_s
+            return self._connections
 
 
 def _connect(url: str, max_connections: int) -> urllib3.PoolManager:
@@ -120,16 +127,11 @@ def _connect(url: str, max_connections: int) -> urllib3.PoolManager:
     target = urlsplit(url)
     proxies = {} if proxy_bypass(target.netloc) else getproxies()
     proxy = proxies.get(target.scheme) or proxies.get("all")
+    connect: Callable[..., urllib3.PoolManager] = urllib3.PoolManager
+    if proxy:
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+        key = unquote(parse_url(proxy).auth or "")
+        connect = partial(urllib3.ProxyManager, proxy, proxy_headers=make_headers(proxy_basic_auth=key))
     # the first of the two is that of sending the whole body, too
     timeout = urllib3.Timeout(connect=READ_TIMEOUT_S, read=READ_TIMEOUT_S)
-    if not proxy:
-        return urllib3.PoolManager(maxsize=max_connections, timeout=timeout, ssl_context=certificates())
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    key = parse_url(proxy).auth
-    return urllib3.ProxyManager(
-        proxy,
-        proxy_headers=make_headers(proxy_basic_auth=unquote(key)) if key else None,
-        maxsize=max_connections,
-        timeout=timeout,
-        ssl_context=certificates(),
-    )
+    return connect(maxsize=max_connections, timeout=timeout, ssl_context=certificates())
