@@ -32,7 +32,6 @@ from currents_bridge.errors import BridgeError, CredentialError, LedgerError, Us
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
-from currents_bridge.memory import give_back
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport
 
@@ -108,7 +107,7 @@ class Bridge:
                 ("sweep", connector.sweep, schedule.sweep),
                 ("probe", connector.probe, schedule.probe),
             ):
-                jobs.append(Job(f"{connector.name}.{name}", partial(_given_back, work), every))
+                jobs.append(Job(f"{connector.name}.{name}", work, every))
         return jobs
 
 
@@ -344,14 +343,6 @@ def open_single(settings: Settings, environ: Mapping[str, str]) -> Iterator[Conn
     with open_bridge(settings, environ) as bridge:
         (connector,) = bridge.connectors
         yield connector
-
-
-def _given_back(work: Callable[[], object]) -> None:
-    """Do the work, then give back the memory that it used: until the next time nobody here needs it."""
-    try:
-        work()
-    finally:
-        give_back()
 
 
 @contextmanager

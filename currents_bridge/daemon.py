@@ -19,6 +19,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from currents_bridge.logs import get_logger
+from currents_bridge.memory import give_back
 
 log = get_logger()
 
@@ -81,8 +82,12 @@ def stopped_by_signals(stop: threading.Event, on_hangup: Callable[[], object] = 
 
 def _unless(stop: threading.Event, job: Callable[[], object]) -> Callable[[], None]:
     def run_job() -> None:
-        if not stop.is_set():
+        if stop.is_set():
+            return
+        try:
             job()
+        finally:
+            give_back()  # until the next time nobody here needs what it used
 
     return run_job
 

@@ -19,7 +19,7 @@ from currents_bridge.testing.currents_files import schema_of, write_container
 from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.transfer import TransferReport
-from tests.workbench import CLICK, HOUR, NAME, Bench, clicks
+from tests.workbench import CLICK, HOUR, clicks
 
 ENVIRON = {"KEY": "a" * 32}
 DENIED = CredentialError(Side.SOURCE, "AccessDenied", "allow it")
@@ -271,20 +271,3 @@ def test_the_ledger_can_be_opened_alone(tmp_path: Path) -> None:
     """`status` needs no secret."""
     with app_ledger.open_ledger(settings(tmp_path)) as ledger:
         assert isinstance(ledger, SqlLedger)
-
-
-def test_the_daemon_gives_memory_back_after_each_job_of_a_connector(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A job that fails has used memory as well."""
-    bench = Bench()
-    bench.ledger.faults["fold"] = RuntimeError("a mistake of ours")
-    given_back = []
-    monkeypatch.setattr("currents_bridge.app.give_back", lambda: given_back.append(bench.ledger.progress(NAME)))
-    jobs = {job.name: job for job in bench.bridge(settings(tmp_path)).jobs()}
-
-    jobs["production.poll"].run()
-    with pytest.raises(RuntimeError):
-        jobs["production.sweep"].run()
-
-    assert [progress.polled_at for progress in given_back] == [bench.now, bench.now]

@@ -130,6 +130,31 @@ def test_a_mistake_in_one_job_is_logged_once_and_the_others_go_on(
     assert not caplog.records
 
 
+def test_memory_is_given_back_after_each_job(stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that fails has used memory as well."""
+    done: list[str] = []
+    polled = threading.Event()
+
+    def poll() -> None:
+        done.append("polled")
+
+    def sweep() -> None:
+        assert polled.wait(10)
+        done.append("swept")
+        raise RuntimeError("a mistake of ours")
+
+    def give_back() -> None:
+        done.append("given back")
+        polled.set()
+        if len(done) == 4:
+            stop.set()
+
+    monkeypatch.setattr(daemon, "give_back", give_back)
+    run(Jobs(poll, sweep), stop=stop)
+
+    assert done == ["polled", "given back", "swept", "given back"]
+
+
 def test_the_daemon_returns_only_after_the_jobs_that_run_have_ended() -> None:
     """What was begun is settled, though the daemon is draining already."""
     draining, ended = threading.Event(), threading.Event()
