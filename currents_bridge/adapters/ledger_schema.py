@@ -62,7 +62,7 @@ BEGUN = text("checkpoint_rows > 0")
 NOT_SENT = text("sent_at IS NULL")  # dead letters; of the others, a rewind may want some back
 SENT = text("sent_at IS NOT NULL")
 
-REVISION = "0004"  # of the newest migration, which makes these tables
+REVISION = "0005"  # of the newest migration, which makes these tables
 
 metadata = MetaData()
 
