@@ -1,6 +1,6 @@
 """What the core needs of the world, as small Protocols; adapters/ and testing/ fulfil them.
 
-Each docstring is a contract; the suites in tests/contract run it against the fake and the real thing.
+Each docstring is a contract; the suites in tests/contract hold whatever fulfils it to that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -7,6 +7,7 @@ import structlog
 from hypothesis import settings
 
 from currents_bridge.testing.embedded_s3 import EmbeddedS3, S3Endpoint
+from tests import ledgers
 from tests.s3_servers import weed_server
 
 # A busy machine is no failure; pytest's own time limit is CI's.
@@ -18,6 +19,13 @@ settings.load_profile("any-machine")
 def _logs_stay_off_stdout() -> None:
     """Hand log lines to the standard library, where pytest captures them, until a test configures them itself."""
     structlog.configure(wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.stdlib.LoggerFactory())
+
+
+@pytest.fixture(autouse=True)
+def _ledgers_closed() -> Iterator[None]:
+    """Close the ledgers of the test."""
+    yield
+    ledgers.close_all()
 
 
 @pytest.fixture(scope="session")

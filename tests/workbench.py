@@ -1,4 +1,4 @@
-"""One connector's core on fakes: a bucket, a ledger and a Segment source in memory, and a clock that stands still."""
+"""One connector's core: a bucket and a Segment source in memory, a real ledger, and a clock that stands still."""
 
 import io
 import threading
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import polars as pl
@@ -41,12 +42,10 @@ from currents_bridge.ports import Probe
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
 from currents_bridge.testing.currents_files import Event, make_events, object_key, schema_of, write_container
-from currents_bridge.testing.fake_alert_book import FakeAlertBook
-from currents_bridge.testing.fake_ledger import FakeLedger
-from currents_bridge.testing.fake_ledger_memory import LedgerMemory
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.testing.fake_transport import FakeTransport
 from currents_bridge.transfer import Transfer, TransferReport
+from tests.ledgers import LedgerOnFile
 
 CLICK = "users.messages.email.Click"
 OPEN = "users.messages.email.Open"
@@ -94,13 +93,13 @@ class _Breaking(io.BytesIO):
         return content
 
 
-class FaultyLedger(FakeLedger):
+class FaultyLedger(LedgerOnFile):
     """A ledger some of whose methods raise what `faults` names for them; `checkpoints` are those it recorded."""
 
-    def __init__(self, memory: LedgerMemory | None = None) -> None:
-        super().__init__(memory)
+    def __init__(self, path: Path | None = None) -> None:
         self.faults: dict[str, Exception] = {}
         self.checkpoints: list[Checkpoint] = []
+        super().__init__(path)
 
     def _check(self, method: str) -> None:
         if fault := self.faults.get(method):
@@ -236,7 +235,7 @@ class Bench:
     def bridge(self, settings: Settings) -> app.Bridge:
         """Return the connector as an open program, whose alerts go nowhere."""
         limits = Limits(backlog_age=timedelta(hours=6), dead_letters_per_hour=100, silence=timedelta(hours=24))
-        alerts = Alerts(book=FakeAlertBook(), channels=(), limits=limits, repeat=timedelta(hours=12))
+        alerts = Alerts(book=self.ledger.alert_book(), channels=(), limits=limits, repeat=timedelta(hours=12))
         return app.Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
 
     def watch(self) -> CredentialWatch:
@@ -317,7 +316,7 @@ class Bench:
 
     def states_by_key(self) -> dict[str, ObjectState]:
         """Return the state of each object."""
-        return {record.object.key: record.state for record in self.ledger.memory.records}
+        return {row["key"]: ObjectState(row["state"]) for row in self.ledger.rows()}
 
     def sent_ids(self) -> list[str]:
         """Return the message ids that the destination took, in order."""

@@ -1,1 +1,1 @@
-"""Fakes, servers and sample files, for the tests, the benchmarks and `demo`."""
+"""Doubles, servers and sample files, for the tests, the benchmarks and `demo`."""

@@ -1,4 +1,4 @@
-"""The ledger and the alert book under test: each suite that asks for one runs on the fake and on SQLite."""
+"""The ledger and the alert book under test: suites that ask for one hold for every database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +7,13 @@ import pytest
 
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.ports import AlertBook, Ledger
-from currents_bridge.testing.fake_alert_book import FakeAlertBook
-from currents_bridge.testing.fake_ledger import FakeLedger
 from tests.ledger_workbench import NOW, Case
 
 
-@pytest.fixture(params=["fake", "sqlite"])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+@pytest.fixture
+def case(tmp_path: Path) -> Iterator[Case]:
     """Return one store, any number of owners."""
-    memory = FakeLedger().memory
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    made = Case(lambda: FakeLedger(memory) if request.param == "fake" else SqlLedger(url, now=NOW))
+    made = Case(lambda: SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}", now=NOW))
     yield made
     made.close()
 
@@ -28,12 +24,9 @@ def ledger(case: Case) -> Ledger:
     return case.open()
 
 
-@pytest.fixture(params=["fake", "sqlite"])
-def book(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AlertBook]:
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[AlertBook]:
     """Return a book without alerts."""
-    if request.param == "fake":
-        yield FakeAlertBook()
-        return
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}", now=NOW)
     yield ledger.alert_book()
     ledger.close()

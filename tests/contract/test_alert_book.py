@@ -1,4 +1,4 @@
-"""What every alert book promises, on the fake and on SQLite; ports.AlertBook is the text."""
+"""What every alert book promises; ports.AlertBook is the text."""
 
 from dataclasses import replace
 from datetime import timedelta

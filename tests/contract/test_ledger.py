@@ -1,4 +1,4 @@
-"""What every ledger promises of objects and their books, on the fake and on SQLite; ports.Ledger is the text."""
+"""What every ledger promises of objects and their books; ports.Ledger is the text."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

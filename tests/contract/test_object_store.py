@@ -17,8 +17,8 @@ from currents_bridge.errors import ObjectGoneError, RetryLaterError
 from currents_bridge.model import ExpiryRule
 from currents_bridge.ports import ObjectStore
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
-from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_store import FakeObjectStore
+from tests.ledgers import LedgerOnFile
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import LifecycleExpirationTypeDef, LifecycleRuleTypeDef
@@ -247,7 +247,7 @@ def test_discovery_lists_whole_hours(bucket: Bucket) -> None:
     stem = "dataexport.prod-01.S3.integration.aaa"
     for hour in ("16", "17", "18", "19"):
         bucket.put(f"{stem}/event_type=Open/date=2024-03-09-{hour}/12/zone/{stem}+0+1.avro", b"x")
-    source = Source(bucket.store, FakeLedger(), "production", "", frozenset, frozenset({"Open"}))
+    source = Source(bucket.store, LedgerOnFile(), "production", "", frozenset, frozenset({"Open"}))
     first, end = datetime(2024, 3, 9, 17, tzinfo=UTC), datetime(2024, 3, 9, 19, tzinfo=UTC)
 
     assert discover(source, [(first, end)], end).discovered == 2

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from currents_bridge.alerting import AlertKind, as_json, decide, how_long, text, title
 from currents_bridge.model import Alert, AlertMessage, AlertPhase
-from currents_bridge.testing.fake_alert_book import FakeAlertBook
 from tests.alert_workbench import HOUR, MINUTE, NOW, REPEAT, make_alert
+from tests.ledgers import LedgerOnFile
 
 NAMES = [
     ("backlog", ""),
@@ -24,7 +24,7 @@ LOOKS = st.lists(st.tuples(st.integers(1, 10 * 60), st.sets(st.sampled_from(NAME
 
 def told(looks: list[tuple[int, set[tuple[str, str]]]], *, restart: bool = False) -> list[AlertMessage]:
     """Return what is told while the conditions of each look stand, so many minutes after the look before."""
-    now, book = NOW, FakeAlertBook()
+    now, book = NOW, LedgerOnFile().alert_book()
     open_alerts: list[Alert] = []
     messages: list[AlertMessage] = []
     for minutes, names in looks:

@@ -10,8 +10,9 @@ from currents_bridge.alert_rules import Health
 from currents_bridge.alerts import Alerts, Outcome
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import AlertMessage, Notice, NoticeKind
-from currents_bridge.testing.fake_alert_book import FakeAlertBook
+from currents_bridge.ports import AlertBook
 from tests.alert_workbench import HOUR, LIMITS, MINUTE, NOW, REPEAT, failing, health, make_alert
+from tests.ledgers import LedgerOnFile
 
 NEWS = Notice(NoticeKind.SCHEMA_DRIFT, "a.B", since=NOW)
 
@@ -35,10 +36,10 @@ class FakeChannel:
 
 
 def make_alerts(
-    *channels: FakeChannel, book: FakeAlertBook | None = None, ping: Callable[[], None] | None = None
+    *channels: FakeChannel, book: AlertBook | None = None, ping: Callable[[], None] | None = None
 ) -> Alerts:
     """Return alerts with the usual limits."""
-    return Alerts(book=book or FakeAlertBook(), channels=channels, limits=LIMITS, repeat=REPEAT, ping=ping)
+    return Alerts(book=book or LedgerOnFile().alert_book(), channels=channels, limits=LIMITS, repeat=REPEAT, ping=ping)
 
 
 def tell(alerts: Alerts, now: datetime, *, quarantined: int = 0, dead: bool = False) -> None:
@@ -71,7 +72,7 @@ def test_an_incident_is_told_from_its_beginning_to_its_end() -> None:
 
 def test_a_restart_neither_repeats_nor_forgets() -> None:
     """What is open and what was not told yet is in the book."""
-    book, chat = FakeAlertBook(), FakeChannel()
+    book, chat = LedgerOnFile().alert_book(), FakeChannel()
     make_alerts(chat, book=book).look([health(quarantined=1)], NOW)
 
     after = make_alerts(chat, book=book)
@@ -129,16 +130,16 @@ def test_channels_are_told_at_the_same_time() -> None:
 
 def test_messages_for_a_channel_that_is_gone_are_left_to_the_book() -> None:
     """It drops them after a week."""
-    book = FakeAlertBook()
+    book = LedgerOnFile().alert_book()
     make_alerts(FakeChannel(), book=book).look([health(quarantined=1)], NOW)
     other = FakeChannel("mail", "f2")
     make_alerts(other, book=book).post(NOW)
-    assert (other.tries, len(book.queued)) == (0, 1)
+    assert (other.tries, len(book.due(NOW))) == (0, 1)
 
 
 def test_alerts_of_connectors_that_were_not_looked_at_stay() -> None:
     """Another process may watch them."""
-    book = FakeAlertBook()
+    book = LedgerOnFile().alert_book()
     book.save([make_alert(connector="other")], [], [], [])
     make_alerts(book=book).look([health()], NOW)
     assert [alert.connector for alert in book.open_alerts()] == ["other"]
@@ -190,8 +191,8 @@ def test_a_heartbeat_that_is_not_taken_is_logged_only() -> None:
 
 def test_a_test_message_goes_to_each_channel_at_once() -> None:
     """And nothing of it is kept."""
-    book, chat, mail = FakeAlertBook(), FakeChannel(), FakeChannel("mail", "f2", works=False)
+    book, chat, mail = LedgerOnFile().alert_book(), FakeChannel(), FakeChannel("mail", "f2", works=False)
     outcomes = make_alerts(chat, mail, book=book).test(NOW)
     assert outcomes == [Outcome("chat", None), Outcome("mail", "mail answered 503")]
     assert chat.told == ["opened test"]
-    assert (book.alerts, book.queued) == ({}, {})
+    assert (book.open_alerts(), book.due(NOW)) == ([], [])

@@ -16,9 +16,9 @@ from currents_bridge.delivery import GroupReport
 from currents_bridge.errors import ConfigError, CredentialError, LedgerError, RetryLaterError, Side, UsageError
 from currents_bridge.model import Books, Delivered, Failed, Quarantined
 from currents_bridge.testing.currents_files import schema_of, write_container
-from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.transfer import TransferReport
+from tests.ledgers import LedgerOnFile
 from tests.workbench import CLICK, HOUR, clicks
 
 ENVIRON = {"KEY": "a" * 32}
@@ -120,7 +120,7 @@ def test_the_source_is_as_the_settings_say(tmp_path: Path) -> None:
         },
     ).connectors
 
-    source = app.make_source(connector, FakeLedger())
+    source = app.make_source(connector, LedgerOnFile())
 
     assert (source.connector, source.prefix, source.start_from) == ("production", "a/b/", "now")
     assert source.lookback.total_seconds() == 7200
@@ -235,8 +235,8 @@ def test_the_ledger_is_told_that_the_program_lives(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(app, "HEARTBEAT_S", 0.001)
     third = threading.Event()
 
-    class Beating(FakeLedger):
-        beats = 0
+    class Beating(LedgerOnFile):
+        beats = -1  # the first one is its opening
 
         def heartbeat(self, now: datetime) -> None:
             self.beats += 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from currents_bridge import backfill as job
 from currents_bridge.backfill import Plan, parse_span, plan, select
 from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side, UsageError
-from currents_bridge.model import CurrentsObject, ObjectState, Selection
+from currents_bridge.model import CurrentsObject, ObjectState, Selection, parse_hour
 from currents_bridge.sending import Pace
 from tests.workbench import CLICK, HOUR, NAME, OPEN, UNWELL, Bench, clicks
 
@@ -27,7 +27,7 @@ def bench() -> Bench:
 
 def states(bench: Bench) -> dict[datetime, ObjectState]:
     """Return the state of the object of each hour that is known."""
-    return {record.object.hour: record.state for record in bench.ledger.memory.records}
+    return {parse_hour(row["hour"]): ObjectState(row["state"]) for row in bench.ledger.rows()}
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_plan_counts_what_is_outstanding_and_writes_nothing(bench: Bench) -> N
 
     sizes = [item.size_bytes for item in bench.store.list("")]
     assert planned == Plan(2, sum(sizes[1:3]), 1)
-    assert (bench.ledger.memory.records, bench.transport.attempts) == ([], 0)
+    assert (bench.ledger.rows(), bench.transport.attempts) == ([], 0)
 
 
 def test_a_plan_leaves_out_what_was_delivered_unless_it_is_to_be_sent_again(bench: Bench) -> None:

@@ -70,8 +70,8 @@ def every_fate() -> list[Event]:
 
 def taken_over(bench: Bench) -> FaultyLedger:
     """Let all claims pass to another process, and return that one's ledger."""
-    bench.ledger.release([record.id for record in bench.ledger.memory.records])
-    other = FaultyLedger(bench.ledger.memory)
+    bench.ledger.release([row["id"] for row in bench.ledger.rows()])
+    other = FaultyLedger(bench.ledger.path)
     assert other.claim(NAME, everything(), GroupLimits(), bench.now)
     return other
 
@@ -228,13 +228,13 @@ def test_no_checkpoint_is_left_behind_damage(bench: Bench) -> None:
     """A later try has to see the damage again."""
     key = bench.put(10)
     bench.admit()
-    item = bench.ledger.memory.records[0].object
+    (item,) = bench.store.list(key)
     with bench.store.open(key, item.etag) as stream:
         body = bytearray(stream.read())
     sync = bytes(body[-16:])
     blocks = [at for at in range(len(body)) if body.startswith(sync, at)]
     body[blocks[5] : blocks[5] + 16] = bytes(16)  # at the end of the fifth block
-    bench.ledger.memory.records.clear()
+    bench.ledger.change("DELETE FROM objects")
     bench.store.put(key, bytes(body), last_modified=item.last_modified)
 
     report = bench.deliver(max_batch_events=1)
@@ -282,12 +282,12 @@ def test_a_claim_that_is_lost_before_it_is_settled_costs_that_object_only(bench:
 
     assert [settled.id for settled in report.settlements] == [group[0].id]
     assert bench.states() == {CLAIMED: 1, DELIVERED: 1}
-    assert not other.memory.records[0].attempts
+    assert not other.rows()[0]["attempts"]
 
 
 def suspects(bench: Bench) -> list[ClaimedObject]:
     """Claim what is due, after the process that had it ended without a word."""
-    owner = FaultyLedger(bench.ledger.memory)
+    owner = FaultyLedger(bench.ledger.path)
     bench.admit()
     assert owner.claim(NAME, everything(), GroupLimits(), bench.now)
     bench.now += timedelta(minutes=5)
@@ -307,7 +307,7 @@ def test_a_suspect_is_read_through_before_anything_of_it_is_sent(bench: Bench) -
         def map_together(
             self, events: pl.DataFrame, event_type: EventType, origins: Sequence[Origin]
         ) -> Sequence[Mapped]:
-            story.append("map" if bench.ledger.memory.records[0].crashes else "map, trusted")
+            story.append("map" if bench.ledger.rows()[0]["crashes"] else "map, trusted")
             return super().map_together(events, event_type, origins)
 
     bench.mapper = Telling(MappingRules(library_version="1"))  # type: ignore[assignment]

@@ -109,9 +109,9 @@ def test_a_replay_that_is_refused_again_ends_with_4(bench: Bench) -> None:
 
 def test_a_replay_that_is_taken_ends_with_0(bench: Bench) -> None:
     """Only the letters that are meant are sent."""
-    for stored in bench.ledger.memory.letters:
+    for stored in bench.ledger.dead_letters(LetterFilter()):
         mended = json.dumps(json.loads(stored.letter.event) | {"time": int(bench.now.timestamp())})
-        object.__setattr__(stored.letter, "event", mended)
+        bench.ledger.change("UPDATE dead_letters SET event = ? WHERE id = ?", mended, stored.id)
 
     assert run("dead-letters", "replay", "--event-type", OPEN).stdout == "1 sent, 0 refused again, 0 gone meanwhile\n"
 

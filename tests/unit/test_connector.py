@@ -20,6 +20,7 @@ from currents_bridge.model import (
     NoticeKind,
     ObjectState,
     Progress,
+    format_hour,
 )
 from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
@@ -307,12 +308,12 @@ def test_what_may_have_to_be_sent_again_is_not_folded(bench: Bench) -> None:
     connector.poll()
     bench.now += FOLD_AFTER + timedelta(hours=1)
     connector.sweep()
-    assert [record.folded for record in bench.ledger.memory.records] == [False]
+    assert len(bench.ledger.rows()) == 1
 
     connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.CONFIRMED, bench.now, "listed"))
     connector.sweep()
 
-    assert [record.folded for record in bench.ledger.memory.records] == [True]
+    assert bench.ledger.rows() == []
 
 
 def test_a_sweep_keeps_the_rules_by_which_the_bucket_deletes(bench: Bench) -> None:
@@ -362,8 +363,7 @@ def test_claims_of_a_dead_process_are_taken_over(bench: Bench) -> None:
     """Its objects are delivered by the next poll."""
     bench.put(3)
     bench.claim()
-    for record in bench.ledger.memory.records:
-        record.owner = type(bench.ledger)()
+    bench.ledger.change("UPDATE objects SET owner = 'somebody else'")
 
     assert bench.connector().poll().delivered == 1
 
@@ -415,7 +415,7 @@ def test_a_sweep_folds_hours_that_no_sweep_looks_at_again(bench: Bench) -> None:
 
     bench.connector().sweep()
 
-    assert [record.folded for record in bench.ledger.memory.records] == [True, False]
+    assert [row["hour"] for row in bench.ledger.rows()] == [format_hour(HOUR + timedelta(days=1))]
 
 
 def test_a_stop_before_the_poll_lets_it_deliver_nothing(bench: Bench) -> None:

@@ -20,9 +20,9 @@ from currents_bridge.model import (
     NoticeKind,
 )
 from currents_bridge.ports import Transport
-from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.ledger_workbench import BOTH, NO_LIMITS, an_object
+from tests.ledgers import LedgerOnFile
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 NAME = "production"
@@ -57,7 +57,7 @@ class Place:
     keys: list[str] = field(default_factory=lambda: [OLD])
     probe: ScriptedProbe = field(default_factory=ScriptedProbe)
     second_probe: ScriptedProbe = field(default_factory=lambda: ScriptedProbe("settings endpoint"))
-    ledger: FakeLedger = field(default_factory=FakeLedger)
+    ledger: LedgerOnFile = field(default_factory=LedgerOnFile)
     now: datetime = NOW
     opened: list[tuple[str, FakeTransport]] = field(default_factory=list)
     unreadable: bool = False

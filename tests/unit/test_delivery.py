@@ -471,7 +471,7 @@ def test_a_denied_destination_costs_delay_only(bench: Bench) -> None:
     assert [settled.id for settled in of_kind(report.settlements, Delivered)] == [1]
     assert report.batches == 1
     assert bench.states_by_key() == {keys[0]: DELIVERED} | dict.fromkeys(keys[1:], PENDING)
-    assert [record.attempts for record in bench.ledger.memory.records] == [0] * 4
+    assert [row["attempts"] for row in bench.ledger.rows()] == [0] * 4
 
 
 @pytest.mark.usefixtures("one_at_a_time")

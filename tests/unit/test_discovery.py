@@ -17,8 +17,8 @@ from currents_bridge.discovery import (
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
 from currents_bridge.keys import CurrentsKey, Layout
 from currents_bridge.model import Books, Delivered, GroupLimits, NoticeKind, Selection
-from currents_bridge.testing.fake_ledger import FakeLedger
 from currents_bridge.testing.fake_store import FakeObjectStore
+from tests.ledgers import LedgerOnFile
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -68,7 +68,7 @@ def store() -> FakeObjectStore:
 @pytest.fixture
 def source(store: FakeObjectStore) -> Source:
     """A connector to the bucket that includes every type of the catalogue."""
-    return Source(store, FakeLedger(), "production", "braze/", lambda seen: CATALOGUE & frozenset(seen), CATALOGUE)
+    return Source(store, LedgerOnFile(), "production", "braze/", lambda seen: CATALOGUE & frozenset(seen), CATALOGUE)
 
 
 def waiting(source: Source) -> list[str]:
@@ -189,7 +189,7 @@ class TestDiscover:
     def test_a_bucket_that_is_an_integration_itself_has_no_name_to_note(self, store: FakeObjectStore) -> None:
         """Event types at the top of the bucket stand in no folder."""
         store.put("event_type=users.messages.email.Click/x.avro")
-        source = Source(store, FakeLedger(), "production", "", frozenset, CATALOGUE)
+        source = Source(store, LedgerOnFile(), "production", "", frozenset, CATALOGUE)
 
         discover(source, EVERYTHING, NOW)
 

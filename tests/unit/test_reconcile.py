@@ -90,7 +90,7 @@ def test_books_that_do_not_balance_are_a_difference(bench: Bench) -> None:
     """Here the ledger was changed by another hand."""
     bench.put(3)
     bench.deliver()
-    bench.ledger.memory.records[0].books = Books(read=3, sent=2)
+    bench.ledger.change("UPDATE hours SET sent = 2")
 
     result = proof(bench)
 

@@ -44,7 +44,7 @@ def test_without_the_setting_nothing_is_remembered(bench: Bench) -> None:
     bench.deliver()
 
     assert bench.sent_ids() == [events[0]["id"]] * 2
-    assert bench.ledger.memory.sent == {}
+    assert bench.ledger.rows("sent_messages") == []
 
 
 def test_ids_are_remembered_only_once_they_were_acknowledged(bench: Bench) -> None:
