@@ -19,6 +19,7 @@ from botocore.loaders import create_loader
 from botocore.utils import parse_timestamp
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
+from currents_bridge.adapters.interim import read_past_interim_answers
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
 from currents_bridge.adapters.s3_quick import QuickReader
@@ -83,6 +84,7 @@ class S3ObjectStore:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        read_past_interim_answers()
         self._bucket = bucket
         self._range_bytes = range_bytes
         self._sleep = sleep

@@ -4,8 +4,11 @@ Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. Comp
 Messages name bucket and key or prefix, and never repeat the vendor's text: it can hold signed URLs and key ids.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import urllib3
 from botocore import exceptions as boto
@@ -14,6 +17,10 @@ from botocore.parsers import ResponseParserError
 from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
 
 VENDOR_ERRORS = (boto.BotoCoreError, boto.ClientError, ResponseParserError, urllib3.exceptions.HTTPError)
+
+
+_CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_STATUS = re.compile(r"[1-9]\d\d", re.ASCII)
 
 
 class Access(Enum):
@@ -150,8 +157,9 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     `name` is the key that was to be read, or the prefix that was to be listed; empty for the bucket itself.
     """
     if isinstance(error, boto.ClientError):
-        label = error.response.get("Error", {}).get("Code") or "no code"
-        meaning = _meaning_of_answer(error, label, access)
+        code, said, status = _parts_of(error.response)
+        label = code or "no code"
+        meaning = _meaning_of_answer(code, said, status, access)
     else:
         label = type(error).__name__
         meaning = next((meaning for kind, meaning in _BY_CLASS if isinstance(error, kind)), _OTHER)
@@ -167,13 +175,21 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     return ObjectGoneError(message, hint) if gone else RetryLaterError(message, hint)
 
 
-def _meaning_of_answer(error: boto.ClientError, code: str, access: Access) -> _Meaning:
-    answer = error.response
-    if code.startswith("KMS.") or (code == "AccessDenied" and "kms:" in answer["Error"].get("Message", "")):
+def _parts_of(answer: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return code, message and status of an error answer; empty or 0 where it has none, whatever XML the server sent.
+
+    The code is what such codes are, short and of plain characters, since it is shown.
+    """
+    error = answer.get("Error")
+    error = error if isinstance(error, Mapping) else {}
+    code, said = error.get("Code"), error.get("Message")
+    code = code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or (int(code) if _STATUS.fullmatch(code) else 0)
+    return code, said if isinstance(said, str) else "", status
+
+
+def _meaning_of_answer(code: str, said: str, status: int, access: Access) -> _Meaning:
+    if code.startswith("KMS.") or (code == "AccessDenied" and "kms:" in said):
         return _NO_KMS
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or (int(code) if code.isdecimal() else None)
-    if status == 404:  # noqa: PLR2004 - the status of HTTP
-        by_status = _GONE if access is Access.READ else _NO_BUCKET
-    else:
-        by_status = _BY_STATUS.get(status or 0, _OTHER)
-    return _BY_CODE.get(code, by_status)
+    not_found = _GONE if access is Access.READ else _NO_BUCKET
+    return _BY_CODE.get(code) or (_BY_STATUS | {404: not_found}).get(status, _OTHER)

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from urllib3.util import make_headers, parse_url
 
 from currents_bridge import __version__
+from currents_bridge.adapters.interim import read_past_interim_answers
 from currents_bridge.adapters.segment_endpoint import (
     BAD_CREDENTIAL,
     MAX_CONNECTION_AGE_S,
@@ -58,6 +59,7 @@ class SegmentBatchTransport:
         oauth: "OAuth | None" = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        read_past_interim_answers()
         self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
         self._max_in_flight = max_in_flight
         self._clock = clock
@@ -86,8 +88,8 @@ class SegmentBatchTransport:
                 answer = self._post(compressed, self._endpoint.basic_authorization)
         except urllib3.exceptions.HTTPError as error:
             raise self._endpoint.network_error(error) from error
-        if not 200 <= answer.status < 300:  # noqa: PLR2004
-            raise self._endpoint.error(answer.status, answer.headers, answer.data.decode("utf-8", "replace"))
+        if failure := self._endpoint.error(answer.status, answer.headers, answer.data.decode("utf-8", "replace")):
+            raise failure
         return ()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
+from currents_bridge.adapters.answers import Answer, read_answer
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 
 REGION_URLS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
@@ -24,7 +25,9 @@ TRY_LATER = {408, 429, 460}  # 460: a client that closed its connection, in the 
 _REFUSED = {400, 413}
 BAD_CREDENTIAL = {401, 403, 511}  # only sources that enforce OAuth, and proxies, answer so
 _EXCERPT_CHARS = 200
-_SECONDS = re.compile(r"\d+(\.\d+)?")
+_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
+# as RFC 9110 has it, and with an offset; what else the standard library takes for a date, it does not always survive
+_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|[+-]\d{4})", re.ASCII)
 
 
 def segment_url(region: str, endpoint_url: str | None = None) -> str:
@@ -38,9 +41,16 @@ def certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+class _Acknowledgement(Answer):
+    success: bool
+
+
 def host_of(url: str) -> str:
-    """Return the host that a URL names, for messages."""
-    return urlsplit(url).hostname or url
+    """Return the host that a URL names, the URL itself where it names none."""
+    try:
+        return urlsplit(url).hostname or url
+    except ValueError:  # as of `https://[x`
+        return url
 
 
 def excerpt(text: str, secrets: Iterable[str]) -> str:
@@ -68,6 +78,8 @@ def asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _until_s(date: str, now: datetime) -> float:
+    if not _DATE.fullmatch(date):
+        return 0.0
     try:
         instant = parsedate_to_datetime(date)
     except ValueError:
@@ -115,8 +127,11 @@ class Endpoint:
         self._key_forms = (key, encoded)
         self._tokens = tokens
 
-    def error(self, status: int, headers: Mapping[str, str], text: str) -> BridgeError:
-        """Return the error that stands for an answer other than 2xx.
+    def error(self, status: int, headers: Mapping[str, str], text: str) -> BridgeError | None:
+        """Return the error that stands for an answer; None where it acknowledges.
+
+        Segment acknowledges with `{"success": true}`. Any other 2xx is the word of somebody else, such as the page of
+        a proxy that wants a login.
 
         Args:
             status: any HTTP status, also an unheard-of one.
@@ -125,6 +140,12 @@ class Endpoint:
         """
         said = excerpt(text, self._secrets())
         answer = f"{self._host} answered {status}" + (f": {said}" if said else "")
+        if 200 <= status < 300:  # noqa: PLR2004 - 2xx
+            acknowledged = read_answer(_Acknowledgement, text)
+            if acknowledged and acknowledged.success:
+                return None
+            hint = "see that destination.endpoint_url and any proxy on the way lead to Segment; nothing is lost"
+            return RetryLaterError(f"{answer}; that is no acknowledgement of Segment's", hint)
         if status in BAD_CREDENTIAL:
             hint = (
                 "check the write key, and destination.oauth where the source enforces OAuth; "

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 import httpx
 import jwt
-import orjson
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
+from currents_bridge.adapters.answers import Answer, read_answer
 from currents_bridge.adapters.segment_endpoint import (
     BAD_CREDENTIAL,
     CONNECT_TIMEOUT_S,
@@ -36,11 +36,17 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _BACKDATED = timedelta(seconds=5)  # an assertion may come from a clock that is ahead
 _ASSERTED_FOR = timedelta(seconds=55)  # Segment wants less than a minute
 _RENEWED_BEFORE = timedelta(minutes=1)  # the end of a token
+_LONGEST_LIFETIME = timedelta(days=1)  # that of Segment's tokens; a longer one is asked for again nevertheless
 _REMEMBERED_TOKENS = 4
 _HINT = (
     "check destination.oauth (client_id, key_id, private_key in PEM) against the OAuth app in Segment, that its region "
     "is destination.region, and this machine's clock; everything is kept until it works"
 )
+
+
+class _Token(Answer):
+    access_token: str = Field(pattern=r"\A[!-~]+\z", max_length=16_384)  # what a header may hold
+    expires_in: float = Field(gt=0, allow_inf_nan=False)  # seconds
 
 
 class OAuth:
@@ -137,13 +143,9 @@ class OAuth:
         raise CredentialError(Side.DESTINATION, "destination.oauth.private_key is no RSA key in PEM", _HINT)
 
     def _read(self, answer: httpx.Response, asked_at: datetime) -> tuple[str, datetime]:
-        try:
-            document = orjson.loads(answer.content)
-            token, lifetime = str(document["access_token"]), timedelta(seconds=float(document["expires_in"]))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            pass
-        else:
-            return token, asked_at + max(lifetime - _RENEWED_BEFORE, lifetime / 2)
+        if token := read_answer(_Token, answer.content):
+            lifetime = timedelta(seconds=min(token.expires_in, _LONGEST_LIFETIME.total_seconds()))
+            return token.access_token, asked_at + max(lifetime - _RENEWED_BEFORE, lifetime / 2)
         message = f"{self._host} answered {answer.status_code} without a token"
         raise CredentialError(Side.DESTINATION, message, "check destination.oauth.endpoint_url")
 

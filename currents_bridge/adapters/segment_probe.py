@@ -7,13 +7,13 @@ those of httpcore, the URL; so the errors are not chained to, and the logs are o
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Annotated, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
-import orjson
-from pydantic import SecretStr
+from pydantic import AwareDatetime, Field, SecretStr
 
+from currents_bridge.adapters.answers import Answer, read_answer
 from currents_bridge.adapters.segment_endpoint import REGION_URLS, certificates, excerpt, host_of
 from currents_bridge.errors import ConfigError, ProbeError
 from currents_bridge.model import Evidence, EvidenceKind
@@ -30,6 +30,50 @@ _COUNTED_AFTER = timedelta(minutes=2)  # what was acknowledged longer ago is cou
 _REACH = timedelta(days=28)  # of its counts, with room for whole days
 _INSTANT = timedelta(microseconds=1)
 _MIDNIGHT = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _SegmentSettings(Answer):
+    api_host: str = Field("", alias="apiHost")
+
+
+class _Integrations(Answer):
+    segment: _SegmentSettings = Field(_SegmentSettings(apiHost=""), alias="Segment.io")
+
+
+class _Settings(Answer):
+    integrations: _Integrations
+
+
+class _SourceFields(Answer):
+    enabled: bool
+    write_keys: list[_Text] | None = Field(None, alias="writeKeys")
+
+
+class _Source(Answer):
+    source: _SourceFields
+
+
+class _Point(Answer):
+    time: AwareDatetime
+    count: int = Field(ge=0)
+
+
+class _Series(Answer):
+    series: list[_Point]
+
+
+class _Counts(Answer):
+    dataset: list[_Series]
+
+
+_Data = TypeVar("_Data", bound=Answer)
+
+
+class _PublicAnswer(Answer, Generic[_Data]):
+    data: _Data
 
 
 class SettingsProbe:
@@ -63,13 +107,10 @@ class SettingsProbe:
             return Evidence(EvidenceKind.UNKNOWN, now, f"{host} does not know the write key", todo)
         if answer.status_code != _OK:
             raise ProbeError(_said(host, answer, (plain, quoted)), hint)
-        try:
-            api_host = orjson.loads(answer.content)["integrations"].get("Segment.io", {}).get("apiHost", "")
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-            api_host = None
-        if api_host is None:  # the answer of a proxy, perhaps; its text is not chained to
+        settings = read_answer(_Settings, answer.content)
+        if settings is None:  # the answer of a proxy, perhaps
             raise ProbeError(f"{host} answered 200, but no settings of a source", hint)
-        region = _REGION_OF_HOST.get(host_of(f"https://{api_host}"))
+        region = _REGION_OF_HOST.get(host_of(f"https://{settings.integrations.segment.api_host}"))
         if region and self._region and region != self._region:
             detail = f"the write key belongs to region {region}, and events are sent to region {self._region}"
             return Evidence(EvidenceKind.UNKNOWN, now, detail, f"set destination.region to {region}")
@@ -173,10 +214,8 @@ class _PublicApi:
 
     def source(self) -> tuple[bool, list[str]]:
         """Return whether the source is enabled, and the keys that the token may see."""
-        source = self._ask(f"/sources/{quote(self._source_id, safe='')}", {}).get("source")
-        if not isinstance(source, dict) or not isinstance(source.get("enabled"), bool):
-            raise self._not_as_expected()
-        return source["enabled"], list(source.get("writeKeys") or ())
+        source = self._ask(_Source, f"/sources/{quote(self._source_id, safe='')}", {}).source
+        return source.enabled, source.write_keys or []
 
     def count(self, metric: str, span: "_Span") -> "_Count":
         query = {
@@ -185,27 +224,22 @@ class _PublicApi:
             "endTime": _text(span.end),
             "granularity": span.granularity,
         }
-        data = self._ask(f"/delivery-overview/{metric}", query)
-        try:
-            points = [point for part in data["dataset"] for point in part["series"] if point["count"]]
-            times = [datetime.fromisoformat(point["time"]).astimezone(UTC) for point in points]
-            return _Count(sum(int(point["count"]) for point in points), max(times, default=None))
-        except (KeyError, TypeError, ValueError):
-            pass
-        raise self._not_as_expected()
+        counts = self._ask(_Counts, f"/delivery-overview/{metric}", query)
+        points = [point for part in counts.dataset for point in part.series if point.count]
+        if not all(span.start <= point.time <= span.end for point in points):  # nobody asked for those
+            raise self._not_as_expected()
+        times = [point.time.astimezone(UTC) for point in points]
+        return _Count(sum(point.count for point in points), max(times, default=None))
 
-    def _ask(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    def _ask(self, kind: type[_Data], path: str, query: Mapping[str, str]) -> _Data:
         """Return `data` of an answer."""
         answer = _get(self._client, path, query, self._secrets, f"check that {self._host} can be reached from here")
         if answer.status_code != _OK:
             raise ProbeError(_said(self._host, answer, self._secrets), self._remedy(answer.status_code))
-        try:
-            data = orjson.loads(answer.content)["data"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            data = None
-        if not isinstance(data, dict):
+        whole = read_answer(_PublicAnswer[kind], answer.content)  # type: ignore[valid-type] # made for each kind
+        if whole is None:
             raise self._not_as_expected()
-        return data
+        return whole.data
 
     def _not_as_expected(self) -> ProbeError:
         return ProbeError(f"{self._host} answered 200, but not as the Public API does", self._remedy(None))

@@ -6,7 +6,7 @@ What the library (2.4) would do by itself, and why it may not here:
   of its own, whose thread starts when the whole batch is queued, so that it goes out in one request and at once.
 - On `Retry-After` it puts the messages back and makes `flush()` wait, for up to half an hour. Here every error ends
   the attempt: the sender repeats the batch, and all senders keep the pause.
-- It follows redirects, which turn the POST into a GET, and takes the 200 of some web page for an acknowledgement.
+- It follows redirects, which turn the POST into a GET, and takes any 2xx for an acknowledgement.
 - It keeps its connections in one session for as long as the process lives. Here the session is emptied every hour, so
   that DNS is asked again.
 - It logs whole messages and, at debug level, the write key.
@@ -28,6 +28,7 @@ from segment.analytics.client import Client
 from segment.analytics.consumer import Consumer
 from segment.analytics.request import APIError
 
+from currents_bridge.adapters.interim import read_past_interim_answers
 from currents_bridge.adapters.segment_endpoint import (
     BAD_CREDENTIAL,
     CONNECT_TIMEOUT_S,
@@ -68,6 +69,7 @@ class SegmentSdkTransport:
         oauth: OAuth | None = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        read_past_interim_answers()
         self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
         self._oauth = oauth
         self._monotonic_clock = monotonic_clock
@@ -86,6 +88,7 @@ class SegmentSdkTransport:
             send=False,  # neither a running thread nor a hook at exit; `track` needs it on, see below
         )
         consumer = _Consumer(
+            self._endpoint,
             client.queue,
             client.write_key,
             host=client.host,
@@ -106,9 +109,9 @@ class SegmentSdkTransport:
             client.flush()
             client.join()
         if failures:
-            if isinstance(failures[0], BridgeError):  # of OAuth
+            if isinstance(failures[0], BridgeError):
                 raise failures[0]
-            raise self._error(failures[0]) from failures[0]
+            raise self._endpoint.network_error(failures[0]) from failures[0]
         if consumer.acknowledged != owed:
             raise RetryLaterError(f"segment-analytics-python confirmed {consumer.acknowledged} of {owed} messages")
         return refusals
@@ -123,28 +126,23 @@ class SegmentSdkTransport:
                 self._connected_s = self._monotonic_clock()
                 segment_request._session.close()  # noqa: SLF001 - it has no other name, and stays usable
 
-    def _error(self, error: Exception) -> Exception:
-        if isinstance(error, APIError):
-            first = (error.response.history or [error.response])[0]  # a redirect counts, not what it led to
-            return self._endpoint.error(first.status_code, first.headers, first.text)
-        return self._endpoint.network_error(error)
-
 
 class _Consumer(Consumer):  # type: ignore[misc] # the library has no types
     """The library's sending thread, which counts what Segment acknowledged and makes one attempt."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, endpoint: Endpoint, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._endpoint = endpoint
         self.acknowledged = 0
 
     def request(self, batch: list[dict[str, object]]) -> None:
         try:
             answer = self._request(batch)
-        except APIError as error:
-            error.rate_limited = False  # so that it goes to on_error instead of back into the queue
-            raise
-        if answer.history:
-            raise APIError(answer.status_code, "redirect", "not Segment's own answer", answer)
+        except APIError as refused:
+            answer = refused.response
+        first = (answer.history or [answer])[0]  # a redirect counts, not what it led to
+        if error := self._endpoint.error(first.status_code, first.headers, first.text):
+            raise error  # to on_error, where an APIError with Retry-After would go back into the queue
         self.acknowledged += len(batch)
 
     def _request(self, batch: list[dict[str, object]]) -> Any:

@@ -17,19 +17,22 @@ import segment.analytics.request
 from pydantic import SecretStr
 
 from currents_bridge.adapters import segment_batch, segment_sdk
+from currents_bridge.adapters.interim import MAX_INTERIM
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import MAX_CONNECTION_AGE_S
 from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
-from currents_bridge.errors import RetryLaterError
+from currents_bridge.errors import BridgeError, RetryLaterError
 from currents_bridge.model import Batch, Part
 from currents_bridge.pace import Pace
 from currents_bridge.ports import Transport
 from currents_bridge.sending import ENVELOPE_BYTES, Retries, Sender
 from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.faults import PASSING, FaultSchedule
+from tests.scripted_server import scripted_server
 
 KEY = SecretStr("k3yOfTheSource0000000000000000ab")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ACKNOWLEDGED = b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"success": true}'
 Make = Callable[..., Transport]
 
 
@@ -149,7 +152,7 @@ def forgetful_server(closes: Callable[[socket.socket], None]) -> Iterator[tuple[
             with connection, connection.makefile("rb") as stream:
                 headers = dict(iter(lambda: stream.readline().lower().rstrip().partition(b": ")[::2], (b"", b"")))
                 stream.read(int(headers[b"content-length"]))
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                connection.sendall(ACKNOWLEDGED)
                 closes(connection)
                 closed.release()
                 stream.read()  # until the client has seen it
@@ -171,6 +174,102 @@ def test_a_kept_connection_that_the_server_closed_half_is_not_used_again(make: M
             assert closed.acquire(timeout=10)
         transport.close()
         segment.analytics.request._session.close()  # of the library, for all its clients
+
+
+INTERIM = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "102": b"HTTP/1.1 102 Processing\r\n\r\n",
+    "103": b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n",
+    "199": b"HTTP/1.1 199 Whatever\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("status", INTERIM)
+def test_interim_answers_are_read_past(make: Make, status: str) -> None:
+    """Each request gets its own final answer, over one connection: what is acknowledged has arrived, and only that."""
+    refused = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+    interim = INTERIM[status]
+    with scripted_server(interim + ACKNOWLEDGED, interim * 3 + refused, interim + ACKNOWLEDGED) as (url, bodies):
+        transport = make(url)
+        assert list(transport.send(make_batch("a"))) == []
+        with pytest.raises(RetryLaterError, match="answered 503"):
+            transport.send(make_batch("b"))
+        assert list(transport.send(make_batch("c"))) == []
+        transport.close()
+
+    assert len(bodies) == 3
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        INTERIM["103"],
+        INTERIM["102"] * (MAX_INTERIM + 1) + ACKNOWLEDGED,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+    ],
+    ids=["no final answer", "too many", "another protocol"],
+)
+def test_a_connection_with_an_interim_answer_alone_is_not_used_again(make: Make, interim: bytes) -> None:
+    """What comes late on it would be taken for the answer to the next request."""
+    with scripted_server(interim, ACKNOWLEDGED) as (url, bodies):
+        transport = make(url)
+        with pytest.raises(BridgeError):
+            transport.send(make_batch("a"))
+        assert list(transport.send(make_batch("b"))) == []
+        transport.close()
+
+    assert len(bodies) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>log in first</html>",
+        '{"success": false}',
+        '{"success": "true"}',
+        '{"success": 1}',
+        '{"success": null}',
+        "{}",
+        "[]",
+        "true",
+        "OK",
+        '{"code": 401, "message": "unauthorized"}',
+        '{"success": true',
+        "[" * 100_000,
+        " ",
+    ],
+)
+def test_a_2xx_that_is_no_acknowledgement_is_tried_again_later(make: Make, collector: Collector, body: str) -> None:
+    """A proxy that wants a login says 200, too."""
+    collector.answer_with(lambda _: Answer(body=body, drop=True))
+    transport = make(collector.url)
+
+    with pytest.raises(RetryLaterError, match=r"answered 200.*no acknowledgement of Segment's"):
+        transport.send(make_batch("a"))
+    transport.close()
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 207])
+def test_a_2xx_that_says_success_is_one(make: Make, collector: Collector, status: int) -> None:
+    """Whatever else it says."""
+    collector.answer_with(lambda _: Answer(status, body='{"success": true, "more": []}'))
+    transport = make(collector.url)
+
+    assert list(transport.send(make_batch("a"))) == []
+    transport.close()
+
+
+def test_an_empty_2xx_is_no_acknowledgement(make: Make) -> None:
+    """Segment never says so little."""
+    with scripted_server(b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (
+        url,
+        _,
+    ):
+        transport = make(url)
+        for status in (204, 200):
+            with pytest.raises(RetryLaterError, match=f"answered {status}; that is no acknowledgement"):
+                transport.send(make_batch("a"))
+        transport.close()
 
 
 def test_connections_are_renewed_every_hour(make: Make, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,9 +328,7 @@ def proxy() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             asked.append((self.path, self.headers["Proxy-Authorization"]))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.wfile.write(ACKNOWLEDGED)
 
         def log_message(self, *_: object) -> None:
             """Keep the tests' output clean."""

@@ -12,6 +12,8 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
+from hypothesis import given
+from hypothesis import strategies as st
 
 from currents_bridge.adapters.s3 import BODY_TIMEOUT_S, MAX_BODY_ATTEMPTS, RANGE_TIMEOUT_S, S3ObjectStore
 from currents_bridge.adapters.s3_errors import _BY_CODE, VENDOR_ERRORS, Access, translate
@@ -209,6 +211,33 @@ def test_a_denial_names_the_permission_and_the_resource(
         translated.message == f"cannot {what} s3://acme/{name}: access denied, {missing} is not granted (AccessDenied)"
     )
     assert translated.hint == f"grant {grant} to the identity that this program runs as"
+
+
+PARTS = st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.text()) | st.lists(st.text())
+
+
+@given(
+    PARTS | st.fixed_dictionaries({}, optional={"Code": PARTS | st.from_regex(r"\A\d+\Z"), "Message": PARTS}),
+    st.sampled_from([0, 200, 403, 404, 503]),
+    st.sampled_from(Access),
+)
+def test_an_error_answer_of_any_shape_has_its_error(parts: Any, status: int, access: Access) -> None:
+    """The XML of a server that is none of AWS's may hold anything."""
+    response: Any = {"Error": parts, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    error = translate(
+        boto.ClientError({}, "GetObject") if parts is None else _client_error(response), access, "acme", "k"
+    )
+
+    assert isinstance(error, CredentialError | ObjectGoneError | RetryLaterError)
+    assert len(error.message) < 200
+
+
+def _client_error(response: Any) -> boto.ClientError:
+    """Return an error with that answer; botocore's own text of it needs one that is well formed."""
+    error = boto.ClientError({}, "GetObject")
+    error.response = response
+    return error
 
 
 def test_a_listing_that_is_not_found_lacks_its_bucket() -> None:

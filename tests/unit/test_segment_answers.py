@@ -7,10 +7,12 @@ import httpx
 import polars as pl
 import pytest
 import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
-from currents_bridge.adapters.segment_endpoint import MAX_WAIT_S, Endpoint, reach, segment_url
+from currents_bridge.adapters.segment_endpoint import MAX_WAIT_S, Endpoint, asked_wait_s, reach, segment_url
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part
 from currents_bridge.testing.collector import Collector
@@ -44,6 +46,7 @@ def test_every_status_has_its_error(status: int) -> None:
     """Each status outside 2xx, also an unheard-of one, becomes the error that says what to do next."""
     error = ENDPOINT.error(status, {}, "")
 
+    assert error
     assert type(error) is expected_class(status)
     assert error.message == f"api.segment.io answered {status}"
 
@@ -78,6 +81,16 @@ def test_a_wrong_endpoint_pauses_the_destination(status: int) -> None:
         ({"Retry-After": "0"}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "9" * 5000}, MAX_WAIT_S),
+        ({"Retry-After": "Fri, 02 Jan 99999999999 03:04:45 GMT"}, None),
+        ({"Retry-After": "Fri, 02 Jan 9999 03:04:45 GMT"}, MAX_WAIT_S),
+        ({"Retry-After": "Fri, 02 Jan 0000 03:04:45 GMT"}, None),
+        ({"Retry-After": "Fri, 02 Jan 0001 03:04:45 +2359"}, None),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 +9999"}, None),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 +99999999999999"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"X-RateLimit-Reset": "Fri, 02 Jan 99999999999 03:04:45 GMT"}, None),
+        ({"X-RateLimit-Reset": "-1e300"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 GMT"}, 40),
         ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 -0000"}, 40),
@@ -98,10 +111,18 @@ def test_the_wait_that_an_answer_names_is_read(status: int, headers: dict[str, s
     assert error.wait_s == wait_s
 
 
+@given(st.text(st.characters(codec="latin-1")) | st.from_regex(r"\w{3}, \d+ \w{3} \d+ \d+:\d+:\d+ ([+-]?\d+|\w+)"))
+def test_a_wait_of_any_text_is_a_bounded_one_or_none(value: str) -> None:
+    """Headers come from whoever answers."""
+    wait_s = asked_wait_s({"Retry-After": value}, NOW)
+
+    assert wait_s is None or 0 < wait_s <= MAX_WAIT_S
+
+
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 500])
 def test_a_message_shows_the_start_of_the_answer_on_one_line(status: int) -> None:
     """An error page does not fill the log."""
-    message = ENDPOINT.error(status, {}, "<html>\n  " + "x" * 1000).message
+    message = str(ENDPOINT.error(status, {}, "<html>\n  " + "x" * 1000))
 
     assert message.startswith(f"api.segment.io answered {status}: <html> xxx")
     assert len(message) < 250
@@ -115,6 +136,7 @@ def test_no_error_holds_the_write_key(secret: str, status: int, padding: int) ->
     """An answer that repeats the key, plain or as sent, also at the edge of what is shown, does not spread it."""
     error = ENDPOINT.error(status, {}, "x" * padding + secret)
 
+    assert error
     assert secret[:8] not in error.message + error.hint + repr(error)
     assert secret[:8] not in ENDPOINT.network_error(OSError(f"no route for {secret}")).message
 

@@ -76,6 +76,19 @@ def test_a_token_for_seconds_only_is_used_for_half_of_them(collector: Collector,
     assert oauth.get_token() != first
 
 
+@pytest.mark.parametrize("lifetime", ["1e300", "86401", "9" * 300])
+def test_no_token_is_used_for_more_than_a_day(collector: Collector, clock: Clock, oauth: OAuth, lifetime: str) -> None:
+    """Whatever lifetime the server names."""
+    collector.world.answers["/token"] = Answer(body=f'{{"access_token": "a", "expires_in": {lifetime}}}')
+    assert oauth.get_token() == "a"
+    collector.world.answers.clear()
+
+    clock.passes(timedelta(hours=23))
+    assert oauth.get_token() == "a"
+    clock.passes(timedelta(hours=1))
+    assert oauth.get_token() != "a"
+
+
 def test_a_refused_token_is_dropped_once(oauth: OAuth) -> None:
     """A thread that learns late of a refusal leaves the new token alone."""
     first = oauth.get_token()
@@ -117,6 +130,23 @@ def test_a_clock_that_is_wrong_is_told(collector: Collector, clock: Clock) -> No
         (Answer(302, {"Location": "/elsewhere"}), CredentialError),
         (Answer(body="<html>"), CredentialError),
         (Answer(body='{"access_token": "a"}'), CredentialError),
+        *(
+            (Answer(body=f'{{"access_token": {token}, "expires_in": {lifetime}}}'), CredentialError)
+            for token, lifetime in (
+                ('"a"', "NaN"),
+                ('"a"', "-1"),
+                ('"a"', "0"),
+                ('"a"', "1e999"),
+                ('"a"', '"soon"'),
+                ('"a"', "null"),
+                ('"a"', "true"),
+                ('""', "60"),
+                ('"a\\nb"', "60"),
+                ('"\\u00e9"', "60"),
+                ("1", "60"),
+                ("[]", "60"),
+            )
+        ),
         (Answer(408), RetryLaterError),
         (Answer(429, {"X-RateLimit-Reset": "7"}), RetryLaterError),
         (Answer(503), RetryLaterError),

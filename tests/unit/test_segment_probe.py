@@ -1,11 +1,15 @@
 """What each answer of the settings endpoint and of the Public API says of a write key."""
 
+import json
 import logging
 import traceback
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from currents_bridge.adapters.segment_endpoint import REGION_URLS
@@ -87,6 +91,8 @@ def test_the_settings_endpoint_knows_a_key_or_does_not(bench: Bench) -> None:
         ("eu", "api.segment.io/v1", EvidenceKind.UNKNOWN),
         ("us", "in.eu2.segmentapis.com/v1", EvidenceKind.KNOWN),
         ("us", "", EvidenceKind.KNOWN),
+        ("us", "[x", EvidenceKind.KNOWN),
+        ("us", "\u2100.example", EvidenceKind.KNOWN),
     ],
 )
 def test_a_key_of_another_region_is_unknown_where_events_are_sent(
@@ -112,6 +118,9 @@ def test_a_key_of_another_region_is_unknown_where_events_are_sent(
         Answer(body="<html>log in first</html>"),
         Answer(body='{"integrations": []}'),
         Answer(body="[]"),
+        Answer(body='{"integrations": {"Segment.io": []}}'),
+        Answer(body='{"integrations": {"Segment.io": {"apiHost": 1}}}'),
+        Answer(body="[" * 100_000),
         Answer(reset="before"),
     ],
 )
@@ -289,6 +298,34 @@ def test_what_the_counts_do_not_reach_is_not_counted(bench: Bench) -> None:
         (SOURCE, Answer(body='{"data": []}'), "destination.public_api.endpoint_url"),
         (SOURCE, Answer(body='{"data": {"source": {"writeKeys": []}}}'), "destination.public_api.endpoint_url"),
         (SOURCE, Answer(reset="before"), "can be reached"),
+        (SOURCE, Answer(body='{"data": {"source": {"enabled": 1}}}'), "destination.public_api.endpoint_url"),
+        *(
+            (
+                SOURCE,
+                Answer(body=f'{{"data": {{"source": {{"enabled": true, "writeKeys": {keys}}}}}}}'),
+                "destination.public_api.endpoint_url",
+            )
+            for keys in ('"abc"', '{"a": 1}', "1", "true", "[1]", "[null]", '[""]', "[[]]")
+        ),
+        *(
+            (
+                COUNTS,
+                Answer(body=f'{{"data": {{"dataset": [{{"series": [{{"time": {time}, "count": {count}}}]}}]}}}}'),
+                "public_api.endpoint_url",
+            )
+            for time, count in (
+                ('"2026-01-02T03:04:00Z"', '"many"'),
+                ('"2026-01-02T03:04:00Z"', "-1"),
+                ('"2026-01-02T03:04:00Z"', "1e300"),
+                ('"2026-01-02T03:04:00Z"', "NaN"),
+                ('"2026-01-02T03:04:00Z"', "true"),
+                ('"0001-01-01T00:00:00+23:59"', "1"),
+                ('"9999-12-31T23:59:59-23:59"', "1"),
+                ('"soon"', "1"),
+                ("1", "1"),
+                ("null", "1"),
+            )
+        ),
         (COUNTS, Answer(403), "destination.public_api.token"),
         (COUNTS, Answer(body='{"data": {"dataset": [{"series": [{"count": 1}]}]}}'), "public_api.endpoint_url"),
     ],
@@ -306,6 +343,71 @@ def test_what_is_wrong_with_the_probe_itself_is_no_evidence(
 
     assert "127.0.0.1" in caught.value.message
     assert remedy in caught.value.hint
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(), some, max_size=3),
+    max_leaves=6,
+)
+ANSWERS = st.one_of(
+    JSON,
+    st.fixed_dictionaries({"data": JSON}),
+    st.fixed_dictionaries({"data": st.fixed_dictionaries({"source": JSON})}),
+    st.fixed_dictionaries(
+        {
+            "data": st.fixed_dictionaries(
+                {"source": st.fixed_dictionaries({"enabled": st.just(True), "writeKeys": JSON})}
+            )
+        }
+    ),
+    st.fixed_dictionaries({"data": st.fixed_dictionaries({"dataset": JSON})}),
+    st.fixed_dictionaries(
+        {
+            "data": st.fixed_dictionaries(
+                {
+                    "dataset": st.tuples(
+                        st.fixed_dictionaries(
+                            {"series": st.lists(st.fixed_dictionaries({"time": JSON, "count": JSON}), max_size=2)}
+                        )
+                    )
+                }
+            )
+        }
+    ),
+    st.fixed_dictionaries({"integrations": JSON}),
+    st.fixed_dictionaries({"integrations": st.fixed_dictionaries({"Segment.io": JSON})}),
+    st.fixed_dictionaries(
+        {"integrations": st.fixed_dictionaries({"Segment.io": st.fixed_dictionaries({"apiHost": JSON})})}
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANSWERS, st.sampled_from([SETTINGS, SOURCE, COUNTS]))
+def test_no_json_is_taken_for_evidence_against_a_key(document: object, path: str) -> None:
+    """Each probe understands an answer whole, or raises its own error."""
+    clock = Clock()
+    with Collector(write_keys={KEY}, now=clock) as collector:
+        bench = Bench(collector, clock)
+        bench.send(5)
+        clock.passes(5 * MINUTE)
+        bench.world.answers[path] = Answer(body=json.dumps(document))
+        for probe in (bench.settings, bench.public_api):
+            try:
+                evidence = bench.ask(probe)
+            except ProbeError:
+                continue
+            if kind(evidence) is EvidenceKind.NOT_RECEIVED:
+                assert _says_nothing_came(document)
+            else:
+                assert kind(evidence) in {None, EvidenceKind.KNOWN, EvidenceKind.CONFIRMED, EvidenceKind.RECEIVED}
+
+
+def _says_nothing_came(document: Any) -> bool:
+    """Return whether a document is counts, and they are none."""
+    series = [part["series"] for part in document["data"]["dataset"]]
+    return all(point["count"] == 0 for points in series for point in points)
 
 
 @pytest.mark.parametrize("probe", ["settings", "public_api"])
