@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.ledger_schema import BOOKS, hours, objects
-from currents_bridge.discovery import hour_of
+from currents_bridge.coverage import hour_of
 from currents_bridge.model import Books, CurrentsObject, Delivered, GroupLimits, ObjectState, Selection, format_hour
 from currents_bridge.testing.currents_files import object_key
 

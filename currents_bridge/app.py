@@ -87,7 +87,7 @@ class Bridge:
         """Run every connector once, ask about its write key, and tell what is to be told."""
         reports = {}
         for connector in self.connectors:
-            report = reports[connector.name] = connector.once(self.settings.schedule.sweep)
+            report = reports[connector.name] = connector.once(self.settings.schedule.audit)
             with kept(report):
                 connector.probe()
                 connector.raise_if_paused()
@@ -104,7 +104,7 @@ class Bridge:
         for connector in self.connectors:
             for name, work, every in (
                 ("poll", connector.poll, schedule.poll),
-                ("sweep", connector.sweep, schedule.sweep),
+                ("audit", connector.audit, schedule.audit),
                 ("probe", connector.probe, schedule.probe),
             ):
                 jobs.append(Job(f"{connector.name}.{name}", work, every))
@@ -140,6 +140,7 @@ def open_bridge(
                     settings=settings.delivery,
                     loss=connector.loss,
                     remember=None if connector.dedup == "group" else connector.dedup,
+                    audit_depth=connector.source.audit_depth,
                     now=now,
                     stop=stop,
                 )
@@ -233,6 +234,7 @@ def make_source(connector: ConnectorSettings, ledger: Ledger) -> Source:
         catalogue_types=frozenset(catalogue.catalogue()),
         start_from=connector.source.start_from,
         lookback=connector.source.lookback,
+        place=connector.source.place,
     )
 
 

@@ -11,8 +11,9 @@ from itertools import islice
 
 from currents_bridge import catalogue
 from currents_bridge.connector import Connector, OnGroup, event_type_of
+from currents_bridge.coverage import HOUR, hour_of
 from currents_bridge.decode import Container
-from currents_bridge.discovery import HOUR, find_event_type_folders, hour_of, list_objects
+from currents_bridge.discovery import find_event_type_folders, list_objects
 from currents_bridge.errors import QuarantineObjectError, UsageError
 from currents_bridge.model import CurrentsObject, Selection
 from currents_bridge.transfer import TransferReport
@@ -46,7 +47,7 @@ def select(connector: Connector, span: tuple[datetime | None, datetime | None], 
 
     Raises UsageError where no type matches, CredentialError or RetryLaterError where the bucket cannot be listed.
     """
-    folders, _ = find_event_type_folders(connector.source.store, connector.source.prefix)
+    folders, _, _ = find_event_type_folders(connector.source.store, connector.source.prefix)
     included = connector.source.event_types(folders)
     wanted = included & catalogue.select(globs, (), known=folders) if globs else included
     if not wanted:

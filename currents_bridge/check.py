@@ -45,8 +45,10 @@ def check_connector(connector: Connector, reach_destination: Callable[[], None],
     yield from _probes(connector, now)
     yield _credential(connector, now)
     try:
-        folders, unrecognised = find_event_type_folders(connector.source.store, connector.source.prefix)
+        folders, unrecognised, denied = find_event_type_folders(connector.source.store, connector.source.prefix)
         yield Verdict(f"{connector.name}: bucket", ok=True, detail=f"can be listed, {len(folders)} event types")
+        for folder, error in denied.items():
+            yield Verdict(f"{connector.name}: {folder}", False, error.message, error.hint, error.exit_code)
         yield from _contents(connector, folders, unrecognised)
         yield _life(connector, now)
     except BridgeError as error:

@@ -10,10 +10,11 @@ from functools import partial
 from currents_bridge import credentials, discovery
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
+from currents_bridge.coverage import HourRange, hour_of
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.credentials import LossPolicy, Sending
 from currents_bridge.delivery import Delivery, GroupReport
-from currents_bridge.discovery import Discovery, HourRange, Source
+from currents_bridge.discovery import Discovery, Source
 from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
 from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
@@ -25,6 +26,7 @@ from currents_bridge.model import (
     Notice,
     NoticeKind,
     ObjectState,
+    Progress,
     Quarantined,
     Selection,
 )
@@ -34,7 +36,7 @@ from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
 
-FOLD_AFTER = max(discovery.SWEEP_AGES) + timedelta(days=1)  # the sweep has seen such hours for the last time
+FOLD_AFTER = timedelta(days=8)  # late files come within hours; what is folded stays known
 CANARY = GroupLimits(max_objects=1)
 
 OnGroup = Callable[[TransferReport], None]
@@ -57,6 +59,7 @@ class Connector:
         settings: how much at once and how fast.
         loss: what a failing credential may cost.
         remember: for how long message ids that were sent are left out; None: only repeats within a group are.
+        audit_depth: how far back an audit lists; None: to the beginning.
         now: the time, aware.
         stop: set when the program stops; work that was begun is settled, nothing more is begun.
     """
@@ -70,6 +73,7 @@ class Connector:
         settings: DeliverySettings,
         loss: LossPolicy,
         remember: timedelta | None = None,
+        audit_depth: timedelta | None = None,
         now: Callable[[], datetime],
         stop: threading.Event,
     ) -> None:
@@ -80,6 +84,7 @@ class Connector:
         self.loss = loss
         self._settings = settings
         self._remember = remember
+        self._audit_depth = audit_depth
         self.now = now
         self._stop = stop
         self._proof = Proof()  # of all passes: one batch a poll must do to find out that a key is at fault
@@ -115,38 +120,45 @@ class Connector:
         """Ask about the write key; raises LedgerError."""
         self.watch.probe()
 
-    def sweep(self) -> TransferReport:
-        """Look for objects that came late into older hours, and fold what no sweep will look at again."""
+    def audit(self) -> TransferReport:
+        """Look for objects everywhere, whatever was looked at before, and fold hours that are long past."""
         report = TransferReport()
-        if self._look(report, discovery.sweep):
+        if self._look(report, partial(discovery.list_all, depth=self._audit_depth)):
             with kept(report):
                 kept_from = credentials.provable_before(self.watch.credential(Side.DESTINATION), self.now())
-                self.ledger.fold(self.name, discovery.hour_of(self.now() - FOLD_AFTER), kept_from)
+                self.ledger.fold(self.name, hour_of(self.now() - FOLD_AFTER), kept_from)
                 self.ledger.forget(self.name, self.now() - (self._remember or timedelta(0)))
                 self.keep_expiry_rules(self.source.store.expiry_rules() or ())
-        return self._finished(report, "sweep_finished")
+                self.ledger.save_progress(self.name, Progress(audited_at=self.now()))
+        return self._finished(report, "audit_finished")
 
     def keep_expiry_rules(self, rules: Sequence[ExpiryRule]) -> None:
         """Keep those of the bucket's lifecycle rules that may delete the connector's objects; raises LedgerError."""
         self.ledger.save_expiry_rules(self.name, rules_under(self.source.prefix, rules))
 
-    def once(self, sweep_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
-        """Sweep if that is due, then poll, whatever became of the sweep; the report is that of both."""
-        swept = TransferReport()
-        with kept(swept):
-            swept_at = self.ledger.progress(self.name).swept_at
-            if swept_at is None or swept_at <= self.now() - sweep_every:
-                swept = self.sweep()
+    def once(self, audit_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
+        """Audit if that is due, then poll, whatever became of the audit; the report is that of both."""
+        audited = TransferReport()
+        with kept(audited):
+            audited_at = self.ledger.progress(self.name).audited_at
+            if audited_at is None or audited_at <= self.now() - audit_every:
+                audited = self.audit()
         report = self.poll(on_group)
-        report.discovered += swept.discovered
-        report.error = report.error or swept.error
+        report.discovered += audited.discovered
+        report.error = report.error or audited.error
         return report
 
     def discover(self, report: TransferReport, selection: Selection) -> bool:
         """Look for objects of a selection; returns whether that succeeded."""
         hours: list[HourRange] = [(selection.first_hour, selection.end_hour)]
         source = replace(self.source, event_types=lambda _: selection.event_types)
-        return self._look(report, lambda _, now: discovery.discover(source, hours, now))
+
+        def look(_: Source, now: datetime) -> Discovery:
+            found = discovery.discover(source, lambda _: hours, now, counted=hours)
+            found.raise_failure()
+            return found
+
+        return self._look(report, look)
 
     def deliver(
         self,

@@ -1,37 +1,44 @@
 """Which objects are new: listings of the bucket, compared with the ledger.
 
-A poll lists the hot window: every hour since the last complete poll, and `lookback` before it, because files land in
-an hour after it has ended. So a stop of days is caught up by the next poll, and the cost of a poll does not grow with
-the history. A sweep lists closed hours again as they reach each age of SWEEP_AGES, for the files that came later
-still. Key order sorts hours (`date=YYYY-MM-DD-HH`) but not arrival inside an hour (offsets are not padded), so hours
-are always listed whole, and the ledger says what is new.
+A poll lists of each `event_type=` folder what `coverage` says: the hot window, and what was never listed. So a stop of
+days is caught up by the next poll, and the cost of a poll does not grow with the history. Key order sorts hours
+(`date=YYYY-MM-DD-HH`) but not arrival inside an hour (offsets are not padded), so hours are always listed whole, and
+the ledger says what is new. What lands later in an older hour is found by the audit, see audit.py.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice, takewhile
 from typing import Literal
 
 from currents_bridge.catalogue import canonical_name
+from currents_bridge.coverage import HOUR, HourRange, covered_by_look, hour_of, hours_to_list
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError
 from currents_bridge.keys import DATE_FOLDER, EVENT_TYPE_FOLDER, to_currents_object
-from currents_bridge.model import CurrentsObject, ListedObject, Notice, NoticeKind, Progress, Selection, format_hour
+from currents_bridge.model import (
+    Coverage,
+    CurrentsObject,
+    ListedObject,
+    Notice,
+    NoticeKind,
+    Progress,
+    Selection,
+    format_hour,
+)
 from currents_bridge.ports import Ledger, ObjectStore
 
-SWEEP_AGES = (timedelta(hours=1), timedelta(hours=6), timedelta(hours=24), timedelta(days=7))
 MAX_LEVELS = 4  # of folders from the prefix down to the `event_type=` folders; Braze needs two
 MAX_UNRECOGNISED = 100  # keys that one look names; the rest is only counted
 PAGE_OBJECTS = 1_000  # admitted at once; one LIST answer holds as many
 LISTINGS_AT_ONCE = 8
 
 StartFrom = datetime | Literal["earliest", "now"]
-HOUR = timedelta(hours=1)
-HourRange = tuple[datetime | None, datetime | None]  # [first hour, end hour); None: without bound
-
-# A folder that sorts before every hour would hide from all listings but the first: sweeps look there too.
-_BEFORE_ALL_HOURS: HourRange = (None, datetime(1970, 1, 1, tzinfo=UTC))
+HoursOf = Callable[[str], Sequence[HourRange]]  # of a folder
+EVERYTHING: Sequence[HourRange] = [(None, None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Source:
 
     `event_types` is given the types seen in the bucket and returns those to deliver. `catalogue_types` are the types
     that need no report. Types are canonical names, however keys spell them. `prefix` names a folder, with or without
-    its '/'.
+    its '/'. `place` tells one bucket from all others, as a URL does.
     """
 
     store: ObjectStore
@@ -51,6 +58,7 @@ class Source:
     catalogue_types: frozenset[str]
     start_from: StartFrom = "earliest"
     lookback: timedelta = timedelta(hours=6)
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,25 @@ class Discovery:
     changed: int  # have another ETag than the one they were delivered with
     unrecognised: int  # their keys fit no layout
     seen_types: frozenset[str]  # every type that has a folder, included or not
+    covered: frozenset[str]  # folders of included types of which all hours asked for were listed
+    failures: Mapping[str, BridgeError]  # folder -> why it could not be listed
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is something under the prefix, and all that was wanted of it was listed."""
+        return bool(self.seen_types) and not self.failures
+
+    def raise_failure(self) -> None:
+        """Raise what kept folders from being listed, but for denials of some folders beside others that were listed.
+
+        One that may not be listed costs itself; the notice of it says so.
+        """
+        denied = [error for error in self.failures.values() if isinstance(error, CredentialError)]
+        for error in self.failures.values():
+            if error not in denied:
+                raise error
+        if denied and not self.covered:
+            raise denied[0]
 
 
 @dataclass(slots=True)
@@ -83,37 +110,66 @@ class Unrecognised:
 
 
 def poll(source: Source, now: datetime) -> Discovery:
-    """List the hot window, admit what is new and move the window on.
+    """List of each folder the hot window and what was never listed, admit what is new, keep what is covered by that.
 
     Costs one LIST for the prefix, one for each integration and one for each type of an integration, and more only
-    where one of them has over 1,000 objects in the window. On any error the window stays where it was.
+    where one of them has over 1,000 objects in the window. What is covered of a folder that could not be listed stays
+    as it was, and a look that found no folder at all is none.
 
     Raises:
-        CredentialError, RetryLaterError: the bucket cannot be listed.
+        CredentialError, RetryLaterError: the bucket cannot be listed, or not all of it; the rest is admitted.
         LedgerError: the ledger cannot be used.
     """
+    ledger, connector = source.ledger, source.connector
+    progress = _started(source, now)
+    start = resolve_start(source.start_from, progress)
+    covered = ledger.coverage(connector, source.place)
+    polled = Coverage(None, progress.polled_at) if progress.polled_at else None
+
+    def hours_of(known: Coverage | None) -> Sequence[HourRange]:
+        return hours_to_list(known, start, source.lookback, now)
+
+    found = discover(source, lambda folder: hours_of(covered.get(folder)), now, counted=hours_of(polled))
+    _keep_coverage(source, found, start, now)
+    if found.complete:
+        ledger.save_progress(connector, Progress(polled_at=now))
+    found.raise_failure()
+    return found
+
+
+def list_all(source: Source, now: datetime, depth: timedelta | None = None) -> Discovery:
+    """List of each folder every hour from `start_from`, or `depth` before now, on, and admit what is new.
+
+    So what landed in an hour after polls had left it is found, whatever its age. Costs one LIST for each 1,000
+    objects. Raises as `poll`.
+    """
+    start = resolve_start(source.start_from, _started(source, now))
+    if depth:
+        start = max(now - depth, start) if start else now - depth
+    hours: list[HourRange] = [(start and hour_of(start), None)]
+    found = discover(source, lambda _: hours, now, counted=hours)
+    _keep_coverage(source, found, start, now)
+    found.raise_failure()
+    return found
+
+
+def _started(source: Source, now: datetime) -> Progress:
+    """Return the progress, with the start of the very first look, which is kept even if that look fails."""
     progress = source.ledger.progress(source.connector)
-    if progress.started_at is None:  # kept even if this poll fails: `now` is when the user first started
+    if progress.started_at is None:
         progress = replace(progress, started_at=now)
         source.ledger.save_progress(source.connector, Progress(started_at=now))
-    start = resolve_start(source.start_from, progress)
-    found = discover(source, [(window_start(progress, now, source.lookback, start), None)], now)
-    source.ledger.save_progress(source.connector, Progress(polled_at=now))
-    return found
+    return progress
 
 
-def sweep(source: Source, now: datetime) -> Discovery:
-    """List again the older hours that are due, and admit what landed in them late; raises as `poll`."""
-    progress = source.ledger.progress(source.connector)
-    start = resolve_start(source.start_from, progress)
-    hours = sweep_hours(progress, now, source.lookback, start)
-    found = discover(source, [_BEFORE_ALL_HOURS, *hours], now)
-    source.ledger.save_progress(source.connector, Progress(swept_at=now))
-    return found
+def _keep_coverage(source: Source, found: Discovery, start: datetime | None, now: datetime) -> None:
+    known = source.ledger.coverage(source.connector, source.place)
+    covered = {folder: covered_by_look(known.get(folder), start, source.lookback, now) for folder in found.covered}
+    source.ledger.save_coverage(source.connector, source.place, covered)
 
 
 def resolve_start(start_from: StartFrom, progress: Progress) -> datetime | None:
-    """Return the time from which hours are wanted, None for all; `now` is the start of the very first poll."""
+    """Return the time from which hours are wanted, None for all; `now` is the start of the very first look."""
     match start_from:
         case "earliest":
             return None
@@ -123,174 +179,177 @@ def resolve_start(start_from: StartFrom, progress: Progress) -> datetime | None:
             return start_from
 
 
-def window_start(
-    progress: Progress, now: datetime, lookback: timedelta, start_from: datetime | None
-) -> datetime | None:
-    """Return the first hour of the hot window; None: list everything.
+def discover(
+    source: Source, hours_of: HoursOf, now: datetime, *, counted: Sequence[HourRange] = EVERYTHING
+) -> Discovery:
+    """List the hours of each folder that `hours_of` names, admit what is new, and keep notices of what is odd.
 
-    The window reaches from `lookback` before the last complete poll to the end, but never before `start_from`.
-    A first poll lists everything from `start_from` on.
-    """
-    earliest = start_from and hour_of(start_from)
-    if progress.polled_at is None:
-        return earliest
-    first = hour_of(min(now, progress.polled_at) - lookback)
-    return max(first, earliest) if earliest else first
-
-
-def sweep_hours(
-    progress: Progress, now: datetime, lookback: timedelta, start_from: datetime | None
-) -> list[tuple[datetime, datetime]]:
-    """Return the hours to list again, as ascending ranges [first hour, end hour) that do not touch.
-
-    An hour is due when the time since its end reaches an age of SWEEP_AGES; all that fell due since the last sweep
-    (before any: since the first poll) is returned, except what the hot window holds and what lies before
-    `start_from`. So however long the program stood still, no look at an hour is left out.
-    """
-    hot = window_start(progress, now, lookback, start_from)
-    since = progress.swept_at or progress.started_at
-    if hot is None or since is None:
-        return []  # no poll was complete yet: the next one lists everything
-    ranges: list[tuple[datetime, datetime]] = []
-    for age in sorted(SWEEP_AGES, reverse=True):
-        first, end = hour_of(since - age), min(hour_of(now - age), hot)
-        if start_from:
-            first = max(first, hour_of(start_from))
-        if first >= end:
-            continue
-        if ranges and first <= ranges[-1][1]:
-            first = ranges.pop()[0]
-        ranges.append((first, end))
-    return ranges
-
-
-def discover(source: Source, hours: Sequence[HourRange], now: datetime) -> Discovery:
-    """List the given hours of every included type, admit what is new, and keep notices of what is odd.
-
-    The ranges must not overlap. Types of the catalogue that are not included are not listed; types that it does not
-    know are listed in any case, to be counted. When a listing fails the others still run to their end, what they
-    found stays admitted, and the error is raised then: the caller looks at the same hours again.
+    The ranges of a folder must not overlap. Types of the catalogue that are not included are not listed; types that
+    it does not know are counted, in the hours `counted` where they are not included. Folders that cannot be listed
+    are in the result; what the others hold is admitted.
 
     Raises:
-        CredentialError, RetryLaterError: the bucket cannot be listed.
+        CredentialError, RetryLaterError: nothing can be listed below the prefix.
         LedgerError: the ledger cannot be used.
     """
-    folders, unrecognised = find_event_type_folders(source.store, source.prefix)
+    folders, unrecognised, failures = find_event_type_folders(source.store, source.prefix)
     seen = frozenset(folders)
     included, unknown = source.event_types(seen), seen - source.catalogue_types
+    spots = [
+        _Spot(event_type, folder, event_type in included, hours_of(folder) if event_type in included else counted)
+        for event_type in sorted(seen & (included | unknown))
+        for folder in folders[event_type]
+    ]
     with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="listing") as pool:
-        futures = [
-            pool.submit(_look, source, _Spot(event_type, folder, event_type in included, span), now)
-            for event_type in sorted(seen & (included | unknown))
-            for folder in folders[event_type]
-            for span in hours
-        ]
-    looks = [future.result() for future in futures]
+        looks = list(pool.map(lambda spot: _look(source, spot, now), spots))
     of_unknown: Counter[str] = Counter()
     for look in looks:
         unrecognised.merge(look.unrecognised)
-        if look.event_type in unknown:
-            of_unknown[look.event_type] += look.listed
+        if look.spot.event_type in unknown:
+            of_unknown[look.spot.event_type] += look.listed
+        if look.failure:
+            failures[look.spot.folder] = look.failure
     if notices := [*_integrations(folders), *_unknown_types(of_unknown, included), *_odd_keys(unrecognised)]:
         source.ledger.note(source.connector, notices, now)
+    source.ledger.replace_notices(source.connector, NoticeKind.FOLDER_DENIED, list(_denied(failures)), now)
     return Discovery(
         discovered=sum(look.discovered for look in looks),
         listed=sum(look.listed for look in looks),
         changed=sum(look.changed for look in looks),
         unrecognised=unrecognised.count,
         seen_types=seen,
+        covered=frozenset(look.spot.folder for look in looks if look.whole),
+        failures=failures,
     )
 
 
 def list_objects(source: Source, selection: Selection) -> Iterator[CurrentsObject]:
-    """Yield the objects of a selection as the bucket holds them, recording nothing; raises as `discover`."""
-    folders, _ = find_event_type_folders(source.store, source.prefix)
-    hours = (selection.first_hour, selection.end_hour)
+    """Yield the objects of a selection as the bucket holds them, recording nothing.
+
+    Raises CredentialError or RetryLaterError where a folder cannot be listed.
+    """
+    folders, _, failures = find_event_type_folders(source.store, source.prefix)
+    for error in failures.values():
+        raise error
     for event_type in sorted(selection.event_types & folders.keys()):
         for folder in folders[event_type]:
-            for item in _list_hours(source.store, _Spot(event_type, folder, True, hours)):
+            spot = _Spot(event_type, folder, True, [(selection.first_hour, selection.end_hour)])
+            for item in _list_hours(source.store, spot):
                 if currents_object := to_currents_object(item):
                     yield currents_object
 
 
-def find_event_type_folders(store: ObjectStore, prefix: str) -> tuple[dict[str, list[str]], Unrecognised]:
+def find_event_type_folders(
+    store: ObjectStore, prefix: str
+) -> tuple[dict[str, list[str]], Unrecognised, dict[str, BridgeError]]:
     """Walk from the prefix down to the `event_type=` folders, at most MAX_LEVELS levels.
 
-    Returns the folders (each ends in '/') of each event type, one for each integration that exports it, and whatever
-    else was met: objects beside the folders, and folders too deep to be walked.
+    Returns the folders (each ends in '/') of each event type, one for each integration that exports it; whatever else
+    was met: objects beside the folders, and folders too deep to be walked; and the folders that may not be listed.
+
+    Raises:
+        CredentialError, RetryLaterError: the prefix cannot be listed.
     """
-    by_type: dict[str, list[str]] = {}
+    by_type: dict[str, dict[str, None]] = {}
     unrecognised = Unrecognised()
-    level = [prefix if prefix.endswith("/") or not prefix else f"{prefix}/"]
+    denied: dict[str, BridgeError] = {}
+    top = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
+    level = [top]
     for _ in range(MAX_LEVELS):
-        below = []
+        below: dict[str, None] = {}
         for parent in level:
-            folders, objects = store.folders(parent)
+            try:
+                folders, objects = store.folders(parent)
+            except CredentialError as error:
+                if parent == top:
+                    raise
+                denied[parent] = error
+                continue
             for item in objects:
                 unrecognised.add(item.key)
             for folder in folders:
                 before, marker, event_type = folder[len(parent) : -1].partition(EVENT_TYPE_FOLDER)
                 if marker and event_type and not before:
-                    by_type.setdefault(canonical_name(event_type), []).append(folder)
+                    by_type.setdefault(canonical_name(event_type), {})[folder] = None
                 else:
-                    below.append(folder)
-        level = below
+                    below[folder] = None
+        level = list(below)
     unrecognised.merge(Unrecognised(len(level), level))
-    return by_type, unrecognised
+    return {event_type: list(folders) for event_type, folders in by_type.items()}, unrecognised, denied
 
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """One flat listing: the hours of one type of one integration."""
+    """What is listed of one type of one integration."""
 
     event_type: str
     folder: str
     included: bool
-    hours: HourRange
+    hours: Sequence[HourRange]
 
 
 @dataclass(slots=True)
 class _Look:
-    """What one flat listing found."""
+    """What the listings of one spot found."""
 
-    event_type: str
+    spot: _Spot
     discovered: int = 0
     listed: int = 0
     changed: int = 0
     unrecognised: Unrecognised = field(default_factory=Unrecognised)
+    failure: BridgeError | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all was listed; a folder that is there though nothing is in it contradicts itself."""
+        empty = not (self.listed or self.unrecognised.count) and self.spot.hours == EVERYTHING
+        return self.spot.included and self.failure is None and not empty
 
 
 def _look(source: Source, spot: _Spot, now: datetime) -> _Look:
-    look = _Look(spot.event_type)
+    look = _Look(spot)
     listing = _list_hours(source.store, spot)
-    while page := list(islice(listing, PAGE_OBJECTS)):
-        objects = []
-        for item in page:
-            currents_object = to_currents_object(item)
-            if currents_object is None:
-                look.unrecognised.add(item.key)
-            else:
-                objects.append(currents_object)
-        look.listed += len(objects)
-        if objects and spot.included:
-            discovered, changed = source.ledger.admit(source.connector, objects, now)
-            look.discovered += discovered
-            look.changed += len(changed)
-            if changed:
-                source.ledger.note(source.connector, [_changed(item) for item in changed], now)
+    try:
+        while page := {item.key: item for item in islice(listing, PAGE_OBJECTS)}:
+            _admit(source, page.values(), look, now)
+    except LedgerError:
+        raise
+    except BridgeError as error:
+        look.failure = error
     return look
 
 
+def _admit(source: Source, page: Iterable[ListedObject], look: _Look, now: datetime) -> None:
+    objects = []
+    for item in page:
+        currents_object = to_currents_object(item)
+        if currents_object is None:
+            look.unrecognised.add(item.key)
+        else:
+            objects.append(currents_object)
+    look.listed += len(objects)
+    if objects and look.spot.included:
+        discovered, changed = source.ledger.admit(source.connector, objects, now)
+        look.discovered += discovered
+        look.changed += len(changed)
+        if changed:
+            source.ledger.note(source.connector, [_changed(item) for item in changed], now)
+
+
 def _list_hours(store: ObjectStore, spot: _Spot) -> Iterator[ListedObject]:
-    first, end = spot.hours
     dates = spot.folder + DATE_FOLDER
-    # Behind all keys of the hour before, since '0' sorts after '/'. The bare name of the first hour's folder would do
-    # for S3, but SeaweedFS takes it for the whole folder and starts behind that.
-    listing = store.list(spot.folder, start_after=f"{dates}{format_hour(first - HOUR)}0" if first else "")
-    if end is None:
-        return listing
-    stop = dates + format_hour(end)
-    return takewhile(lambda item: item.key < stop, listing)
+    for first, end in spot.hours:
+        # After all keys of the hour before, since '0' sorts after '/'. The bare name of the first hour's folder would
+        # do for S3, but SeaweedFS takes it for the whole folder and starts after that.
+        listing = store.list(spot.folder, start_after=f"{dates}{format_hour(first - HOUR)}0" if first else "")
+        if end is None:
+            yield from listing
+        else:
+            yield from takewhile(partial(_comes_before, dates + format_hour(end)), listing)
+
+
+def _comes_before(key: str, item: ListedObject) -> bool:
+    return item.key < key
 
 
 def _changed(changed: CurrentsObject) -> Notice:
@@ -321,6 +380,7 @@ def _odd_keys(unrecognised: Unrecognised) -> Iterator[Notice]:
         yield Notice(NoticeKind.UNRECOGNISED_KEY, key, "fits no layout of Currents files; it is not read")
 
 
-def hour_of(time: datetime) -> datetime:
-    """Return the UTC hour that a time lies in."""
-    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+def _denied(failures: Mapping[str, BridgeError]) -> Iterator[Notice]:
+    for folder, error in failures.items():
+        if isinstance(error, CredentialError):
+            yield Notice(NoticeKind.FOLDER_DENIED, folder, f"{error.message}; {error.hint}")

@@ -15,6 +15,10 @@ from enum import StrEnum
 from currents_bridge.catalogue import canonical_name
 from currents_bridge.model import CurrentsObject, ListedObject, format_hour, parse_hour
 
+# Counts the versions of this module that read keys which the one before did not: raise it with such a change, and
+# every folder is listed whole once more, so that what was passed over is found.
+READER = 1
+
 EVENT_TYPE_FOLDER = "event_type="
 DATE_FOLDER = "date="
 

@@ -265,6 +265,7 @@ class NoticeKind(StrEnum):
     UNRECOGNISED_KEY = "unrecognised_key"  # subject: the key
     OBJECT_CHANGED = "object_changed"  # subject: the key; a new ETag after the object was recorded
     INTEGRATION = "integration"  # subject: the folder of one Currents integration
+    FOLDER_DENIED = "folder_denied"  # subject: a folder that may not be listed, beside others that may
     SCHEMA_DRIFT = "schema_drift"  # subject: the event type; detail: its fields against the catalogue
     ROTATION = "rotation"  # subject: the setting; detail: why a newer write key is not used; gone once it is
     PROBE = "probe"  # subject: the probe's name; detail: why it cannot tell; gone once it can
@@ -282,11 +283,19 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What of one `event_type=` folder was listed whole: every hour from `since` on, as it was at `until`."""
+
+    since: datetime | None  # the first hour; None: from the earliest file on
+    until: datetime  # start of the latest look
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far discovery of a connector has come; None: never."""
 
-    polled_at: datetime | None = None  # start of the last poll that listed everything it had to
-    swept_at: datetime | None = None  # start of the last complete sweep
+    polled_at: datetime | None = None  # start of the last poll that listed everything it had to, and found folders
+    audited_at: datetime | None = None  # end of the last complete audit
     started_at: datetime | None = None  # start of the first poll; what `start_from: now` means for ever after
 
 

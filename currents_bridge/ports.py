@@ -18,6 +18,7 @@ from currents_bridge.model import (
     Checkpoint,
     ClaimedObject,
     ConnectorTotals,
+    Coverage,
     Credential,
     CurrentsObject,
     DeadLetter,
@@ -377,6 +378,14 @@ class Ledger(Protocol):
         """Return how many of the dead letters that are there were made since."""
         ...
 
+    def coverage(self, connector: str, place: str) -> Mapping[str, Coverage]:
+        """Return what was listed whole of a bucket (`place`), by folder, by a version that reads the same keys."""
+        ...
+
+    def save_coverage(self, connector: str, place: str, folders: Mapping[str, Coverage]) -> None:
+        """Keep what was listed whole of these folders, in place of what was kept of them before."""
+        ...
+
     def progress(self, connector: str) -> Progress:
         """Return how far discovery has come."""
         ...
@@ -387,6 +396,10 @@ class Ledger(Protocol):
 
     def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:
         """Keep notices, one for each kind and subject; a repeated one replaces detail and count, not `since`."""
+        ...
+
+    def replace_notices(self, connector: str, kind: NoticeKind, notices: Sequence[Notice], now: datetime) -> None:
+        """Keep these notices of a kind as `note` does, and drop all others of the kind: they hold no longer."""
         ...
 
     def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, Self
 
 from currents_bridge.config import Settings
 from currents_bridge.connector import Connector
+from currents_bridge.coverage import hour_of
 from currents_bridge.daemon import Job
-from currents_bridge.discovery import hour_of
 from currents_bridge.testing.collector import Collector
 from currents_bridge.testing.currents_files import make_events, object_key, schema_of, write_container
 from currents_bridge.testing.embedded_s3 import EmbeddedS3, use_embedded_credentials
@@ -188,7 +188,7 @@ class Rehearsal:
         api = {"token": "env:PUBLIC_API_TOKEN", "source_id": "braze-source", "endpoint_url": self.segment.url}
         return {
             "ledger": {"url": f"sqlite:///{self._folder / 'ledger.sqlite3'}"},
-            "schedule": {"poll": "30m", "sweep": "6h", "probe": "30m"},
+            "schedule": {"poll": "30m", "audit": "1d", "probe": "30m"},
             "alerts": {"urls": [f"{self._inbox.url}/alerts"]},
             "connectors": [
                 {

@@ -19,7 +19,7 @@ from benchmarks.scale import Scale
 from currents_bridge import app
 from currents_bridge.catalogue import catalogue, supported_types
 from currents_bridge.config import load
-from currents_bridge.discovery import hour_of
+from currents_bridge.coverage import hour_of
 from currents_bridge.testing.currents_files import large_file, object_key
 from currents_bridge.testing.faulty_s3 import FaultyS3
 
@@ -39,7 +39,7 @@ def idle(rig: Rig, scale: Scale) -> Outcome:
         folder.mkdir()
         config = rig.config(folder, folder / "ledger.sqlite3", bucket, rig.sink.url, poll="1h")
         with running_daemon(config) as daemon:
-            for action in ("sweep_finished", "poll_finished"):
+            for action in ("audit_finished", "poll_finished"):
                 daemon.finished(action, 1, 5 * START_ALLOWANCE_S)
             process = psutil.Process(daemon.pid)
             before = process.cpu_times()

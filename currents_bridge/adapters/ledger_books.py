@@ -155,4 +155,4 @@ def _sums(held: Subquery, names: Sequence[str]) -> list[Any]:
 
 
 def _progress(row: Row[Any] | None) -> Progress:
-    return Progress(row.polled_at, row.swept_at, row.started_at) if row else Progress()
+    return Progress(row.polled_at, row.audited_at, row.started_at) if row else Progress()

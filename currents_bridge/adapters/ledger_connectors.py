@@ -1,21 +1,23 @@
 """What the ledger says of a connector as a whole: sums, progress, notices, credentials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_books, ledger_letters
 from currents_bridge.adapters.ledger_books import EXPIRY_RULES
-from currents_bridge.adapters.ledger_schema import connectors, credentials, notices
+from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, notices
 from currents_bridge.adapters.ledger_store import SqliteStore
 from currents_bridge.errors import Side
+from currents_bridge.keys import READER
 from currents_bridge.model import (
     Books,
     ConnectorTotals,
+    Coverage,
     Credential,
     ExpiryRule,
     HourBooks,
@@ -24,6 +26,8 @@ from currents_bridge.model import (
     Progress,
     Selection,
     TypeActivity,
+    format_hour,
+    parse_hour,
 )
 
 
@@ -58,6 +62,30 @@ class SqlConnectors:
         with self._store.reading() as connection:
             return ledger_letters.count(connection, connector, since)
 
+    def coverage(self, connector: str, place: str) -> dict[str, Coverage]:
+        """Return the folders listed by a reader of today."""
+        of_place = (coverage.c.connector == connector, coverage.c.place == place, coverage.c.reader == READER)
+        rows = select(coverage.c.folder, coverage.c.since, coverage.c.until).where(*of_place)
+        with self._store.reading() as connection:
+            return {
+                folder: Coverage(parse_hour(since) if since else None, until)
+                for folder, since, until in connection.execute(rows)
+            }
+
+    def save_coverage(self, connector: str, place: str, folders: Mapping[str, Coverage]) -> None:
+        """Keep one row a folder."""
+        if not folders:
+            return
+        add = insert(coverage)
+        keep = add.on_conflict_do_update(set_={name: add.excluded[name] for name in ("since", "until", "reader")})
+        rows = [
+            {"connector": connector, "place": place, "folder": folder, "reader": READER}
+            | {"since": format_hour(known.since) if known.since else None, "until": known.until}
+            for folder, known in folders.items()
+        ]
+        with self._store.writing() as connection:
+            connection.execute(keep, rows)
+
     def progress(self, connector: str) -> Progress:
         """Return how far discovery has come."""
         with self._store.reading() as connection:
@@ -73,14 +101,22 @@ class SqlConnectors:
 
     def note(self, connector: str, notices_: Sequence[Notice], now: datetime) -> None:
         """Keep notices, the latest of each kind and subject, with the time of the first."""
-        if not notices_:
-            return
-        add = insert(notices)
-        replaced = {name: add.excluded[name] for name in ("detail", "count")}
+        if notices_:
+            with self._store.writing() as connection:
+                _note(connection, connector, notices_, now)
+
+    def replace_notices(self, connector: str, kind: NoticeKind, notices_: Sequence[Notice], now: datetime) -> None:
+        """Delete what is not among them, then keep them; the time of the first stays."""
+        of_kind = (notices.c.connector == connector, notices.c.kind == kind)
+        with self._store.reading() as connection:
+            known = set(connection.scalars(select(notices.c.subject).where(*of_kind)))
+        if not known and not notices_:
+            return  # as nearly always
+        gone = known - {notice.subject for notice in notices_}
         with self._store.writing() as connection:
-            connection.execute(
-                add.on_conflict_do_update(set_=replaced), [_noted(connector, notice, now) for notice in notices_]
-            )
+            connection.execute(delete(notices).where(*of_kind, notices.c.subject.in_(gone)))
+            if notices_:
+                _note(connection, connector, notices_, now)
 
     def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:
         """Delete a notice."""
@@ -105,6 +141,13 @@ class SqlConnectors:
             return
         with self._store.writing() as connection:
             connection.execute(insert(connectors).values(name=name, **values).on_conflict_do_update(set_=values))
+
+
+def _note(connection: Connection, connector: str, notices_: Sequence[Notice], now: datetime) -> None:
+    add = insert(notices)
+    replaced = {name: add.excluded[name] for name in ("detail", "count")}
+    rows = [_noted(connector, notice, now) for notice in notices_]
+    connection.execute(add.on_conflict_do_update(set_=replaced), rows)
 
 
 def _noted(connector: str, notice: Notice, now: datetime) -> dict[str, Any]:

@@ -176,12 +176,25 @@ connectors = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("polled_at", UtcTime),
-    Column("swept_at", UtcTime),
+    Column("audited_at", UtcTime),
     Column("started_at", UtcTime),
     Column("expiry_rules", Text),  # model.ExpiryRule, as a JSON list
     Column("rewound_objects", Integer, nullable=False, server_default="0"),  # in all; so are the next two
     Column("rewound_events", Integer, nullable=False, server_default="0"),
     Column("rewound_letters", Integer, nullable=False, server_default="0"),
+)
+
+# What discovery has listed whole, see coverage.py.
+coverage = Table(
+    "coverage",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("place", Text, primary_key=True),  # endpoint and bucket
+    Column("folder", Text, primary_key=True),  # of one integration's event type, ends in '/'
+    Column("since", Text),  # hour; null: all
+    Column("until", UtcTime, nullable=False),
+    Column("reader", Integer, nullable=False),  # keys.READER of who listed it
+    sqlite_with_rowid=False,
 )
 
 CREDENTIAL = tuple(field.name for field in fields(Credential))

@@ -37,6 +37,9 @@ _WHY = {
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }
+_RENAMED: dict[tuple[int | str, ...], str] = {
+    ("schedule", "sweep"): "is gone; schedule.audit (1d) lists the whole bucket in its place",
+}
 _STRUCTURES = {"dict_type", "model_type", "tuple_type"}
 _SHOWN_CHARACTERS = 80
 _MAY_BE_SECRET = {"write_key", "write_keys", "token", "private_key", "urls", "heartbeat_url"}
@@ -95,6 +98,8 @@ def _field(loc: Sequence[int | str], values: Mapping[str, Any]) -> str:
 def _why(details: ErrorDetails) -> str:
     kind, (*parents, key) = details["type"], details["loc"]
     if kind == "extra_forbidden":
+        if renamed := _RENAMED.get(tuple(details["loc"])):
+            return renamed
         near = get_close_matches(str(key), _model_at(parents).model_fields, n=1)
         return "unknown key" + (f" (did you mean {near[0]}?)" if near else "")
     if kind in ("greater_than_equal", "less_than_equal"):

@@ -56,8 +56,8 @@ class ScheduleSettings(_Section):
     poll: Annotated[Duration, between("1s", "1d")] = Field(
         default=timedelta(seconds=60), description="time from one look at the recent hours to the next, 1s..1d"
     )
-    sweep: Annotated[Duration, between("1s", "7d")] = Field(
-        default=timedelta(hours=1), description="time from one look at the older hours to the next, 1s..7d"
+    audit: Annotated[Duration, between("1m", "30d")] = Field(
+        default=timedelta(days=1), description="time from one look at the whole bucket to the next, 1m..30d"
     )
     probe: Annotated[Duration, between("30s", "1d")] = Field(
         default=timedelta(minutes=5), description="time from one look at the write keys to the next, 30s..1d"
@@ -124,8 +124,16 @@ class SourceSettings(_Section):
         description="first hour to deliver: earliest, now or an ISO time; a time without offset is UTC",
     )
     lookback: Annotated[Duration, between("1h", "30d")] = Field(
-        default=timedelta(hours=6), description="how far back each poll lists, 1h..30d; older hours belong to the sweep"
+        default=timedelta(hours=6), description="how far back each poll lists, 1h..30d; older hours belong to the audit"
     )
+    audit_depth: Annotated[Duration, between("1d", "3650d")] | None = Field(
+        default=None, description="how far back an audit looks, 1d..3650d; null: to `start_from`"
+    )
+
+    @property
+    def place(self) -> str:
+        """What tells the bucket from all others."""
+        return f"{self.endpoint_url or 's3:/'}/{self.bucket}"
 
 
 class PublicApiSettings(_Section):

@@ -512,10 +512,10 @@ class TestConnectorState:
     def test_progress_keeps_what_is_not_given(self, ledger: Ledger) -> None:
         """None leaves a field as it is."""
         ledger.save_progress("acme", Progress(polled_at=HOUR, started_at=HOUR))
-        ledger.save_progress("acme", Progress(swept_at=NOW))
+        ledger.save_progress("acme", Progress(audited_at=NOW))
         ledger.save_progress("acme", Progress())
         ledger.save_progress("acme", Progress(polled_at=NOW))
-        assert ledger.progress("acme") == Progress(polled_at=NOW, swept_at=NOW, started_at=HOUR)
+        assert ledger.progress("acme") == Progress(polled_at=NOW, audited_at=NOW, started_at=HOUR)
         assert ledger.totals("acme").progress == ledger.progress("acme")
         assert ledger.progress("beta") == Progress()
 

@@ -250,7 +250,7 @@ def test_discovery_lists_whole_hours(bucket: Bucket) -> None:
     source = Source(bucket.store, LedgerOnFile(), "production", "", frozenset, frozenset({"Open"}))
     first, end = datetime(2024, 3, 9, 17, tzinfo=UTC), datetime(2024, 3, 9, 19, tzinfo=UTC)
 
-    assert discover(source, [(first, end)], end).discovered == 2
+    assert discover(source, lambda _: [(first, end)], end).discovered == 2
 
 
 @pytest.mark.parametrize("server", ["moto", "weed"], indirect=True)

@@ -64,14 +64,14 @@ def test_a_file_that_comes_late_into_the_hot_window_is_delivered(site: Site) -> 
     assert site.once()["objects"]["delivered"] == 2
 
 
-def test_a_file_that_comes_late_into_an_old_hour_is_found_by_the_sweep(site: Site) -> None:
-    """Hours are looked at again when they are a day old."""
+def test_a_file_that_comes_late_into_an_old_hour_is_found_by_the_audit(site: Site) -> None:
+    """It lists everything, once a day."""
     site.put_sample(seed=1)
     site.once()
     site.put_sample(hour=this_hour() - 30 * HOUR, seed=2)
     assert site.once()["objects"]["delivered"] == 0
     ledger = SqlLedger(site.ledger_url, now=datetime.now(UTC))
-    ledger.save_progress("production", Progress(swept_at=datetime.now(UTC) - timedelta(hours=8)))
+    ledger.save_progress("production", Progress(audited_at=datetime.now(UTC) - timedelta(hours=25)))
     ledger.close()
     assert site.once()["objects"]["delivered"] == 1
 

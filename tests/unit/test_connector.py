@@ -6,8 +6,8 @@ import pytest
 
 from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import FOLD_AFTER, event_type_of
+from currents_bridge.coverage import hour_of
 from currents_bridge.credentials import LossPolicy
-from currents_bridge.discovery import hour_of
 from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side
 from currents_bridge.model import (
     Batch,
@@ -27,7 +27,7 @@ from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
 
 DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING
 FAILING = CredentialState.FAILING
-SWEEP = timedelta(hours=1)
+AUDIT = timedelta(hours=1)
 NOT_LISTED = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow s3:ListBucket")
 
 
@@ -103,7 +103,7 @@ def test_a_ledger_that_fails_is_kept_in_the_report(bench: Bench, method: str) ->
     connector = bench.connector()
     bench.ledger.faults[method] = LedgerError("disk full")
 
-    report = connector.once(SWEEP)
+    report = connector.once(AUDIT)
 
     assert str(report.error) == "disk full"
     bench.ledger.faults.clear()
@@ -307,21 +307,21 @@ def test_what_may_have_to_be_sent_again_is_not_folded(bench: Bench) -> None:
     bench.put(1)
     connector.poll()
     bench.now += FOLD_AFTER + timedelta(hours=1)
-    connector.sweep()
+    connector.audit()
     assert len(bench.ledger.rows()) == 1
 
     connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.CONFIRMED, bench.now, "listed"))
-    connector.sweep()
+    connector.audit()
 
     assert bench.ledger.rows() == []
 
 
-def test_a_sweep_keeps_the_rules_by_which_the_bucket_deletes(bench: Bench) -> None:
+def test_an_audit_keeps_the_rules_by_which_the_bucket_deletes(bench: Bench) -> None:
     """Those that may hold for the connector's objects."""
     bench.prefix = "braze/"
     bench.store.rules = [ExpiryRule("", days=30), ExpiryRule("logs/", days=1), ExpiryRule("braze/x/", days=7)]
 
-    bench.connector().sweep()
+    bench.connector().audit()
 
     assert [rule.prefix for rule in bench.ledger.totals(NAME).expiry_rules] == ["", "braze/x/"]
 
@@ -368,52 +368,53 @@ def test_claims_of_a_dead_process_are_taken_over(bench: Bench) -> None:
     assert bench.connector().poll().delivered == 1
 
 
-def test_once_sweeps_when_that_is_due_and_polls_in_any_case(bench: Bench) -> None:
-    """The first run sweeps, the next one only after the interval."""
+def test_once_audits_when_that_is_due_and_polls_in_any_case(bench: Bench) -> None:
+    """The first run audits, the next one only after the interval."""
+    bench.put(1)
     connector = bench.connector()
-    connector.once(SWEEP)
-    swept_at = bench.now
-    bench.now += SWEEP - timedelta(seconds=1)
-    connector.once(SWEEP)
-    assert bench.ledger.progress(NAME) == Progress(polled_at=bench.now, swept_at=swept_at, started_at=swept_at)
+    connector.once(AUDIT)
+    audited_at = bench.now
+    bench.now += AUDIT - timedelta(seconds=1)
+    connector.once(AUDIT)
+    assert bench.ledger.progress(NAME) == Progress(polled_at=bench.now, audited_at=audited_at, started_at=audited_at)
 
     bench.now += timedelta(seconds=1)
-    connector.once(SWEEP)
+    connector.once(AUDIT)
 
-    assert bench.ledger.progress(NAME).swept_at == bench.now
+    assert bench.ledger.progress(NAME).audited_at == bench.now
 
 
-def test_once_counts_what_the_sweep_found(bench: Bench) -> None:
+def test_once_counts_what_the_audit_found(bench: Bench) -> None:
     """A file that came late into an hour of yesterday is discovered and delivered."""
     connector = bench.connector()
-    connector.once(SWEEP)
+    connector.once(AUDIT)
     bench.put(2, hour=HOUR - timedelta(hours=20))
     bench.now += timedelta(hours=6)
 
-    report = connector.once(SWEEP)
+    report = connector.once(AUDIT)
 
     assert (report.discovered, report.delivered) == (1, 1)
 
 
-def test_a_sweep_that_fails_does_not_keep_once_from_delivering(bench: Bench) -> None:
+def test_an_audit_that_fails_does_not_keep_once_from_delivering(bench: Bench) -> None:
     """Its error is told all the same."""
     bench.put(2)
     connector = bench.connector()
     bench.ledger.faults["fold"] = LedgerError("cannot fold")
 
-    report = connector.once(SWEEP)
+    report = connector.once(AUDIT)
 
     assert (str(report.error), report.delivered) == ("cannot fold", 1)
 
 
-def test_a_sweep_folds_hours_that_no_sweep_looks_at_again(bench: Bench) -> None:
+def test_an_audit_folds_hours_that_no_audit_looks_at_again(bench: Bench) -> None:
     """Delivered objects of old hours become one row; younger ones stay."""
     bench.put(1, offset=1)
     bench.put(1, offset=2, hour=HOUR + timedelta(days=1))
     bench.connector().poll()
     bench.now = HOUR + FOLD_AFTER + timedelta(hours=1)
 
-    bench.connector().sweep()
+    bench.connector().audit()
 
     assert [row["hour"] for row in bench.ledger.rows()] == [format_hour(HOUR + timedelta(days=1))]
 

@@ -23,7 +23,7 @@ class Jobs:
     """The jobs of one connector."""
 
     poll: Callable[[], object]
-    sweep: Callable[[], object] = lambda: None
+    audit: Callable[[], object] = lambda: None
     name: str = "production"
 
 
@@ -44,14 +44,14 @@ class Calls:
             self.reached.set()
 
 
-def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, sweep: timedelta = NEVER) -> list[Any]:
+def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, audit: timedelta = NEVER) -> list[Any]:
     """Run the daemon until `stop`, or for 20 s where a test fails; return its log lines."""
     watchdog = threading.Timer(20, stop.set)
     watchdog.start()
     scheduled = [
         daemon.Job(f"{of.name}.{name}", work, every)
         for of in jobs
-        for name, work, every in (("poll", of.poll, poll), ("sweep", of.sweep, sweep))
+        for name, work, every in (("poll", of.poll, poll), ("audit", of.audit, audit))
     ]
     with capture_logs() as logs:
         daemon.run(scheduled, stop)
@@ -74,41 +74,41 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_every_connector_polls_and_sweeps_at_once(stop: threading.Event) -> None:
+def test_every_connector_polls_and_audits_at_once(stop: threading.Event) -> None:
     """Not only after the first interval."""
     all_four = threading.Barrier(4, action=stop.set, timeout=20)
 
     logs = run(Jobs(all_four.wait, all_four.wait), Jobs(all_four.wait, all_four.wait, "second"), stop=stop)
 
     assert [line["event"] for line in logs] == ["daemon_started", "daemon_draining", "daemon_stopped"]
-    assert list(logs[0]["jobs"]) == ["production.poll", "production.sweep", "second.poll", "second.sweep"]
+    assert list(logs[0]["jobs"]) == ["production.poll", "production.audit", "second.poll", "second.audit"]
 
 
 def test_jobs_run_again_at_their_interval(stop: threading.Event) -> None:
     """Until the stop."""
-    polls, sweeps = Calls(at=3, then=stop.set), Calls()
+    polls, audits = Calls(at=3, then=stop.set), Calls()
 
-    run(Jobs(polls, sweeps), stop=stop, poll=AT_ONCE)
+    run(Jobs(polls, audits), stop=stop, poll=AT_ONCE)
 
-    assert (polls.times, sweeps.times) == (3, 1)
+    assert (polls.times, audits.times) == (3, 1)
 
 
 def test_a_poll_that_takes_long_is_not_overlapped_and_keeps_nothing_else_waiting(
     stop: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Sweeps and other connectors go on meanwhile, and nobody is warned of what is as it should be."""
-    others, sweeps = Calls(at=5), Calls(at=5)
+    others, audits = Calls(at=5), Calls(at=5)
 
     def outlast_the_others() -> None:
         assert others.reached.wait(20)
-        assert sweeps.reached.wait(20)
+        assert audits.reached.wait(20)
         stop.set()
 
     long = Calls(then=outlast_the_others)
-    run(Jobs(long, sweeps), Jobs(others, name="second"), stop=stop, poll=AT_ONCE, sweep=AT_ONCE)
+    run(Jobs(long, audits), Jobs(others, name="second"), stop=stop, poll=AT_ONCE, audit=AT_ONCE)
 
     assert long.times == 1
-    assert min(others.times, sweeps.times) >= 5
+    assert min(others.times, audits.times) >= 5
     assert not caplog.records
 
 
@@ -138,7 +138,7 @@ def test_memory_is_given_back_after_each_job(stop: threading.Event, monkeypatch:
     def poll() -> None:
         done.append("polled")
 
-    def sweep() -> None:
+    def audit() -> None:
         assert polled.wait(10)
         done.append("swept")
         raise RuntimeError("a mistake of ours")
@@ -150,7 +150,7 @@ def test_memory_is_given_back_after_each_job(stop: threading.Event, monkeypatch:
             stop.set()
 
     monkeypatch.setattr(daemon, "give_back", give_back)
-    run(Jobs(poll, sweep), stop=stop)
+    run(Jobs(poll, audit), stop=stop)
 
     assert done == ["polled", "given back", "swept", "given back"]
 
@@ -182,7 +182,7 @@ def test_nothing_is_begun_after_the_stop(stop: threading.Event) -> None:
     stop.set()
     polls = Calls()
 
-    run(Jobs(polls, polls), stop=stop, poll=AT_ONCE, sweep=AT_ONCE)
+    run(Jobs(polls, polls), stop=stop, poll=AT_ONCE, audit=AT_ONCE)
 
     assert polls.times == 0
 

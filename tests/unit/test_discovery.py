@@ -1,22 +1,26 @@
 """Discovery: what is found in the bucket, and what becomes of it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from currents_bridge import discovery
+from currents_bridge.coverage import HourRange
 from currents_bridge.discovery import (
+    EVERYTHING,
     MAX_UNRECOGNISED,
     Discovery,
     Source,
-    discover,
     find_event_type_folders,
+    list_all,
     poll,
-    sweep,
 )
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
 from currents_bridge.keys import CurrentsKey, Layout
-from currents_bridge.model import Books, Delivered, GroupLimits, NoticeKind, Selection
+from currents_bridge.model import Books, Delivered, GroupLimits, ListedObject, NoticeKind, Selection
 from currents_bridge.testing.fake_store import FakeObjectStore
 from tests.ledgers import LedgerOnFile
 
@@ -27,7 +31,6 @@ THIS_HOUR = datetime(2024, 3, 9, 17, tzinfo=UTC)
 CLICK = "users.messages.email.Click"
 OPEN = "users.messages.email.Open"
 CATALOGUE = frozenset({CLICK, OPEN})
-EVERYTHING = [(None, None)]
 
 KEY = CurrentsKey(
     prefix="braze/",
@@ -71,6 +74,16 @@ def source(store: FakeObjectStore) -> Source:
     return Source(store, LedgerOnFile(), "production", "braze/", lambda seen: CATALOGUE & frozenset(seen), CATALOGUE)
 
 
+def discover(source: Source, hours: Sequence[HourRange], now: datetime) -> Discovery:
+    """Look at these hours of every folder."""
+    return discovery.discover(source, lambda _: hours, now, counted=hours)
+
+
+def found(look: Discovery) -> tuple[int, int, int, int]:
+    """Return what a look counted: discovered, listed, changed, unrecognised."""
+    return look.discovered, look.listed, look.changed, look.unrecognised
+
+
 def waiting(source: Source) -> list[str]:
     """Return the keys that the ledger holds as not delivered, in the order in which they are claimed."""
     selection = Selection(frozenset({CLICK, OPEN, "users.new.Thing"}))
@@ -105,9 +118,9 @@ class TestFindEventTypeFolders:
         for name in (key(), key(integration="bbb"), key(event_type=OPEN)):
             store.put(name)
 
-        found, unrecognised = find_event_type_folders(store, "braze/")
+        folders, unrecognised, _ = find_event_type_folders(store, "braze/")
 
-        assert found == {CLICK: [folder(), folder(integration="bbb")], OPEN: [folder(OPEN)]}
+        assert folders == {CLICK: [folder(), folder(integration="bbb")], OPEN: [folder(OPEN)]}
         assert unrecognised.count == 0
 
     @pytest.mark.parametrize("prefix", ["", "braze", "braze/", "braze/eu", "braze/eu/"])
@@ -139,7 +152,7 @@ class TestFindEventTypeFolders:
         for name in ("braze/notes.txt", "braze/a/b/c/d/e.txt", "braze/empty/"):
             store.put(name)
 
-        _, unrecognised = find_event_type_folders(store, "braze/")
+        _, unrecognised, _ = find_event_type_folders(store, "braze/")
 
         assert unrecognised.keys == ["braze/notes.txt", "braze/a/b/c/d/"]
 
@@ -148,7 +161,7 @@ class TestFindEventTypeFolders:
         for n in range(MAX_UNRECOGNISED + 5):
             store.put(f"braze/{n:03}.txt")
 
-        _, unrecognised = find_event_type_folders(store, "braze/")
+        _, unrecognised, _ = find_event_type_folders(store, "braze/")
 
         assert (len(unrecognised.keys), unrecognised.count) == (MAX_UNRECOGNISED, MAX_UNRECOGNISED + 5)
 
@@ -161,8 +174,8 @@ class TestDiscover:
         store.put(key(offset=1))
         store.put(key(event_type=OPEN))
 
-        assert discover(source, EVERYTHING, NOW) == Discovery(2, 2, 0, 0, CATALOGUE)
-        assert discover(source, EVERYTHING, NOW) == Discovery(0, 2, 0, 0, CATALOGUE)
+        assert found(discover(source, EVERYTHING, NOW)) == (2, 2, 0, 0)
+        assert found(discover(source, EVERYTHING, NOW)) == (0, 2, 0, 0)
         assert waiting(source) == [key(offset=1), key(event_type=OPEN)]
 
     def test_objects_of_several_integrations_are_admitted(self, store: FakeObjectStore, source: Source) -> None:
@@ -200,9 +213,9 @@ class TestDiscover:
         for n in range(5):
             store.put(key(hour=THIS_HOUR - n * HOUR))
 
-        found = discover(source, [(THIS_HOUR - 3 * HOUR, THIS_HOUR - HOUR)], NOW)
+        look = discover(source, [(THIS_HOUR - 3 * HOUR, THIS_HOUR - HOUR)], NOW)
 
-        assert found.listed == 2
+        assert look.listed == 2
         assert waiting(source) == [key(hour=THIS_HOUR - 3 * HOUR), key(hour=THIS_HOUR - 2 * HOUR)]
 
     def test_a_type_that_is_not_included_is_not_listed(self, store: FakeObjectStore, source: Source) -> None:
@@ -210,9 +223,9 @@ class TestDiscover:
         store.put(key())
         store.put(key(event_type=OPEN))
 
-        found = discover(replace(source, event_types=lambda _: frozenset({CLICK})), EVERYTHING, NOW)
+        look = discover(replace(source, event_types=lambda _: frozenset({CLICK})), EVERYTHING, NOW)
 
-        assert (found.listed, found.seen_types) == (1, CATALOGUE)
+        assert (look.listed, look.seen_types) == (1, CATALOGUE)
         assert store.list_calls == 3  # prefix, integration, clicks
 
     @pytest.mark.parametrize("included", [True, False])
@@ -224,9 +237,9 @@ class TestDiscover:
         for offset in range(3):
             store.put(key(event_type=new, offset=offset))
 
-        found = discover(replace(source, event_types=lambda seen: frozenset(seen if included else ())), EVERYTHING, NOW)
+        look = discover(replace(source, event_types=lambda seen: frozenset(seen if included else ())), EVERYTHING, NOW)
 
-        assert (found.discovered, found.seen_types) == (3 if included else 0, frozenset({new}))
+        assert (look.discovered, look.seen_types) == (3 if included else 0, frozenset({new}))
         assert notices(source) == {(NoticeKind.UNKNOWN_EVENT_TYPE, new): 3}
 
     def test_hours_without_an_unknown_type_keep_its_count(self, store: FakeObjectStore, source: Source) -> None:
@@ -244,7 +257,7 @@ class TestDiscover:
         for name in [*odd, key()]:
             store.put(name)
 
-        assert discover(source, EVERYTHING, NOW) == Discovery(1, 1, 0, 2, frozenset({CLICK}))
+        assert found(discover(source, EVERYTHING, NOW)) == (1, 1, 0, 2)
         assert notices(source) == {(NoticeKind.UNRECOGNISED_KEY, name): 1 for name in odd}
 
     def test_notices_of_odd_keys_are_limited(self, store: FakeObjectStore, source: Source) -> None:
@@ -263,7 +276,7 @@ class TestDiscover:
         deliver_all(source)
         store.put(key(), b"second")
 
-        assert discover(source, EVERYTHING, NOW) == Discovery(0, 1, 1, 0, frozenset({CLICK}))
+        assert found(discover(source, EVERYTHING, NOW)) == (0, 1, 1, 0)
         assert notices(source) == {(NoticeKind.OBJECT_CHANGED, key()): 1}
         assert waiting(source) == []
 
@@ -274,18 +287,73 @@ class TestDiscover:
 
         assert discover(source, EVERYTHING, NOW).discovered == 2_001
 
-    def test_one_failing_listing_fails_the_look_but_not_the_others(
-        self, store: FakeObjectStore, source: Source
-    ) -> None:
+    def test_a_folder_whose_listing_fails_costs_itself(self, store: FakeObjectStore, source: Source) -> None:
         """What the other listings found stays admitted."""
         store.put(key())
         store.put(key(event_type=OPEN))
-        store.faults[folder(CLICK)] = CredentialError(Side.SOURCE, "denied", "grant it")
+        store.faults[folder(CLICK)] = RetryLaterError("slow down")
+
+        look = discover(source, EVERYTHING, NOW)
+
+        assert (look.complete, list(look.failures), look.covered) == (False, [folder(CLICK)], frozenset({folder(OPEN)}))
+        assert waiting(source) == [key(event_type=OPEN)]
+
+    def test_a_folder_or_key_that_is_listed_twice_counts_once(self, store: FakeObjectStore, source: Source) -> None:
+        """Some servers repeat what stands at the end of a page."""
+        store.put(key())
+
+        class Repeating(FakeObjectStore):
+            def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+                folders, objects = store.folders(prefix)
+                return folders * 2, objects
+
+            def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
+                for item in store.list(prefix, start_after):
+                    yield from (item, item)
+
+        assert found(discover(replace(source, store=Repeating()), EVERYTHING, NOW)) == (1, 1, 0, 0)
+
+
+class TestDeniedFolder:
+    """One folder that may not be listed, beside others that may."""
+
+    @pytest.fixture(autouse=True)
+    def _denied(self, store: FakeObjectStore) -> None:
+        store.put(key())
+        store.put(key(integration="bbb"))
+
+    @pytest.mark.parametrize(
+        "denied", [folder(), folder().partition("event_type=")[0]], ids=["event type", "integration"]
+    )
+    def test_the_rest_is_delivered_and_the_folder_is_noted(
+        self, store: FakeObjectStore, source: Source, denied: str
+    ) -> None:
+        """A poll succeeds, but is not complete: the loss is shown until the folder may be listed."""
+        store.faults[denied] = CredentialError(Side.SOURCE, "denied", "grant it")
+
+        look = poll(source, NOW)
+
+        assert (look.discovered, look.complete) == (1, False)
+        assert notices(source) == {(NoticeKind.FOLDER_DENIED, denied): 1}
+
+    def test_once_it_may_be_listed_it_is_listed_whole_and_the_notice_goes(
+        self, store: FakeObjectStore, source: Source
+    ) -> None:
+        """What is covered of it did not move meanwhile."""
+        store.faults[folder()] = CredentialError(Side.SOURCE, "denied", "grant it")
+        poll(source, NOW)
+        store.faults.clear()
+
+        assert poll(source, NOW + 30 * DAY).discovered == 1
+        assert notices(source) == {}
+
+    def test_where_nothing_may_be_listed_it_is_the_credential(self, store: FakeObjectStore, source: Source) -> None:
+        """Then the poll raises."""
+        for name in ("aaa", "bbb"):
+            store.faults[folder(integration=name)] = CredentialError(Side.SOURCE, "denied", "grant it")
 
         with pytest.raises(CredentialError, match="denied"):
-            discover(source, EVERYTHING, NOW)
-
-        assert waiting(source) == [key(event_type=OPEN)]
+            poll(source, NOW)
 
 
 class TestPoll:
@@ -371,40 +439,118 @@ class TestPoll:
         assert store.list_calls - before == 1 + 2 + 2
 
 
-class TestSweep:
-    """Looks at older hours."""
+class TestCoverage:
+    """What was looked at before is remembered for each folder, so a mistake in the first look costs a later one."""
 
-    def test_a_late_file_in_an_old_hour_is_found(self, store: FakeObjectStore, source: Source) -> None:
-        """A file that lands in an hour behind the hot window waits for the next age of its hour."""
+    HISTORY = 9  # files, one a day
+
+    @pytest.fixture(autouse=True)
+    def _history(self, store: FakeObjectStore) -> None:
+        for n in range(self.HISTORY):
+            store.put(key(hour=THIS_HOUR - n * DAY))
+
+    @pytest.mark.parametrize(
+        "mistake",
+        [
+            pytest.param({"prefix": "brase/"}, id="a typo in the prefix"),
+            pytest.param({"prefix": "braze/dataexport.prod-01.S3.integration.bbb/"}, id="a narrower prefix"),
+            pytest.param({"store": FakeObjectStore(), "place": "s3://wrong"}, id="another bucket"),
+            pytest.param({"start_from": NOW}, id="a later start_from"),
+            pytest.param({"start_from": "now"}, id="start_from: now"),
+            pytest.param({"event_types": lambda _: frozenset({OPEN})}, id="fewer events.include"),
+        ],
+    )
+    def test_what_a_mistake_in_the_configuration_left_out_is_found_once_it_is_corrected(
+        self, source: Source, mistake: dict[str, Any]
+    ) -> None:
+        """By the next poll, however long ago the first one was."""
+        first = poll(replace(source, **mistake), NOW).discovered
+
+        assert first + poll(source, NOW + 30 * DAY).discovered == self.HISTORY
+        assert poll(source, NOW + 30 * DAY).discovered == 0
+
+    def test_an_integration_whose_first_files_are_older_than_the_lookback_is_found(
+        self, store: FakeObjectStore, source: Source
+    ) -> None:
+        """A folder that was not there before is listed whole."""
+        poll(source, NOW)
+        store.put(key(hour=THIS_HOUR - 100 * DAY, integration="bbb"))
+
+        assert poll(source, NOW + HOUR).discovered == 1
+
+    def test_a_first_look_that_found_no_folder_is_none(self, source: Source) -> None:
+        """It says nothing of what comes later, and is not complete."""
+        look = poll(replace(source, store=FakeObjectStore()), NOW)
+
+        assert not look.complete
+        assert source.ledger.progress(source.connector).polled_at is None
+        assert poll(source, NOW + 30 * DAY).discovered == self.HISTORY
+
+    def test_a_folder_that_is_listed_as_empty_is_not_covered(self, store: FakeObjectStore, source: Source) -> None:
+        """S3 has no empty folders: one of the two answers is wrong."""
+
+        class Forgetful(FakeObjectStore):
+            def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+                return store.folders(prefix)
+
+        poll(replace(source, store=Forgetful()), NOW)
+
+        assert poll(source, NOW + 30 * DAY).discovered == self.HISTORY
+
+    def test_a_version_that_reads_more_keys_lists_everything_once_more(
+        self, source: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the version before passed over is found."""
+        monkeypatch.setattr(discovery, "to_currents_object", lambda _: None)
+        assert poll(source, NOW).discovered == 0
+        monkeypatch.undo()
+
+        monkeypatch.setattr("currents_bridge.adapters.ledger_connectors.READER", 99)
+
+        assert poll(source, NOW + 30 * DAY).discovered == self.HISTORY
+
+    def test_moving_start_from_back_lists_the_gap_only(self, source: Source) -> None:
+        """Not what was listed already."""
+        poll(replace(source, start_from=NOW - 2 * DAY), NOW)
+
+        look = poll(replace(source, start_from=NOW - 4 * DAY), NOW)
+
+        assert (look.discovered, look.listed) == (2, 3)
+
+
+class TestListAll:
+    """The look at everything."""
+
+    def test_a_late_file_of_any_age_is_found(self, store: FakeObjectStore, source: Source) -> None:
+        """Polls have left its hour long ago."""
         store.put(key())
         poll(source, NOW)
-        for n in range(1, 8):
-            poll(source, NOW + n * HOUR)
-            sweep(source, NOW + n * HOUR)
-        store.put(key(offset=1))
+        store.put(key(hour=THIS_HOUR - 300 * DAY))
 
-        polled = sum(poll(source, NOW + n * HOUR).discovered for n in range(8, 26))
-        assert polled == 0
-        assert sweep(source, NOW + 26 * HOUR).discovered == 1
+        assert poll(source, NOW + HOUR).discovered == 0
+        assert list_all(source, NOW + HOUR).discovered == 1
 
-    def test_a_failed_sweep_is_made_up_for(self, store: FakeObjectStore, source: Source) -> None:
-        """What was due in a failed sweep is due in the next one."""
-        poll(source, NOW - 2 * DAY)
-        poll(source, NOW)
-        store.put(key(hour=THIS_HOUR - 30 * HOUR))
-        store.faults[folder()] = RetryLaterError("slow down")
-        with pytest.raises(RetryLaterError):
-            sweep(source, NOW)
-        store.faults.clear()
+    def test_it_goes_back_to_the_start_or_as_deep_as_it_may(self, store: FakeObjectStore, source: Source) -> None:
+        """The later one of both counts."""
+        for n in range(10):
+            store.put(key(hour=THIS_HOUR - n * DAY))
 
-        assert sweep(source, NOW + 12 * HOUR).discovered == 1
+        assert list_all(replace(source, start_from=NOW - 2 * DAY), NOW, 5 * DAY).listed == 3
+        assert list_all(replace(source, start_from=NOW - 5 * DAY), NOW, 2 * DAY).listed == 3
+
+    def test_as_the_very_first_look_it_heeds_start_from_now(self, store: FakeObjectStore, source: Source) -> None:
+        """As a first poll does."""
+        store.put(key(hour=THIS_HOUR - DAY))
+
+        assert list_all(replace(source, start_from="now"), NOW).discovered == 0
 
     def test_a_folder_before_all_hours_is_seen(self, store: FakeObjectStore, source: Source) -> None:
         """Should Braze put a folder above `date=`, no hour would hold its files: they are reported."""
+        store.put(key())
         poll(source, NOW)
         odd = f"{folder()}app=1/x.avro"
         store.put(odd)
 
         assert poll(source, NOW).unrecognised == 0
-        assert sweep(source, NOW).unrecognised == 1
+        assert list_all(source, NOW).unrecognised == 1
         assert notices(source) == {(NoticeKind.UNRECOGNISED_KEY, odd): 1}

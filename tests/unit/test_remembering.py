@@ -83,16 +83,16 @@ def test_what_could_be_read_of_a_damaged_object_is_remembered(bench: Bench) -> N
 
 
 def test_a_connector_remembers_for_as_long_as_it_is_told(bench: Bench) -> None:
-    """The sweep forgets older ids."""
+    """The audit forgets older ids."""
     connector = bench.connector(remember=WEEK)
     bench.put(events := clicks(1), offset=1)
     connector.poll()
 
     bench.now += WEEK
-    connector.sweep()
+    connector.audit()
     assert is_remembered(bench, events[0]["id"]) == [True]
     bench.now += timedelta(seconds=1)
-    connector.sweep()
+    connector.audit()
     assert is_remembered(bench, events[0]["id"]) == [False]
 
 
