@@ -33,10 +33,16 @@ _CACHED_SCHEMAS = 128  # more than the types of Currents
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A run of an object's events as columns, one for each field of the file."""
+    """A run of an object's events as columns, one for each field of the file.
+
+    The columns in `json_fields` hold each value's JSON text, null where it is null: maps, records and unions, which no
+    column type holds without loss. The set depends on the schema alone, so it is the same for all slices of a file.
+    """
 
     events: pl.DataFrame
     first_row: int  # index of the first event in the object; lost events count where the container tells how many
+    json_fields: frozenset[str] = frozenset()
+    unreadable: Sequence[tuple[int, str]] = ()  # place among the events -> why it is no good event
 
 
 @dataclass(slots=True)
@@ -86,6 +92,22 @@ class _Schema:
         self.record_name = str(self.avro["name"])
         self.fields = tuple(str(field["name"]) for field in self.avro["fields"])
         self.polars = PolarsReader(self.avro) if polars_reads(self.avro) else None
+        types = {field["name"]: field["type"] for field in self.avro["fields"]}
+        self.json_fields = frozenset(name for name, avro_type in types.items() if not _is_plain(avro_type))
+
+
+def _is_plain(avro_type: Any) -> bool:
+    """Whether a column can hold all values of a type: scalars and arrays of them, null or not."""
+    match avro_type:
+        case [*branches]:
+            rest = [branch for branch in branches if branch != "null"]
+            return len(rest) <= 1 and all(map(_is_plain, rest))
+        case {"type": "array", "items": items}:
+            return _is_plain(items)
+        case {"type": kind}:
+            return kind not in ("map", "record", "error")
+        case _:
+            return "." not in avro_type  # a full name: of an enum, perhaps, yet mostly of a record
 
 
 _known_schema = lru_cache(_CACHED_SCHEMAS)(_Schema)
@@ -107,6 +129,7 @@ class Container:
             self._decompress = decompressor(self._frames.metadata.get("avro.codec", b"null").decode())
         self.record_name = self._schema.record_name
         self.fields = self._schema.fields
+        self.json_fields = self._schema.json_fields
         self.damage = Damage()  # grows while slices are read
         self._blocks_read = 0
         self._ahead: list[Block | Gap] = []  # what `decode_together` has taken off the stream
@@ -192,7 +215,7 @@ class Container:
             self._blocks_read += len(pending)
             first_row = pending[0].first_row
             skipped = max(skip_rows - first_row, 0)
-            yield Slice(events.slice(skipped), first_row + skipped)
+            yield Slice(events.slice(skipped), first_row + skipped, self.json_fields)
         elif len(pending) > 1:
             half = len(pending) // 2
             yield from self._decoded(pending[:half], skip_rows)
@@ -225,7 +248,10 @@ class Container:
             ]
             if content.read(1):
                 raise ValueError("a block holds more than its events")
-        return pl.DataFrame([_column(name, [record[name] for record in records]) for name in self.fields])
+        columns = {name: [record[name] for record in records] for name in self.fields}
+        return pl.DataFrame(
+            [(_json_column if name in self.json_fields else _column)(name, values) for name, values in columns.items()]
+        )
 
 
 def _run(blocks: Sequence[_Unpacked]) -> Records:
@@ -268,6 +294,11 @@ def _column(name: str, values: list[Any]) -> pl.Series:
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
         texts = [v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in plain]
         return pl.Series(name, texts, dtype=pl.String)
+
+
+def _json_column(name: str, values: list[Any]) -> pl.Series:
+    texts = [None if value is None else orjson.dumps(_plain(value)).decode() for value in values]
+    return pl.Series(name, texts, dtype=pl.String)
 
 
 def _plain(value: Any) -> Any:

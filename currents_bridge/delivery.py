@@ -112,7 +112,9 @@ class Delivery:
         packer = self._packer()
         repeats = Repeats()
         for run in self._reader.runs(works, sent):
-            self._drifts.saw(run.event_type, run.events.schema, run.shares[-1].work.claimed.object.hour)
+            self._drifts.saw(
+                run.event_type, run.events.schema, run.shares[-1].work.claimed.object.hour, run.json_fields
+            )
             mapped = self._mapped(run)
             owed = [self._owed(share, messages, repeats) for share, messages in mapped]
             for batch in packer.add_all(owed):
@@ -132,7 +134,9 @@ class Delivery:
         """Map the run; where that fails each object's share alone, so that a bad one costs itself only."""
         origins = [_origin(share) for share in run.shares]
         try:
-            mapped = self._mapper.map_together(run.events, run.event_type, origins)
+            mapped = self._mapper.map_together(
+                run.events, run.event_type, origins, json_fields=run.json_fields, unreadable=run.unreadable
+            )
         except (QuarantineObjectError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             if len(run.shares) > 1:
                 return [pair for alone in run.each_alone() for pair in self._mapped(alone)]

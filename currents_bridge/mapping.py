@@ -92,44 +92,60 @@ class Mapper:
 
     def __init__(self, rules: MappingRules) -> None:
         self._rules = rules
-        self._plans: dict[tuple[str, tuple[tuple[str, pl.DataType], ...]], _Plan] = {}
+        self._plans: dict[tuple[str, tuple[tuple[str, pl.DataType], ...], frozenset[str]], _Plan] = {}
 
     def map(self, piece: Slice, event_type: EventType, object_key: str) -> Mapped:
         """Return the messages that a slice of the object owes; raises QuarantineObjectError for a foreign schema."""
         origin = Origin(object_key, piece.first_row, piece.events.height)
-        (mapped,) = self.map_together(piece.events, event_type, [origin])
+        (mapped,) = self.map_together(
+            piece.events, event_type, [origin], json_fields=piece.json_fields, unreadable=piece.unreadable
+        )
         return mapped
 
-    def map_together(self, events: pl.DataFrame, event_type: EventType, origins: Sequence[Origin]) -> Sequence[Mapped]:
+    def map_together(
+        self,
+        events: pl.DataFrame,
+        event_type: EventType,
+        origins: Sequence[Origin],
+        *,
+        json_fields: frozenset[str] = frozenset(),
+        unreadable: Sequence[tuple[int, str]] = (),
+    ) -> Sequence[Mapped]:
         """Return what each of several objects owes whose events follow each other in one frame; raises as `map`.
 
         A plan costs a millisecond however few events there are, so small objects are best mapped together.
+        `json_fields` and `unreadable` are as in Slice.
         """
-        known = (event_type.name, tuple(events.schema.items()))
+        known = (event_type.name, tuple(events.schema.items()), json_fields)
         plan = self._plans.get(known)
         if plan is None:  # two threads may both make it: the same plan, so nothing is lost
-            plan = self._plans[known] = _Plan(event_type, events.schema, self._rules)
-        return plan.apply(events, origins)
+            plan = self._plans[known] = _Plan(event_type, events.schema, json_fields, self._rules)
+        return plan.apply(events, origins, unreadable)
 
 
 class _Plan:
     """The expressions for one event type as one schema holds it."""
 
-    def __init__(self, event_type: EventType, schema: pl.Schema, rules: MappingRules) -> None:
+    def __init__(
+        self, event_type: EventType, schema: pl.Schema, json_fields: frozenset[str], rules: MappingRules
+    ) -> None:
         if "time" not in schema or not {"user_id", "external_user_id"} & set(schema):
             raise QuarantineObjectError("no Currents file: it has no time field, or no user id field")
         self._rules = rules
         self._schema = schema
+        self._json_fields = json_fields
         self._merge_field = event_type.merge_json_field if event_type.merge_json_field in schema else None
         self._encode = self._message(event_type)
         self._heads = self._head()
 
-    def apply(self, events: pl.DataFrame, origins: Sequence[Origin]) -> Sequence[Mapped]:
+    def apply(
+        self, events: pl.DataFrame, origins: Sequence[Origin], unreadable: Sequence[tuple[int, str]]
+    ) -> Sequence[Mapped]:
         """Return each object's messages, its count of skipped events, and its dead letters."""
         places = _places(origins)
         if self._rules.fresh_message_ids:
             places.append(_for_each_event([f"-r{o.rewinds}" if o.rewinds else "" for o in origins], origins, _MARK))
-        heads = events.hstack(places).select(self._heads)
+        heads = _refusing(unreadable, events.hstack(places).select(self._heads))
         skipped, refused = heads["skipped"], heads["refusal"].is_not_null()
         sendable = ~(skipped | refused)
         chosen, ids = (events, heads) if sendable.all() else (events.filter(sendable), heads.filter(sendable))
@@ -259,6 +275,15 @@ class _Plan:
                 return _in_range(seconds.cast(pl.Int64)) * 1000
             case _:
                 return (_in_range(seconds.cast(pl.Float64, strict=False)) * 1000).round().cast(pl.Int64, strict=False)
+
+
+def _refusing(unreadable: Sequence[tuple[int, str]], heads: pl.DataFrame) -> pl.DataFrame:
+    """Refuse events that could not be read whole, whoever they may be of."""
+    if not unreadable:
+        return heads
+    places, reasons = zip(*unreadable, strict=True)
+    skipped, refusal = heads["skipped"].scatter(places, False), heads["refusal"].scatter(places, reasons)
+    return heads.with_columns(skipped, refusal)
 
 
 def sendable(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -117,7 +117,7 @@ class Reader:
         with _failure_kept(work):
             for piece in container.slices(skip_rows=work.claimed.checkpoint.rows):
                 share = Share(work, piece.first_row, piece.events.height, damaged=bool(container.damage))
-                yield Run(self._type_of(work), piece.events, [share])
+                yield Run(self._type_of(work), piece.events, [share], piece.json_fields, piece.unreadable)
                 if work.failure or sent.failure_of(work.claimed.id, alone=True):
                     return
             work.ended = True

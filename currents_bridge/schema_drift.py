@@ -14,6 +14,7 @@ MAX_NAMED = 20  # fields of one kind of difference; the rest is only counted
 
 _IDENTITY = ("id", "user_id", "external_user_id", "time")
 _KINDS = {"string": "string", "int": "int", "long": "int", "float": "float", "double": "float", "boolean": "boolean"}
+_NESTED = "nested value"  # a map, a record or a union, which comes as JSON
 _UNKNOWN = "null"  # of a column without values: its type is not seen
 
 
@@ -21,16 +22,19 @@ class Drifts:
     """What the newest file of each event type has of drift. Thread-safe enough: the newest of two at once may lose."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, tuple[datetime, pl.Schema, str]] = {}
+        self._newest: dict[str, tuple[datetime, tuple[pl.Schema, frozenset[str]], str]] = {}
         self._told: dict[str, str] = {}
 
-    def saw(self, event_type: EventType, schema: pl.Schema, hour: datetime) -> None:
+    def saw(
+        self, event_type: EventType, schema: pl.Schema, hour: datetime, json_fields: frozenset[str] = frozenset()
+    ) -> None:
         """Take in the columns of a file of some hour; older files than the newest say nothing."""
         known = self._newest.get(event_type.name)
         if known and hour < known[0]:
             return
-        words = known[2] if known and schema == known[1] else drift(event_type, schema)
-        self._newest[event_type.name] = (hour, schema, words)
+        columns = (schema, json_fields)
+        words = known[2] if known and columns == known[1] else drift(event_type, schema, json_fields)
+        self._newest[event_type.name] = (hour, columns, words)
 
     def changed(self) -> dict[str, str]:
         """Return event types whose drift is another than when this was asked last, "" for none; at first, all."""
@@ -40,20 +44,21 @@ class Drifts:
         return changed
 
 
-def drift(event_type: EventType, schema: pl.Schema) -> str:
+def drift(event_type: EventType, schema: pl.Schema, json_fields: frozenset[str] = frozenset()) -> str:
     """Return how a file's columns differ from the catalogue, in plain words; empty where they agree.
 
     E.g. `new: x (string); missing: y; retyped: z is a string, was an int`. Fields of files of earlier versions are no
     news. A field is missing where the event's identity, name, context or properties need it. Int and long are one, and
-    float and double. An event type of which the catalogue knows no fields has no drift.
+    float and double. `json_fields` are as in Slice. An event type of which the catalogue knows no fields has no drift.
     """
     if not event_type.fields:
         return ""
+    kinds = {name: _NESTED if name in json_fields else _kind(dtype) for name, dtype in schema.items()}
     known = {field.name: field for field in (*event_type.older_fields, *event_type.fields)}
     parts = {
-        "new": [f"{name} ({_kind(dtype)})" for name, dtype in schema.items() if name not in known],
+        "new": [f"{name} ({kind})" for name, kind in kinds.items() if name not in known],
         "missing": list(_missing(event_type, schema)),
-        "retyped": list(_retyped(known, schema)),
+        "retyped": list(_retyped(known, kinds)),
     }
     return "; ".join(f"{what}: {_list(found)}" for what, found in parts.items() if found)
 
@@ -66,10 +71,10 @@ def _missing(event_type: EventType, schema: pl.Schema) -> Iterator[str]:
             yield field.name
 
 
-def _retyped(known: Mapping[str, Field], schema: pl.Schema) -> Iterator[str]:
-    for name, dtype in schema.items():
+def _retyped(known: Mapping[str, Field], kinds: Mapping[str, str]) -> Iterator[str]:
+    for name, now in kinds.items():
         if name in known:
-            was, now = _known_kind(known[name].type), _kind(dtype)
+            was = _known_kind(known[name].type)
             if was != now and _UNKNOWN not in now.split():
                 yield f"{name} is {_with_article(now)}, was {_with_article(was)}"
 
@@ -83,8 +88,6 @@ def _kind(dtype: pl.DataType) -> str:
     match dtype:
         case pl.List(inner=inner):
             return f"array of {_kind(inner if isinstance(inner, pl.DataType) else inner())}"
-        case pl.Struct():
-            return "record"
         case _ if dtype.is_integer():
             return "int"
         case _ if dtype.is_float():

@@ -121,6 +121,8 @@ class Run:
     event_type: EventType
     events: pl.DataFrame
     shares: Sequence[Share]
+    json_fields: frozenset[str] = frozenset()  # as in Slice
+    unreadable: Sequence[tuple[int, str]] = ()  # as in Slice; only of a run of one share
 
     def each_alone(self) -> Iterator["Run"]:
         """Yield each object's share as a run of its own."""

@@ -167,13 +167,13 @@ class PickyMapper(Mapper):
         self.faults: dict[str, BaseException] = {}
         self.runs: list[int] = []
 
-    def map_together(self, events: Any, event_type: Any, origins: Any) -> Any:
+    def map_together(self, events: Any, event_type: Any, origins: Any, **told: Any) -> Any:
         """Map, or raise."""
         for origin in origins:
             if origin.object_key in self.faults:
                 raise self.faults[origin.object_key]
         self.runs.append(len(origins))
-        return super().map_together(events, event_type, origins)
+        return super().map_together(events, event_type, origins, **told)
 
 
 @dataclass

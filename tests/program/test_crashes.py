@@ -159,10 +159,10 @@ from currents_bridge.mapping import Mapper
 
 unharmed = Mapper.map_together
 
-def harmful(self, events, event_type, origins):
+def harmful(self, events, event_type, origins, **told):
     if any("Click" in origin.object_key for origin in origins):
         os.kill(os.getpid(), signal.SIGKILL)
-    return unharmed(self, events, event_type, origins)
+    return unharmed(self, events, event_type, origins, **told)
 
 Mapper.map_together = harmful
 """

@@ -305,10 +305,10 @@ def test_a_suspect_is_read_through_before_anything_of_it_is_sent(bench: Bench) -
 
     class Telling(Mapper):
         def map_together(
-            self, events: pl.DataFrame, event_type: EventType, origins: Sequence[Origin]
+            self, events: pl.DataFrame, event_type: EventType, origins: Sequence[Origin], **told: Any
         ) -> Sequence[Mapped]:
             story.append("map" if bench.ledger.rows()[0]["crashes"] else "map, trusted")
-            return super().map_together(events, event_type, origins)
+            return super().map_together(events, event_type, origins, **told)
 
     bench.mapper = Telling(MappingRules(library_version="1"))  # type: ignore[assignment]
 

@@ -374,3 +374,17 @@ def test_any_custom_properties_make_valid_json(custom: dict[str, Any]) -> None:
     """A JSON object of any shape is merged as it is."""
     message = one(PERSON | {"name": "n", "properties": json.dumps(custom)}, CUSTOM)
     assert message["properties"] == {k: v for k, v in custom.items() if v is not None} | {"name": "n"}
+
+
+def test_an_event_that_could_not_be_read_whole_is_a_dead_letter() -> None:
+    """Whoever it is of, and whatever else it lacks: the reason says what could not be read."""
+    frame = pl.DataFrame({"id": ["a", None, "c"], "external_user_id": ["u", None, "w"], "time": [1767315600] * 3})
+
+    mapped = Mapper(rules()).map(Slice(frame, 7, unreadable=[(1, "n: enum index 9 of 2")]), CLICK, KEY)
+
+    assert mapped.messages["message_id"].to_list() == ["a", "c"]
+    assert mapped.skipped_anonymous == 0
+    (letter,) = mapped.dead_letters
+    assert (letter.row, letter.reason) == (8, "n: enum index 9 of 2")
+    assert letter.message_id.startswith("row-")
+    assert letter.message_id.endswith("-8")

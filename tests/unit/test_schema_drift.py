@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from currents_bridge.catalogue import ArrayType, EventType, Field, catalogue, general_event_type
-from currents_bridge.schema_drift import MAX_NAMED, drift
+from currents_bridge.schema_drift import MAX_NAMED, Drifts, drift
 
+HOUR = datetime(2026, 1, 2, tzinfo=UTC)
 CLICK = catalogue()["users.messages.email.Click"]
 TYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
@@ -137,10 +139,9 @@ def test_another_width_is_no_drift(field: str | ArrayType, dtype: pl.DataType) -
         ("string", pl.List(pl.String()), "an array of string, was a string"),
         (ArrayType("string", nullable_items=True), pl.String(), "a string, was an array of string"),
         (ArrayType("long", nullable_items=True), pl.List(pl.String()), "an array of string, was an array of int"),
-        ("string", pl.Struct({"a": pl.String()}), "a record, was a string"),
     ],
 )
-def test_arrays_and_records_are_told_in_words(field: str | ArrayType, dtype: pl.DataType, words: str) -> None:
+def test_arrays_are_told_in_words(field: str | ArrayType, dtype: pl.DataType, words: str) -> None:
     """In those of Avro."""
     event_type = replace(CLICK, fields=(*CLICK.fields, Field("x", field, nullable=True)))
 
@@ -154,3 +155,17 @@ def test_a_foreign_schema_fills_no_page() -> None:
     found = drift(CLICK, schema_of(CLICK, new))
 
     assert found.endswith(f"x{MAX_NAMED - 1:03} (string), 5 more")
+
+
+def test_nested_values_are_told_as_such() -> None:
+    """They come as JSON text, which is no string field."""
+    found = drift(CLICK, schema_of(CLICK, {"url": pl.String(), "odd": pl.String()}), frozenset({"url", "odd"}))
+    assert found == "new: odd (nested value); retyped: url is a nested value, was a string"
+
+
+def test_a_string_that_becomes_a_nested_value_is_seen() -> None:
+    """Its column is as it was; what the column holds is not."""
+    drifts = Drifts()
+    drifts.saw(CLICK, schema_of(CLICK), HOUR)
+    drifts.saw(CLICK, schema_of(CLICK), HOUR, frozenset({"url"}))
+    assert drifts.changed() == {CLICK.name: "retyped: url is a nested value, was a string"}
