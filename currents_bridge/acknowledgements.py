@@ -7,6 +7,7 @@ import polars as pl
 
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
 from currents_bridge.model import Batch, DeadLetter, Refusal
+from currents_bridge.refusals import ObjectsDeniedError
 
 
 class Acknowledgements:
@@ -67,6 +68,9 @@ class Acknowledgements:
                 continue
             try:
                 refusals = future.result()
+            except ObjectsDeniedError as error:  # all the rest of it was acknowledged
+                self._failures |= dict.fromkeys(error.object_ids, error)
+                self._count(batch, error.refusals)
             except (RetryLaterError, CredentialError) as error:
                 if isinstance(error, CredentialError):
                     self.credential_error = error
@@ -76,15 +80,18 @@ class Acknowledgements:
         self._under_way = waiting
 
     def _acknowledged(self, number: int, batch: Batch, refusals: Sequence[Refusal]) -> None:
+        self._count(batch, refusals)
+        self._ahead.add(number)
+        while self.through + 1 in self._ahead:
+            self.through += 1
+            self._ahead.remove(self.through)
+
+    def _count(self, batch: Batch, refusals: Sequence[Refusal]) -> None:
         self.batches += 1
         self.batch_bytes += batch.size_bytes
         for refusal in refusals:
             letter = DeadLetter(refusal.row, refusal.message_id, refusal.reason, message=_message_of(batch, refusal))
             self._refused.setdefault(refusal.object_id, []).append(letter)
-        self._ahead.add(number)
-        while self.through + 1 in self._ahead:
-            self.through += 1
-            self._ahead.remove(self.through)
 
 
 def _message_of(batch: Batch, refusal: Refusal) -> str:

@@ -2,8 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -15,11 +14,12 @@ from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.credentials import LossPolicy, Sending
 from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.discovery import Discovery, Source
-from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
 from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
 from currents_bridge.model import (
+    ClaimedObject,
     CredentialState,
     ExpiryRule,
     GroupLimits,
@@ -35,12 +35,25 @@ from currents_bridge.ports import Ledger
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
+from currents_bridge.witnesses import Witnesses
 
 FOLD_AFTER = timedelta(days=8)  # late files come within hours; what is folded stays known
-CANARY = GroupLimits(max_objects=1)
+CANARIES = 3  # at most in a row, where one says nothing, as an unreadable file
+CANARY_GOOD_FOR = timedelta(hours=20)  # a message sent once more; Segment drops repeats for about a day
 
 OnGroup = Callable[[TransferReport], None]
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one call of `deliver` is to do."""
+
+    report: TransferReport
+    selection: Selection
+    pace: Pace | None
+    again: bool
+    on_group: OnGroup
 
 
 def event_type_of(name: str) -> EventType:
@@ -87,7 +100,7 @@ class Connector:
         self._audit_depth = audit_depth
         self.now = now
         self._stop = stop
-        self._proof = Proof()  # of all passes: one batch a poll must do to find out that a key is at fault
+        self._witnesses = Witnesses(source.connector, source.store, source.ledger, self._everything, now)
         self._pace = self.pace(settings.requests_per_second)
         self._drifts = Drifts()
         self._seen_types: frozenset[str] = frozenset()
@@ -171,13 +184,69 @@ class Connector:
     ) -> None:
         """Deliver all of the selection that is due, adding to the report; `again` also what is remembered as sent.
 
-        While the write key is failing, one small group goes first to see whether it is taken, or nothing at all.
+        While the write key is failing, one object goes ahead to see whether it is taken, or nothing at all. So it does
+        where the first denial comes: whatever was denied may be the trouble of what was sent.
         """
-        with self.sender(pace) as sender, kept(report):
+        job = _Job(report, selection, pace, again, on_group)
+        with kept(report):
             self.watch.begin()
-            allowed = self.watch.sending()
-            delivery = partial(
-                Delivery,
+            if self._unreleased:
+                self.ledger.release(self._unreleased)
+                self._unreleased = []
+            self._reclaim(report)
+            allowed, denial = self.watch.sending(), None
+            if allowed is Sending.ALL:
+                denial = self._send_all(job)
+            if denial or allowed in {Sending.CANARY, Sending.TRIAL}:
+                denial = self._send_canary(job, Sending.CANARY if denial else allowed, denial)
+                if denial is None and self.watch.sending() is Sending.ALL:
+                    denial = self._send_all(job)
+            if denial:
+                report.error = denial
+                self.ledger.keep_canary(self.name, None, self.now())
+                self.watch.denied(denial)
+            self.raise_if_paused()
+
+    def _send_all(self, job: "_Job") -> CredentialError | None:
+        """Deliver all that is due; returns what Segment denied."""
+
+        def claim() -> Sequence[ClaimedObject]:
+            return self.ledger.claim(self.name, job.selection, GroupLimits(), self.now())
+
+        return self._send(job, Sending.ALL, claim, self._settings.workers, lambda: self.watch.sending() is Sending.ALL)
+
+    def _send_canary(self, job: "_Job", sending: Sending, denial: CredentialError | None) -> CredentialError | None:
+        """Let one object go ahead, another where it says nothing; returns None where it was taken, else the denial."""
+        for _ in range(CANARIES):
+            group = self.ledger.claim_canary(self.name, job.selection, self.now())
+            if not group:
+                break
+            claims, batches = iter([group]), job.report.batches
+            denied = self._send(job, sending, lambda claims=claims: next(claims, ()), 1, lambda: True)  # type: ignore[misc]
+            if denied or job.report.batches > batches or isinstance(job.report.error, CredentialError):
+                return denied
+        return denial
+
+    def _send(
+        self,
+        job: "_Job",
+        sending: Sending,
+        claim: Callable[[], Sequence[ClaimedObject]],
+        workers: int,
+        go_on: Callable[[], bool],
+    ) -> CredentialError | None:
+        """Deliver what is claimed; returns what Segment denied. A denial by S3 is taken in here."""
+        report, proof = job.report, self._begin_proof()
+        before, counted, batches = report.error, report.sent_first, report.batches
+
+        def after_group(so_far: TransferReport) -> None:
+            nonlocal counted
+            self.watch.acknowledged(so_far.sent_first - counted)
+            counted = so_far.sent_first
+            job.on_group(so_far)
+
+        with self.sender(job.pace, proof) as sender:
+            delivery = Delivery(
                 connector=self.name,
                 store=self.source.store,
                 ledger=self.ledger,
@@ -186,82 +255,50 @@ class Connector:
                 event_type=event_type_of,
                 drifts=self._drifts,
                 packer=self.packer,
-                remember=self._remember is not None and not again,
+                remember=self._remember is not None and not job.again,
+                witnesses=self._witnesses,
+                sending=sending,
                 now=self.now,
                 stop=self._stop,
             )
-            if self._unreleased:
-                self.ledger.release(self._unreleased)
-                self._unreleased = []
-            self._reclaim(report)
-            if allowed in {Sending.CANARY, Sending.TRIAL}:
-                once = iter([True])
-                ahead = delivery(trial=allowed is Sending.TRIAL)
-                self._transfer(report, selection, ahead, on_group, limits=CANARY, go_on=lambda: next(once, False))
-            if report.error is None or isinstance(report.error, RetryLaterError):
-                if self.watch.sending() is Sending.ALL:
-                    may_go_on = lambda: self.watch.sending() is Sending.ALL  # noqa: E731 - reads as what it says
-                    self._transfer(report, selection, delivery(), on_group, limits=GroupLimits(), go_on=may_go_on)
-                self.raise_if_paused()
-
-    def _transfer(  # noqa: PLR0913 - what `deliver` was told, and how much of it
-        self,
-        report: TransferReport,
-        selection: Selection,
-        delivery: Delivery,
-        on_group: OnGroup,
-        *,
-        limits: GroupLimits,
-        go_on: Callable[[], bool],
-    ) -> None:
-        transfer = Transfer(
-            connector=self.name,
-            ledger=self.ledger,
-            delivery=delivery,
-            workers=1 if limits is CANARY else self._settings.workers,
-            limits=limits,
-            now=self.now,
-            stop=self._stop,
-            go_on=go_on,
-        )
-        counted, batches = report.sent_first, report.batches
-
-        def after_group(so_far: TransferReport) -> None:
-            nonlocal counted
-            self.watch.acknowledged(so_far.sent_first - counted)
-            counted = so_far.sent_first
-            on_group(so_far)
-
-        try:
-            transfer.run(selection, report, after_group)
-        finally:
-            self._unreleased = transfer.unreleased
+            transfer = Transfer(
+                connector=self.name,
+                ledger=self.ledger,
+                delivery=delivery,
+                claim=claim,
+                workers=workers,
+                stop=self._stop,
+                go_on=go_on,
+            )
+            try:
+                transfer.run(report, after_group)
+            finally:
+                self._unreleased = transfer.unreleased
         if report.batches > batches:
+            self.ledger.keep_canary(self.name, proof.canary, self.now())
             self.watch.worked(Side.DESTINATION, "Segment answers 2xx")
-        if isinstance(report.error, CredentialError):
-            self.watch.denied(report.error)
+        denial = report.error if report.error is not before else None
+        if isinstance(denial, CredentialError) and denial.side is Side.SOURCE:
+            self.watch.denied(denial)
+        if not isinstance(denial, CredentialError) or denial.side is Side.SOURCE:
+            return None
+        report.error = before  # another object may show that it is the trouble of what was sent
+        return denial
+
+    def _begin_proof(self, *, needed: bool = True) -> Proof:
+        """Return what is known of the destination at the start of a pass."""
+        return Proof(self.ledger.canary(self.name, self.now() - CANARY_GOOD_FOR), needed=needed)
 
     def _try_to_read(self, report: TransferReport) -> None:
-        """Take in that S3 can be listed; where it was failing, only if it can be read as well."""
+        """Take in that S3 can be listed; where it was failing, only if some object can be read as well."""
         with kept(report):
             if self.watch.credential(Side.SOURCE).state is CredentialState.FAILING:
                 try:
-                    self._read_one()
+                    self._witnesses.read_one()
                 except CredentialError as error:
                     self.watch.denied(error)
                     raise
             self.watch.worked(Side.SOURCE, "S3 answers")
-
-    def _read_one(self) -> None:
-        """Read the beginning of an object that waits, if one is due."""
-        claimed = self.ledger.claim(self.name, self._everything(), CANARY, self.now())
-        try:
-            for item in claimed:
-                stream = self.source.store.open(item.object.key, item.object.etag)
-                with suppress(ObjectGoneError, RetryLaterError), stream:
-                    stream.read(1)
-        finally:
-            self.ledger.release([item.id for item in claimed])
 
     def _note_drifts(self, report: TransferReport) -> None:
         """Keep what the newest files have of drift; a backfill says nothing of it."""
@@ -303,14 +340,17 @@ class Connector:
                 log.warning("object_quarantined", key=item.object.key, reason=item.reason)
                 report.add(GroupReport([Quarantined(item.id, item.reason)]))
 
-    def sender(self, pace: Pace | None = None) -> Sender:
-        """Return a sender to the destination, at the settings' pace unless told otherwise; the caller closes it."""
+    def sender(self, pace: Pace | None = None, proof: Proof | None = None) -> Sender:
+        """Return a sender to the destination, at the settings' pace unless told otherwise; the caller closes it.
+
+        Without a `proof` it is for what was set aside before: a refusal is told as one where nothing can prove it.
+        """
         return Sender(
             self.watch.transport,
             max_in_flight=self._settings.max_in_flight,
             pace=pace or self._pace,
             stop=self._stop,
-            proof=self._proof,
+            proof=proof or self._begin_proof(needed=False),
         )
 
     def packer(self) -> Packer:

@@ -14,11 +14,11 @@ import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType
+from currents_bridge.credentials import Sending
 from currents_bridge.errors import (
     ClaimLostError,
     CredentialError,
     QuarantineObjectError,
-    RetryLaterError,
     Side,
 )
 from currents_bridge.logs import get_logger
@@ -36,6 +36,7 @@ from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.reading import Reader
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import Sender
+from currents_bridge.witnesses import Witnesses
 from currents_bridge.work import Repeats, Run, Share, Work
 
 FIRST_RETRY = timedelta(minutes=1)
@@ -67,7 +68,8 @@ class Delivery:
     """Delivers groups of one connector's objects. Thread-safe: each call works on its own group.
 
     With `remember`, message ids that were sent before, by whatever object, are left out, and those that are sent are
-    remembered. On `trial`, what is acknowledged counts for nothing: no object is settled for it.
+    remembered. A canary that fails costs no attempt; on trial, what is acknowledged counts for nothing either: no
+    object is settled for it. A denial by S3 is the object's own where one of the `witnesses` can be read.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
@@ -82,7 +84,8 @@ class Delivery:
         packer: Callable[[], Packer],
         remember: bool,
         drifts: Drifts,
-        trial: bool = False,
+        witnesses: Witnesses,
+        sending: Sending = Sending.ALL,
         now: Callable[[], datetime],
         stop: threading.Event,
     ) -> None:
@@ -94,7 +97,8 @@ class Delivery:
         self._packer = packer
         self._remember = remember
         self._drifts = drifts
-        self._trial = trial
+        self._witnesses = witnesses
+        self._sending = sending
         self._now = now
         self._stop = stop
 
@@ -112,9 +116,10 @@ class Delivery:
         packer = self._packer()
         repeats = Repeats()
         for run in self._reader.runs(works, sent):
+            self._drifts.saw(
+                run.event_type, run.events.schema, run.shares[-1].work.claimed.object.hour, run.json_fields
+            )
             mapped = self._mapped(run)
-            if mapped:
-                self._drifts.saw(run.event_type, run.events.schema, self._hour_of(mapped), run.json_fields)
             owed = [self._owed(share, messages, repeats) for share, messages in mapped]
             for batch in packer.add_all(owed):
                 sent.expect(batch, self._sender.submit(batch))
@@ -143,11 +148,6 @@ class Delivery:
             return []
         return list(zip(run.shares, mapped, strict=True))
 
-    def _hour_of(self, mapped: Sequence[tuple[Share, Mapped]]) -> datetime:
-        """Return the hour of the run's last object; one that lies ahead counts as now, so that later files still do."""
-        share, _ = mapped[-1]
-        return min(share.work.claimed.object.hour, self._now())
-
     def _owed(self, share: Share, mapped: Mapped, repeats: Repeats) -> Part:
         """Return the messages that the object owes, keeping its books."""
         work = share.work
@@ -175,7 +175,7 @@ class Delivery:
         """Record how many rows are behind by now; those of the latest slice will be once `batch` has arrived."""
         work.put_fence(batch)
         reached = work.reached(sent)
-        if self._trial or reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
+        if self._sending is Sending.TRIAL or reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
             return
         checkpoint = Checkpoint(reached.rows, work.books_at(reached, sent))
         letters, ids = work.letters(sent, reached.rows), work.ids(sent, reached.rows)
@@ -196,12 +196,13 @@ class Delivery:
         settlements: list[Settlement] = []
         released: list[int] = []
         report.credential_error = report.credential_error or sent.credential_error
-        read = report.settlements or any(work.rows > work.claimed.checkpoint.rows for work in works)
+        read = [work.claimed.object.key for work in works if work.rows > work.claimed.checkpoint.rows]
+        self._witnesses.note_read(*read)
         for work in works:
             work.settled = True
             failure = work.failure_with(sent)
             match failure:
-                case None | QuarantineObjectError() if self._trial:
+                case None | QuarantineObjectError() if self._sending is Sending.TRIAL:
                     report.tried_events += work.books.sent
                     released.append(work.claimed.id)
                 case None:
@@ -211,11 +212,10 @@ class Delivery:
                     settlements.append(work.quarantined(sent, failure.reason))
                 case ClaimLostError():
                     pass
-                case CredentialError() if failure.side is Side.DESTINATION or not read:
-                    # with others of the group read, a denial is about this object, not about the credential
+                case CredentialError() if not self._is_its_own_trouble(failure, work):
                     report.credential_error = report.credential_error or failure
                     released.append(work.claimed.id)
-                case RetryLaterError() if self._stop.is_set() or sent.credential_error:
+                case _ if self._stop.is_set() or sent.credential_error or self._sending is not Sending.ALL:
                     released.append(work.claimed.id)
                 case _:
                     at = retry_at(now, work.claimed.attempts)
@@ -229,6 +229,10 @@ class Delivery:
         report.settlements += settlements
         if released:
             self._ledger.release(released)
+
+    def _is_its_own_trouble(self, denial: CredentialError, work: Work) -> bool:
+        """Return whether a denial says nothing of the credential, since S3 gives out other objects."""
+        return denial.side is Side.SOURCE and self._witnesses.one_is_readable(work.claimed.object.key)
 
 
 def _origin(share: Share) -> Origin:

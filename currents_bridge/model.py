@@ -229,6 +229,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A message that Segment acknowledged; sent once more, it shows whether the destination works."""
+
+    message_id: str
+    message: str  # one JSON object
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """One message of a batch that Segment or its client library refused for what it is."""
 

@@ -95,6 +95,21 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     )
 
 
+def halves_by_object(batch: Batch) -> tuple[Batch, Batch]:
+    """Cut a batch of at least two objects' messages in two, each object in one of them; sizes are exact."""
+    ids = list(dict.fromkeys(part.object_id for part in batch.parts))
+    first = set(ids[: len(ids) // 2])
+    return (
+        _batch([part for part in batch.parts if part.object_id in first], batch.envelope_bytes),
+        _batch([part for part in batch.parts if part.object_id not in first], batch.envelope_bytes),
+    )
+
+
+def _batch(parts: Sequence[Part], envelope_bytes: int) -> Batch:
+    events = sum(part.messages.height for part in parts)
+    return Batch(tuple(parts), events, envelope_bytes + int(_sizes(parts).sum()) + events - 1, envelope_bytes)
+
+
 def _sizes(parts: Sequence[Part]) -> pl.Series:
     """Return the bytes of each message; at least one part."""
     return pl.concat([part.messages["message"] for part in parts]).str.len_bytes()

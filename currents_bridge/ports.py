@@ -15,6 +15,7 @@ from currents_bridge.model import (
     AlertMessage,
     Batch,
     Books,
+    Canary,
     Checkpoint,
     ClaimedObject,
     ConnectorTotals,
@@ -198,6 +199,26 @@ class Ledger(Protocol):
         An object whose claim is taken away, by `reclaim` or `rewind`, has a new id from then on. So what is said of a
         lost claim by its id never counts for a later one, also where the same owner has claimed the object anew.
         """
+        ...
+
+    def claim_canary(self, connector: str, selection: Selection, now: datetime) -> Sequence[ClaimedObject]:
+        """Take the one object that goes ahead, to see whether a side works; empty where nothing waits.
+
+        It is chosen among all that wait, whatever their retry time: the newest of an hour and type none of whose
+        objects went ahead before; else the newest that did not; else the one that did so longest ago.
+        """
+        ...
+
+    def witnesses(self, connector: str, limit: int) -> list[tuple[CurrentsObject, datetime]]:
+        """Return objects that were delivered, each of another hour or type, with when; the latest first."""
+        ...
+
+    def canary(self, connector: str, since: datetime) -> Canary | None:
+        """Return the message that is kept, if it was acknowledged since."""
+        ...
+
+    def keep_canary(self, connector: str, canary: Canary | None, now: datetime) -> None:
+        """Keep a message that was acknowledged now, in place of the one before; None: keep none."""
         ...
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:

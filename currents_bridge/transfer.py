@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 
 from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.errors import BridgeError, CredentialError, LedgerError
-from currents_bridge.model import Books, ClaimedObject, Delivered, Failed, GroupLimits, Quarantined, Selection
+from currents_bridge.model import Books, ClaimedObject, Delivered, Failed, Quarantined
 from currents_bridge.ports import Ledger
 
 
@@ -76,7 +75,9 @@ class TransferReport:
 
 
 class Transfer:
-    """Runs the workers of one connector. `go_on` is asked before each group; once it says no, none is begun.
+    """Runs the workers of one connector. `claim` gives the next group, empty where there is none.
+
+    `go_on` is asked before each group; once it says no, none is begun.
 
     Attributes:
         unreleased: ids of objects that are still claimed though no one works on them, since the ledger failed twice.
@@ -88,9 +89,8 @@ class Transfer:
         connector: str,
         ledger: Ledger,
         delivery: Delivery,
+        claim: Callable[[], Sequence[ClaimedObject]],
         workers: int,
-        limits: GroupLimits,
-        now: Callable[[], datetime],
         stop: threading.Event,
         go_on: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -98,16 +98,13 @@ class Transfer:
         self._ledger = ledger
         self._delivery = delivery
         self._workers = workers
-        self._limits = limits
-        self._now = now
+        self._claim = claim
         self._stop = stop
         self._go_on = go_on
         self.unreleased: list[int] = []
 
-    def run(
-        self, selection: Selection, report: TransferReport, on_group: Callable[[TransferReport], None] = lambda _: None
-    ) -> None:
-        """Claim and deliver groups until nothing of the selection is due, adding to `report`.
+    def run(self, report: TransferReport, on_group: Callable[[TransferReport], None] = lambda _: None) -> None:
+        """Claim and deliver groups until there is none, adding to `report`.
 
         Ends early on a stop, when `go_on` says no, on a destination that takes nothing, and on a CredentialError or
         LedgerError, which is kept as the report's error; a mistake of ours is raised once all workers have stopped.
@@ -120,7 +117,7 @@ class Transfer:
         def work() -> None:
             try:
                 while not (ended.is_set() or self._stop.is_set()) and self._go_on():
-                    group = self._ledger.claim(self._connector, selection, self._limits, self._now())
+                    group = self._claim()
                     if not group:
                         return
                     outcome = self._deliver(group)

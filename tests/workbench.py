@@ -45,6 +45,7 @@ from currents_bridge.testing.currents_files import Event, make_events, object_ke
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.testing.fake_transport import FakeTransport
 from currents_bridge.transfer import Transfer, TransferReport
+from currents_bridge.witnesses import Witnesses
 from tests.ledgers import LedgerOnFile
 
 CLICK = "users.messages.email.Click"
@@ -282,12 +283,11 @@ class Bench:
                 connector=NAME,
                 ledger=self.ledger,
                 delivery=self.delivery(sender, options.pop("max_batch_events", 2500)),
+                claim=lambda: self.ledger.claim(NAME, selection, GroupLimits(max_objects=max_objects), self.now),
                 workers=workers,
-                limits=GroupLimits(max_objects=max_objects),
-                now=lambda: self.now,
                 stop=self.stop,
             )
-            transfer.run(selection, report, **options)
+            transfer.run(report, **options)
             return transfer
 
     def sender(self, max_in_flight: int = 1, kind: Callable[..., Sender] = Sender) -> Sender:
@@ -306,6 +306,7 @@ class Bench:
             packer=lambda: Packer(max_bytes=475_000, max_events=max_batch_events, envelope_bytes=ENVELOPE_BYTES),
             remember=remember,
             drifts=Drifts(),
+            witnesses=Witnesses(NAME, self.store, self.ledger, everything, lambda: self.now),
             now=lambda: self.now,
             stop=self.stop,
         )

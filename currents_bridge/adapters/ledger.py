@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, tex
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import (
+    ledger_canaries,
     ledger_claims,
     ledger_fold,
     ledger_letters,
@@ -131,6 +132,15 @@ class SqlLedger(SqlConnectors):
             if group:
                 connection.execute(_CLAIM, {"ids": [claimed.id for claimed in group], "owner": self._id})
         return group
+
+    def claim_canary(self, connector: str, selection: Selection, now: datetime) -> Sequence[ClaimedObject]:
+        """Take the object that goes ahead."""
+        with self._store.writing() as connection:
+            self._say_alive(connection, now)
+            chosen = ledger_canaries.next_canary(connection, connector, selection, now)
+            if chosen:
+                connection.execute(_CLAIM, {"ids": [chosen[0].id], "owner": self._id})
+        return chosen
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record all outcomes in one transaction, but for those of lost claims."""

@@ -38,7 +38,7 @@ TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
 _WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)
 _hour = lru_cache(1024)(parse_hour)  # a group has few hours
 UNCLAIMED = {"state": _WAITING, "owner": None}
-_CLAIMED = tuple(  # as `_claimed` unpacks them
+CLAIMED = tuple(  # as `claimed_object` unpacks them
     objects.c[name]
     for name in (
         *("id", "key", "etag", "size_bytes", "last_modified", "event_type", "hour"),
@@ -56,7 +56,7 @@ def next_group(
         and_(objects.c.state == ObjectState.FAILED, objects.c.retry_at <= now),
     )
     next_due = (
-        select(*_CLAIMED)
+        select(*CLAIMED)
         .where(NOT_DELIVERED, due, *selected(objects, connector, selection))
         .order_by(objects.c.hour, objects.c.event_type, objects.c.key)
         .limit(limits.max_objects)
@@ -96,7 +96,7 @@ def _group(rows: Iterable[Row[*tuple[Any, ...]]], max_bytes: int) -> Iterator[Cl
     """Yield objects while they fit, and the first one in any case; a suspect comes first or not at all, and alone."""
     total_bytes = 0
     for number, row in enumerate(rows):
-        claimed = _claimed(row)
+        claimed = claimed_object(row)
         total_bytes += claimed.object.size_bytes
         if number and (total_bytes > max_bytes or claimed.suspect):
             return
@@ -105,7 +105,8 @@ def _group(rows: Iterable[Row[*tuple[Any, ...]]], max_bytes: int) -> Iterator[Cl
             return
 
 
-def _claimed(row: Row[*tuple[Any, ...]]) -> ClaimedObject:
+def claimed_object(row: Row[*tuple[Any, ...]]) -> ClaimedObject:
+    """Return the object of a row of CLAIMED."""
     # All columns at once: one by one, by their names, they take 5 us an object.
     id_, key, etag, size_bytes, last_modified, event_type, hour, attempts, crashes, rewinds, rows, *books = row
     return ClaimedObject(

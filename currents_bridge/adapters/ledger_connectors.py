@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters import ledger_books, ledger_letters
+from currents_bridge.adapters import ledger_books, ledger_canaries, ledger_letters
 from currents_bridge.adapters.ledger_books import EXPIRY_RULES
 from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, notices
 from currents_bridge.adapters.ledger_store import SqliteStore
@@ -16,9 +16,11 @@ from currents_bridge.errors import Side
 from currents_bridge.keys import READER
 from currents_bridge.model import (
     Books,
+    Canary,
     ConnectorTotals,
     Coverage,
     Credential,
+    CurrentsObject,
     ExpiryRule,
     HourBooks,
     Notice,
@@ -135,6 +137,21 @@ class SqlConnectors:
         keep = insert(credentials).values(connector=connector, side=side, **values)
         with self._store.writing() as connection:
             connection.execute(keep.on_conflict_do_update(set_=values))
+
+    def witnesses(self, connector: str, limit: int) -> list[tuple[CurrentsObject, datetime]]:
+        """Look at the objects that were delivered last."""
+        with self._store.reading() as connection:
+            return ledger_canaries.witnesses(connection, connector, limit)
+
+    def canary(self, connector: str, since: datetime) -> Canary | None:
+        """Return the message that was acknowledged last, if it is new enough."""
+        with self._store.reading() as connection:
+            return ledger_canaries.message(connection, connector, since)
+
+    def keep_canary(self, connector: str, canary: Canary | None, now: datetime) -> None:
+        """Keep one message for each connector."""
+        with self._store.writing() as connection:
+            ledger_canaries.keep_message(connection, connector, canary, now)
 
     def _save(self, name: str, values: dict[str, Any]) -> None:
         if not values:

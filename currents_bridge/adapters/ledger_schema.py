@@ -59,6 +59,7 @@ NOT_DELIVERED = text("state <> 'delivered'")
 QUARANTINED = text("state = 'quarantined'")
 OWNED = text("owner IS NOT NULL")
 BEGUN = text("checkpoint_rows > 0")
+CANARIES = text("canary_at IS NOT NULL")
 NOT_SENT = text("sent_at IS NULL")  # dead letters; of the others, a rewind may want some back
 SENT = text("sent_at IS NOT NULL")
 
@@ -89,6 +90,7 @@ objects = Table(
     Column("settled_at", UtcTime),
     Column("rewinds", Integer, nullable=False, server_default="0"),
     Column("rewound_events", Integer, nullable=False, server_default="0"),  # known to wait; 0 once settled again
+    Column("canary_at", UtcTime),  # when it last went ahead of all others, to see whether a side works
     UniqueConstraint("connector", "key"),
     sqlite_autoincrement=True,  # a settlement that comes too late must never meet a new claim under an old id
 )
@@ -100,6 +102,7 @@ Index("objects_delivered", *(objects.c[name] for name in ("connector", "hour", "
 Index("objects_delivered_by_age", objects.c.connector, objects.c.settled_at, sqlite_where=DELIVERED)
 Index("objects_quarantined", objects.c.connector, objects.c.settled_at, sqlite_where=QUARANTINED)
 Index("objects_begun", objects.c.connector, sqlite_where=BEGUN)
+Index("objects_canaries", objects.c.connector, objects.c.hour, objects.c.event_type, sqlite_where=CANARIES)
 Index("objects_owned", objects.c.connector, objects.c.owner, sqlite_where=OWNED)
 
 # What was delivered, by hour and type. Folding deletes rows of `objects` and leaves these sums alone.
@@ -218,6 +221,16 @@ credentials = Table(
     Column("doubted_at", UtcTime),
     Column("recovered_at", UtcTime),
     Column("sent_before", Integer, nullable=False, server_default="0"),
+)
+
+# The message of each connector that Segment acknowledged last: sent once more, it proves that the destination works.
+canary_messages = Table(
+    "canary_messages",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("message_id", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("acknowledged_at", UtcTime, nullable=False),
 )
 
 alerts = Table(

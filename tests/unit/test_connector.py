@@ -1,14 +1,15 @@
 import gc
+from collections.abc import Sequence
 from datetime import timedelta
 
 import polars as pl
 import pytest
 
 from currents_bridge.catalogue import catalogue
-from currents_bridge.connector import FOLD_AFTER, event_type_of
+from currents_bridge.connector import CANARY_GOOD_FOR, FOLD_AFTER, event_type_of
 from currents_bridge.coverage import hour_of
 from currents_bridge.credentials import LossPolicy
-from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import (
     Batch,
     Credential,
@@ -17,13 +18,13 @@ from currents_bridge.model import (
     EvidenceKind,
     ExpiryRule,
     GroupLimits,
-    Notice,
+    LetterFilter,
     NoticeKind,
     ObjectState,
     Progress,
+    Refusal,
     format_hour,
 )
-from currents_bridge.testing.currents_files import object_key, write_container
 from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
 
@@ -132,7 +133,7 @@ def test_a_failing_credential_is_kept_with_the_time_of_its_first_failure(bench: 
     """Later failures do not move it, however the program is started again."""
     bench.put(3)
     began = bench.now
-    bench.transport.outcomes.extend([DENIED, DENIED])
+    bench.transport.outcomes.extend([DENIED] * 3)
     bench.connector().poll()
     bench.now += timedelta(hours=5)
 
@@ -144,21 +145,139 @@ def test_a_failing_credential_is_kept_with_the_time_of_its_first_failure(bench: 
     assert bench.states() == {PENDING: 1}
 
 
-def test_while_the_key_is_refused_one_small_group_goes_ahead(bench: Bench) -> None:
+def test_while_the_key_is_refused_one_object_goes_ahead(bench: Bench) -> None:
     """Once it is taken, all the rest follows in the same poll."""
     for offset in range(5):
         bench.put(1, offset=offset)
-    bench.transport.outcomes.extend([DENIED, DENIED])
+    bench.transport.outcomes.extend([DENIED] * 3)
     connector = bench.connector()
     connector.poll()
     connector.poll()
-    assert bench.transport.attempts == 2
+    assert bench.transport.attempts == 3
 
     connector.poll()
 
     assert bench.states() == {DELIVERED: 5}
     assert [batch.events for batch in bench.transport.batches] == [1, 4]
     assert credential(bench).state is CredentialState.UNVERIFIED
+
+
+def gateway(bench: Bench, error: BridgeError, *bad: str) -> None:
+    """Have requests that hold an event of these objects answered with the error, all others acknowledged."""
+    ids = {row["id"] for row in bench.ledger.rows() if row["key"] in bad}
+    take = bench.transport.send
+
+    def send(batch: Batch) -> Sequence[Refusal]:
+        if ids & {part.object_id for part in batch.parts}:
+            bench.transport.attempts += 1
+            raise error
+        return take(batch)
+
+    bench.transport.send = send  # type: ignore[method-assign]
+
+
+REFUSED = RefusedError("segment answered 400")
+FORBIDDEN = CredentialError(Side.DESTINATION, "gateway answered 403", "see why")
+
+
+@pytest.mark.parametrize("error", [REFUSED, FORBIDDEN], ids=["400", "403"])
+@pytest.mark.parametrize("max_batch_events", [10, 1000])
+def test_first_files_that_are_refused_whole_keep_no_others_waiting(
+    bench: Bench, error: BridgeError, max_batch_events: int
+) -> None:
+    """All 90 good events go in the first pass, packed with bad ones or not, and the key is not blamed."""
+    bad = [bench.put(10, offset=offset, hour=HOUR - timedelta(hours=2)) for offset in range(6)]
+    good = [bench.put(10, offset=100 + offset) for offset in range(9)]
+    bench.admit()
+    gateway(bench, error, *bad)
+
+    report = bench.connector(max_batch_events=max_batch_events).poll()
+
+    assert {bench.states_by_key()[key] for key in good} == {DELIVERED}
+    assert report.error is None
+    assert credential(bench).state is CredentialState.UNVERIFIED
+    if error is REFUSED:
+        assert (report.books.sent, report.books.dead_lettered) == (90, 60)
+    else:
+        assert (report.failed, set(report.reasons)) == (6, {"gateway answered 403; other messages are taken"})
+
+
+@pytest.mark.parametrize("error", [REFUSED, FORBIDDEN], ids=["400", "403"])
+def test_canaries_vary_until_one_is_taken(bench: Bench, error: BridgeError) -> None:
+    """With refused files among the newest, too: none goes ahead twice while others wait, and none costs an attempt."""
+    bad = [bench.put(1, offset=n, hour=HOUR - timedelta(hours=n)) for n in (0, 1, 2, 9)]
+    good = [bench.put(1, offset=n, hour=HOUR - timedelta(hours=n)) for n in (3, 4)]
+    bench.admit()
+    gateway(bench, error, *bad)
+
+    passes = 0
+    while bench.states_by_key()[good[0]] is not DELIVERED:
+        passes += 1
+        assert passes < 6
+        report = bench.connector(max_batch_events=1).poll()
+        assert isinstance(report.error, CredentialError) == (passes < 4)
+        assert {row["attempts"] for row in bench.ledger.rows() if row["key"] in good} == {0}
+
+    assert {bench.states_by_key()[key] for key in good} == {DELIVERED}
+    assert passes <= 4
+
+
+@pytest.mark.parametrize("outcome", [[UNWELL] * 6, [DENIED], [REFUSED]], ids=["503", "401", "400"])
+def test_a_canary_that_fails_costs_no_attempt(bench: Bench, outcome: list[BridgeError]) -> None:
+    """It is given back as it was."""
+    bench.put(3)
+    connector = bench.connector()
+    connector.watch.denied(DENIED)
+    bench.transport.outcomes.extend(outcome * 30)
+
+    connector.poll()
+
+    assert [(row["state"], row["attempts"]) for row in bench.ledger.rows()] == [("pending", 0)]
+
+
+def test_a_lone_refused_message_is_set_aside_by_another_process(bench: Bench) -> None:
+    """What an earlier one had acknowledged proves that it is the message."""
+    bench.put(2)
+    bench.connector().once(AUDIT)
+    bad = bench.put(1, offset=1)
+    bench.admit()
+    gateway(bench, REFUSED, bad)
+
+    report = bench.connector().once(AUDIT)
+
+    assert (report.error, report.books.dead_lettered, bench.states()) == (None, 1, {DELIVERED: 2})
+
+
+def test_with_a_dead_key_nothing_is_set_aside(bench: Bench) -> None:
+    """However often it is tried: what was acknowledged before is refused as well."""
+    bench.put(2)
+    bench.connector().once(AUDIT)
+    bench.put(30, offset=1)
+    bench.transport.outcomes.extend([REFUSED] * 1000)
+
+    for _ in range(3):
+        report = bench.connector().once(AUDIT)
+        assert isinstance(report.error, CredentialError)
+
+    assert bench.states() == {DELIVERED: 1, PENDING: 1}
+    assert bench.ledger.dead_letters(LetterFilter()) == []
+
+
+def test_a_message_that_was_acknowledged_long_ago_is_not_sent_again(bench: Bench) -> None:
+    """Segment would take it for a new one; so a lone refused message waits for company."""
+    bench.put(2)
+    bench.connector().poll()
+    sent = bench.sent_ids()
+    bench.now += CANARY_GOOD_FOR + timedelta(seconds=1)
+    bench.put(1, offset=1, hour=hour_of(bench.now))
+    bench.transport.outcomes.extend([REFUSED] * 2)
+
+    assert isinstance(bench.connector().poll().error, CredentialError)
+    assert bench.sent_ids() == sent
+    bench.put(1, offset=2, hour=hour_of(bench.now))
+    bench.transport.outcomes.extend([(), REFUSED])
+    bench.connector().poll()
+    assert bench.states() == {DELIVERED: 3}
 
 
 def test_nothing_is_sent_with_a_key_that_a_probe_found_dead(bench: Bench) -> None:
@@ -204,43 +323,6 @@ def test_fields_that_the_catalogue_does_not_know_are_noted_until_they_are_gone(b
     bench.put(2, offset=3, hour=HOUR + timedelta(hours=1))
     connector.poll()
     assert NoticeKind.SCHEMA_DRIFT not in {n.kind for n in bench.ledger.totals(NAME).notices}
-
-
-def drift_notices(bench: Bench) -> list[Notice]:
-    """Return what is noted of drift."""
-    return [notice for notice in bench.ledger.totals(NAME).notices if notice.kind is NoticeKind.SCHEMA_DRIFT]
-
-
-def test_a_file_that_is_quarantined_as_foreign_teaches_no_drift(bench: Bench) -> None:
-    """Its columns say nothing of Braze's; a file beside it does."""
-    connector = bench.connector()
-    body = write_container(
-        {"type": "record", "name": "Alien", "fields": [{"name": "id", "type": "string"}]}, [{"id": "1"}]
-    )
-    bench.store.put(object_key(CLICK, HOUR, offset=1), body, last_modified=HOUR)
-
-    connector.poll()
-    assert bench.states() == {ObjectState.QUARANTINED: 1}
-    assert drift_notices(bench) == []
-
-    bench.put([event | {"novelty": "x"} for event in clicks(2)], offset=2, overrides={"novelty": ["null", "string"]})
-    connector.poll()
-    assert [notice.detail for notice in drift_notices(bench)] == ["new: novelty (string)"]
-
-
-def test_drift_of_an_hour_that_lies_ahead_goes_away_with_the_next_file(bench: Bench) -> None:
-    """A folder of the year 9999 does not keep its notice for ever."""
-    connector = bench.connector()
-    ahead = HOUR.replace(year=9999)
-    odd = [event | {"novelty": "x"} for event in clicks(2)]
-    bench.put(odd, overrides={"novelty": ["null", "string"]}, hour=ahead)
-    connector.poll()
-    assert len(drift_notices(bench)) == 1
-
-    bench.now += timedelta(hours=1)
-    bench.put(2, offset=1, hour=HOUR + timedelta(hours=1))
-    connector.poll()
-    assert drift_notices(bench) == []
 
 
 def test_a_key_found_dead_in_the_middle_stops_the_poll_after_its_group(
@@ -320,10 +402,15 @@ def test_a_source_that_answers_is_verified(bench: Bench) -> None:
     assert credential(bench, Side.SOURCE).state is CredentialState.VERIFIED
 
 
+def deny(bench: Bench, key: str) -> None:
+    """Have S3 deny one object."""
+    bench.store.faults[key] = CredentialError(Side.SOURCE, f"cannot read {key}: access denied", "grant s3:GetObject")
+
+
 def test_a_source_that_can_be_listed_but_not_read_keeps_failing(bench: Bench) -> None:
-    """One object is tried before it is believed."""
+    """Where no object can be read at all, it is the credential."""
     key = bench.put(3)
-    bench.store.breaks[key] = CredentialError(Side.SOURCE, "cannot read: access denied", "grant s3:GetObject")
+    deny(bench, key)
     connector = bench.connector()
     connector.poll()
     assert credential(bench, Side.SOURCE).state is FAILING
@@ -333,9 +420,65 @@ def test_a_source_that_can_be_listed_but_not_read_keeps_failing(bench: Bench) ->
 
     assert (credential(bench, Side.SOURCE).state, bench.states()) == (FAILING, {PENDING: 1})
     assert isinstance(report.error, CredentialError)
-    bench.store.breaks.clear()
+    bench.store.faults.clear()
     assert connector.poll().delivered == 1
     assert credential(bench, Side.SOURCE).state is CredentialState.VERIFIED
+
+
+def test_a_denied_object_in_a_quiet_hour_is_its_own_trouble(bench: Bench) -> None:
+    """One that was delivered long ago is read, to see whether it is the credential."""
+    bench.put(3)
+    bench.connector().once(AUDIT)
+    bench.now += timedelta(hours=9)
+    deny(bench, denied := bench.put(3, offset=1, hour=hour_of(bench.now)))
+
+    report = bench.connector().once(AUDIT)
+
+    assert (report.error, report.failed, bench.states_by_key()[denied]) == (None, 1, FAILED)
+    assert credential(bench, Side.SOURCE).state is CredentialState.VERIFIED
+    bench.put(3, offset=2, hour=hour_of(bench.now))
+    assert bench.connector().once(AUDIT).delivered == 1
+
+
+@pytest.mark.parametrize("hours", [0.5, 2])
+def test_a_delivery_within_the_hour_speaks_for_the_credential(bench: Bench, hours: float) -> None:
+    """Where nothing that was delivered is left in the bucket, and nothing else waits."""
+    delivered = bench.put(3, offset=1)
+    bench.connector().poll()
+    bench.store.delete(delivered)
+    bench.now += timedelta(hours=hours)
+    deny(bench, bench.put(3, offset=2, hour=hour_of(bench.now)))
+
+    report = bench.connector().poll()
+
+    assert (report.failed, isinstance(report.error, CredentialError)) == ((1, False) if hours < 1 else (0, True))
+
+
+def test_what_can_no_longer_be_read_of_all_is_the_credential_at_once(bench: Bench) -> None:
+    """A delivery of a minute ago says nothing once its own object is denied."""
+    first = bench.put(3)
+    bench.connector().poll()
+    deny(bench, first)
+    deny(bench, bench.put(3, offset=1))
+
+    report = bench.connector().poll()
+
+    assert isinstance(report.error, CredentialError)
+    assert (credential(bench, Side.SOURCE).state, report.failed) == (FAILING, 0)
+
+
+def test_denied_objects_before_the_first_delivery_do_not_keep_others_waiting(bench: Bench) -> None:
+    """Where all that are read first are denied, the source fails until another one was read."""
+    for n in range(5):
+        deny(bench, bench.put(1, offset=n, hour=HOUR - timedelta(hours=n)))
+    good = bench.put(1, offset=9, hour=HOUR - timedelta(hours=9))
+    connector = bench.connector()
+    for _ in range(3):
+        connector.poll()
+
+    assert bench.states_by_key()[good] is DELIVERED
+    assert credential(bench, Side.SOURCE).state is CredentialState.VERIFIED
+    assert bench.states() == {DELIVERED: 1, FAILED: 5}
 
 
 def test_what_may_have_to_be_sent_again_is_not_folded(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import pytest
 from currents_bridge.dead_letters import ReplayReport, replay
 from currents_bridge.errors import CredentialError, RefusedError, RetryLaterError
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules
-from currents_bridge.model import Books, LetterFilter, Refusal, StoredDeadLetter
+from currents_bridge.model import Books, Canary, LetterFilter, Refusal, StoredDeadLetter
 from tests.workbench import DENIED, NAME, UNWELL, Bench, clicks
 
 REFUSED = RefusedError("segment answered 400")
@@ -125,9 +125,7 @@ def test_a_refusal_without_a_word_is_a_refusal(bench: Bench) -> None:
     assert len(letters(bench)) == 1
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "error"), [([DENIED], CredentialError), ([UNWELL] * 6, RetryLaterError), ([REFUSED], RetryLaterError)]
-)
+@pytest.mark.parametrize(("outcomes", "error"), [([DENIED], CredentialError), ([UNWELL] * 6, RetryLaterError)])
 def test_a_destination_that_takes_nothing_ends_the_replay(
     bench: Bench, outcomes: list[Exception], error: type[Exception]
 ) -> None:
@@ -138,5 +136,32 @@ def test_a_destination_that_takes_nothing_ends_the_replay(
 
     with pytest.raises(error):
         replay(connector, found)
+
+    assert letters(bench) == found
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_lone_letter_that_is_still_refused_is_told_as_such(bench: Bench, proven: bool) -> None:  # noqa: FBT001
+    """Also where no other message was acknowledged lately: it stays what it was, whatever is at fault."""
+    found = refused_by_segment(bench, 1)
+    if proven:
+        bench.ledger.keep_canary(NAME, Canary("m", "{}"), bench.now)
+    bench.transport.outcomes.append(REFUSED)
+
+    report = replay(bench.connector(), found)
+
+    assert (report.sent, report.refused) == (0, 1)
+    (letter,) = letters(bench)
+    assert (letter.letter.reason, letter.attempts) == ("segment answered 400", 1)
+
+
+def test_a_key_that_refuses_what_it_took_before_changes_no_letter(bench: Bench) -> None:
+    """It says nothing of the letter."""
+    found = refused_by_segment(bench, 1)
+    bench.ledger.keep_canary(NAME, Canary("m", "{}"), bench.now)
+    bench.transport.outcomes.extend([REFUSED, REFUSED])
+
+    with pytest.raises(CredentialError, match="even a message that it took before"):
+        replay(bench.connector(), found)
 
     assert letters(bench) == found

@@ -435,15 +435,33 @@ def test_a_refused_batch_is_sent_in_halves_and_the_bad_message_set_aside(bench: 
     assert bench.sent_ids() == [events[0]["id"], events[2]["id"]]
 
 
-def test_a_batch_that_is_refused_by_a_destination_without_proof_fails_its_object(bench: Bench) -> None:
-    """It may be the key: nothing is set aside."""
+def test_a_batch_that_is_refused_by_a_destination_without_proof_is_kept(bench: Bench) -> None:
+    """It may be the key: nothing is set aside, and no attempt is counted."""
     bench.put(1)
     bench.transport.outcomes.append(RefusedError("segment answered 400"))
 
     report = bench.deliver()
 
-    assert "not clear yet" in of_kind(report.settlements, Failed)[0].reason
+    assert "be it for the data or for the key" in str(report.credential_error)
+    assert bench.states() == {PENDING: 1}
     assert bench.ledger.dead_letters(LetterFilter()) == []
+
+
+def test_an_object_that_segment_denies_waits_alone_where_others_are_taken(bench: Bench) -> None:
+    """As one that a gateway dislikes: what is packed with it arrives, and the key is not blamed."""
+    bench.put(2, offset=0)
+    denied = bench.put(2, offset=1)
+    bench.put(2, offset=2)
+    group = bench.claim()
+    bench.transport.outcomes.extend([(), DENIED, (), ()])
+
+    report = bench.deliver(group, max_batch_events=2)
+
+    (failed,) = of_kind(report.settlements, Failed)
+    assert failed.reason == "segment answered 401; other messages are taken"
+    assert bench.states_by_key()[denied] is FAILED
+    assert report.credential_error is None
+    assert bench.states() == {DELIVERED: 2, FAILED: 1}
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -463,7 +481,7 @@ def test_behind_a_failed_batch_no_more_of_its_object_is_sent(bench: Bench) -> No
 def test_a_denied_destination_costs_delay_only(bench: Bench) -> None:
     """What was acknowledged is settled and reported; the rest is given back, without an attempt counted."""
     keys = [bench.put(2, offset=offset) for offset in range(4)]
-    bench.transport.outcomes.extend([(), DENIED])
+    bench.transport.outcomes.extend([(), DENIED, DENIED])
 
     report = bench.deliver(max_batch_events=2)
 

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from currents_bridge.errors import CredentialError, RefusedError, RetryLaterError, Side
-from currents_bridge.model import Batch, Part, Refusal
-from currents_bridge.refusals import MAX_UNPROVEN_BATCHES, PATIENCE, Proof, deliver
+from currents_bridge.model import Batch, Canary, Part, Refusal
+from currents_bridge.refusals import PATIENCE, ObjectsDeniedError, Proof, deliver
 
 Id = tuple[int, int]  # object, row
+CANARY = Canary("c", "{}")  # an acknowledged message, and as what it is sent once more
+CANARY_ID = (-1, 0)
 
 
 class Destination:
@@ -19,14 +21,23 @@ class Destination:
 
     Attributes:
         bad: messages for which a request is refused.
+        denied: objects for which it is denied.
         working: False: every request is refused, as for a key of an odd shape.
         dies_after: so many requests, then it no longer works.
         taken: how often each message was taken.
         requests: how many there were.
     """
 
-    def __init__(self, bad: set[Id] | None = None, *, working: bool = True, dies_after: int | None = None) -> None:
+    def __init__(
+        self,
+        bad: set[Id] | None = None,
+        *,
+        denied: set[int] | None = None,
+        working: bool = True,
+        dies_after: int | None = None,
+    ) -> None:
         self.bad = bad or set()
+        self.denied = denied or set()
         self.working = working
         self.dies_after = dies_after
         self.taken: Counter[Id] = Counter()
@@ -36,6 +47,8 @@ class Destination:
         """Make one request."""
         self.requests += 1
         ids = messages_of(batch)
+        if self.denied & {object_id for object_id, _ in ids}:
+            raise CredentialError(Side.DESTINATION, "gateway answered 403", "see why")
         dead = self.dies_after is not None and self.requests > self.dies_after
         if dead or not self.working or self.bad & set(ids):
             raise RefusedError("segment answered 400")
@@ -49,6 +62,13 @@ def make_batch(events: int, object_id: int = 1) -> Batch:
     frame = pl.DataFrame({"row": range(events), "message_id": ids, "message": ids}, schema_overrides={"row": pl.UInt32})
     parts = tuple(Part(object_id, frame.slice(start, 7)) for start in range(0, events, 7))
     return Batch(parts, events, 20 + sum(map(len, ids)) + events - 1, 20)
+
+
+def many_objects(ids: Sequence[int]) -> Batch:
+    """Make a batch of two messages of each object."""
+    batches = [make_batch(2, object_id) for object_id in ids]
+    size_bytes = sum(batch.size_bytes - 20 for batch in batches) + 20 + len(batches) - 1
+    return Batch(tuple(part for batch in batches for part in batch.parts), 2 * len(batches), size_bytes, 20)
 
 
 def messages_of(batch: Batch) -> list[Id]:
@@ -81,10 +101,10 @@ def test_with_a_working_key_exactly_the_bad_messages_are_refused(sizes: list[int
     refusals = [deliver(make_batch(size, n), destination.send, proof) for n, size in enumerate(sizes)]
 
     assert sorted(refused([r for of_batch in refusals for r in of_batch])) == sorted(bad & owed)
-    assert set(destination.taken) - {(99, 0)} == owed - bad
-    repeated = {message for message, times in destination.taken.items() if times > 1} - {(99, 0)}
+    assert set(destination.taken) - {CANARY_ID} == owed - bad
+    repeated = {message for message, times in destination.taken.items() if times > 1} - {CANARY_ID}
     assert len(repeated) <= sum(map(len, refusals))
-    firsts = sum(1 for message in destination.taken if message != (99, 0))
+    firsts = sum(1 for message in destination.taken if message != CANARY_ID)
     canaries = destination.taken.total() - firsts
     assert canaries <= sum(len(of_batch) // PATIENCE + 1 for of_batch in refusals if of_batch)
 
@@ -107,37 +127,71 @@ def test_a_message_is_never_refused_for_a_dead_key(sizes: list[int], bad: set[Id
 
 @given(BATCHES)
 def test_a_destination_that_never_took_anything_sets_nothing_aside(sizes: list[int]) -> None:
-    """Each batch fails after a few requests, at first to be tried again, then as a bad credential."""
+    """Each batch fails after a few requests, and nothing is known of its messages."""
     proof = Proof()
     destination = Destination(working=False)
 
-    for count, size in enumerate(sizes, 1):
+    for count, size in enumerate(sizes):
         before = destination.requests
-        with pytest.raises(RetryLaterError if count < MAX_UNPROVEN_BATCHES else CredentialError):
+        with pytest.raises(CredentialError, match="every message so far, be it for the data or for the key"):
             deliver(make_batch(size, count), destination.send, proof)
         assert destination.requests - before <= ceil(log2(size)) + 2 * PATIENCE
-
-
-def test_the_same_batch_again_and_again_does_not_condemn_the_key() -> None:
-    """One bad message, sent again with each poll, is no proof against the key, as long as nothing else is sent."""
-    proof = Proof()
-
-    for _ in range(MAX_UNPROVEN_BATCHES + 1):
-        with pytest.raises(RetryLaterError, match="not clear yet whether it is the data or the key"):
-            deliver(make_batch(1), Destination({(1, 0)}).send, proof)
 
 
 def test_after_an_acknowledgement_bad_batches_in_a_row_no_longer_condemn_the_key() -> None:
     """They speak against the key only while it was never seen to work."""
     destination = Destination({(n, 0) for n in range(1, 10)})
     proof = Proof()
-    for n in range(1, MAX_UNPROVEN_BATCHES):
-        with pytest.raises(RetryLaterError):
-            deliver(make_batch(1, n), destination.send, proof)
+    with pytest.raises(CredentialError):
+        deliver(make_batch(1, 1), destination.send, proof)
 
     deliver(make_batch(1, 20), destination.send, proof)
 
     assert refused(deliver(make_batch(1, 9), destination.send, proof)) == [(9, 0)]
+
+
+def test_a_lone_bad_message_is_proven_by_the_canary_of_an_earlier_pass() -> None:
+    """It is all that another process has of it."""
+    destination = Destination({(1, 0)})
+
+    assert refused(deliver(make_batch(1), destination.send, Proof(CANARY))) == [(1, 0)]
+    assert destination.taken == {CANARY_ID: 1}
+
+
+def test_what_was_set_aside_before_needs_no_proof_where_there_is_none() -> None:
+    """It stays what it is; with a canary that is refused, it is the key."""
+    destination = Destination(working=False)
+
+    assert refused(deliver(make_batch(20), destination.send, Proof(needed=False))) == [(1, n) for n in range(20)]
+    with pytest.raises(CredentialError, match="took before"):
+        deliver(make_batch(1), destination.send, Proof(CANARY, needed=False))
+
+
+@given(st.sets(st.integers(0, 39), min_size=1, max_size=39), st.sets(st.tuples(st.integers(0, 39), st.just(1))))
+def test_objects_that_are_denied_stand_alone_where_others_are_taken(denied: set[int], bad: set[Id]) -> None:
+    """All others of the batch have arrived, but for what is refused of them; it costs a bounded number of requests."""
+    destination = Destination(bad, denied=denied)
+    batch = many_objects(range(40))
+
+    with pytest.raises(ObjectsDeniedError, match="answered 403; other messages are taken") as caught:
+        deliver(batch, destination.send, Proof(CANARY))
+
+    assert caught.value.object_ids == denied
+    assert set(refused(caught.value.refusals)) == {message for message in bad if message[0] not in denied}
+    assert set(destination.taken) - {CANARY_ID} >= {
+        message for message in messages_of(batch) if message[0] not in denied and message not in bad
+    }
+    assert len(bad) or destination.requests <= 1 + 2 * len(denied) * (ceil(log2(40)) + 1) * 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_destination_that_denies_everything_costs_few_requests(known: bool) -> None:  # noqa: FBT001
+    """Its canary decides, where there is one."""
+    destination = Destination(denied={*range(40), CANARY_ID[0]})
+
+    with pytest.raises(CredentialError, match="answered 403"):
+        deliver(many_objects(range(40)), destination.send, Proof(CANARY if known else None))
+    assert destination.requests == 1 + known
 
 
 def test_a_cluster_of_bad_messages_is_no_false_alarm_and_costs_few_requests() -> None:
@@ -182,11 +236,8 @@ def test_a_lone_bad_batch_is_proven_by_the_canary() -> None:
     refusals = deliver(make_batch(1), destination.send, proof)
 
     assert refusals == [Refusal(1, 0, "1-0", "segment answered 400")]
-    assert destination.taken == {(7, 0): 1}
-    canary = proof.canary()
-    assert canary is not None
-    assert canary.parts[0].messages.rows() == [(0, "7-0", "7-0")]
-    assert canary.size_bytes == 20 + 3
+    assert destination.taken == {CANARY_ID: 1}
+    assert proof.canary == Canary("7-0", "7-0")
 
 
 def test_a_later_sibling_makes_the_canary_needless() -> None:
@@ -202,7 +253,7 @@ def test_a_request_that_began_before_a_refusal_proves_nothing() -> None:
     """An acknowledgement that comes late was perhaps given before the key died."""
     proof = proven()
     began = proof.now()
-    number = proof.refused_alone()
+    number = proof.refused()
 
     proof.acknowledged(make_batch(1, 5), (), began)
     assert not proof.proves(number)
@@ -217,12 +268,10 @@ def test_what_a_library_refuses_by_itself_proves_nothing() -> None:
     batch = make_batch(2)
 
     proof.acknowledged(batch, [Refusal(1, row, f"1-{row}", "too large") for row in range(2)], proof.now())
-    assert proof.canary() is None
+    assert proof.canary is None
 
     proof.acknowledged(batch, [Refusal(1, 0, "1-0", "too large")], proof.now())
-    canary = proof.canary()
-    assert canary is not None
-    assert messages_of(canary) == [(1, 1)]
+    assert proof.canary == Canary("1-1", "1-1")
 
 
 def test_refusals_of_the_library_come_with_those_of_segment() -> None:
@@ -242,7 +291,7 @@ def test_a_canary_that_gets_no_answer_leaves_it_open() -> None:
     """While Segment is unwell nothing is set aside, and the key is not blamed."""
 
     def send(batch: Batch) -> Sequence[Refusal]:
-        if messages_of(batch) == [(99, 0)]:
+        if messages_of(batch) == [CANARY_ID]:
             raise RetryLaterError("503")
         raise RefusedError("segment answered 400")
 

@@ -342,13 +342,13 @@ def test_many_threads_may_submit(time: FakeTime, stop: FakeStop) -> None:
 def test_counts_tell_requests_from_acknowledged_batches(time: FakeTime, stop: FakeStop) -> None:
     """A failed attempt is a request; only acknowledged bodies count as batches and bytes."""
     batch = make_batch(5)
-    outcomes: list[BridgeError | list[Refusal]] = [RetryLaterError("503"), [], DENIED]
+    outcomes: list[BridgeError | list[Refusal]] = [RetryLaterError("503"), [], DENIED, DENIED]
 
     with make_sender(FakeTransport(outcomes), time, stop) as sender:
         sender.submit(batch).result(timeout=10)
         error_of(sender.submit(batch))
 
-    assert sender.counts == SendCounts(requests=3, batches=1, bytes=batch.size_bytes)
+    assert sender.counts == SendCounts(requests=4, batches=1, bytes=batch.size_bytes)
 
 
 def test_close_waits_for_what_is_under_way(time: FakeTime, stop: FakeStop) -> None:

@@ -91,7 +91,7 @@ def test_a_credential_error_ends_the_run_and_what_was_done_before_is_reported(
     """The books hold what was acknowledged in the very group that was denied."""
     for offset in range(5):
         bench.put(1, offset=offset)
-    bench.transport.outcomes.extend([(), DENIED])
+    bench.transport.outcomes.extend([(), DENIED, DENIED])
 
     bench.transfer(report, max_objects=3, max_batch_events=1)
 
@@ -103,10 +103,8 @@ def test_a_credential_error_ends_the_run_and_what_was_done_before_is_reported(
 def test_a_denied_source_ends_the_run_too(bench: Bench, report: TransferReport) -> None:
     """Or the object that was given back would be claimed again at once, for ever."""
     error = CredentialError(Side.SOURCE, "AccessDenied", "allow s3:GetObject")
-    for offset in range(2):
+    for offset in range(4):
         bench.store.faults[bench.put(1, offset=offset)] = error
-    for offset in range(2, 4):
-        bench.put(1, offset=offset)
     groups: list[int] = []
 
     def on_group(_: TransferReport) -> None:

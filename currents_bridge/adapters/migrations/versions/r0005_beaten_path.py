@@ -8,6 +8,11 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
+    _coverage()
+    _canaries()
+
+
+def _coverage() -> None:
     # Without rows, so every folder is listed whole once: what an older version overlooked is found by that.
     op.create_table(
         "coverage",
@@ -21,3 +26,16 @@ def upgrade() -> None:
     )
     op.add_column("connectors", sa.Column("audited_at", sa.DateTime))
     op.drop_column("connectors", "swept_at")
+
+
+def _canaries() -> None:
+    op.add_column("objects", sa.Column("canary_at", sa.DATETIME))
+    tried = sa.text("canary_at IS NOT NULL")
+    op.create_index("objects_canaries", "objects", ["connector", "hour", "event_type"], sqlite_where=tried)
+    op.create_table(
+        "canary_messages",
+        sa.Column("connector", sa.Text, primary_key=True),
+        sa.Column("message_id", sa.Text, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("acknowledged_at", sa.DATETIME, nullable=False),
+    )
