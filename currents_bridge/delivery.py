@@ -116,10 +116,9 @@ class Delivery:
         packer = self._packer()
         repeats = Repeats()
         for run in self._reader.runs(works, sent):
-            self._drifts.saw(
-                run.event_type, run.events.schema, run.shares[-1].work.claimed.object.hour, run.json_fields
-            )
             mapped = self._mapped(run)
+            if mapped:
+                self._drifts.saw(run.event_type, run.events.schema, self._hour_of(mapped), run.json_fields)
             owed = [self._owed(share, messages, repeats) for share, messages in mapped]
             for batch in packer.add_all(owed):
                 sent.expect(batch, self._sender.submit(batch))
@@ -147,6 +146,11 @@ class Delivery:
             run.shares[0].work.failure = not_mapped(error)
             return []
         return list(zip(run.shares, mapped, strict=True))
+
+    def _hour_of(self, mapped: Sequence[tuple[Share, Mapped]]) -> datetime:
+        """Return the hour of the run's last object; one that lies ahead counts as now, so that later files still do."""
+        share, _ = mapped[-1]
+        return min(share.work.claimed.object.hour, self._now())
 
     def _owed(self, share: Share, mapped: Mapped, repeats: Repeats) -> Part:
         """Return the messages that the object owes, keeping its books."""

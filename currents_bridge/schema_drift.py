@@ -19,7 +19,10 @@ _UNKNOWN = "null"  # of a column without values: its type is not seen
 
 
 class Drifts:
-    """What the newest file of each event type has of drift. Thread-safe enough: the newest of two at once may lose."""
+    """What the newest file of each event type has of drift, for types whose fields the catalogue knows.
+
+    Thread-safe enough: the newest of two at once may lose.
+    """
 
     def __init__(self) -> None:
         self._newest: dict[str, tuple[datetime, tuple[pl.Schema, frozenset[str]], str]] = {}
@@ -30,7 +33,7 @@ class Drifts:
     ) -> None:
         """Take in the columns of a file of some hour; older files than the newest say nothing."""
         known = self._newest.get(event_type.name)
-        if known and hour < known[0]:
+        if not event_type.fields or (known and hour < known[0]):
             return
         columns = (schema, json_fields)
         words = known[2] if known and columns == known[1] else drift(event_type, schema, json_fields)

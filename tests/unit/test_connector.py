@@ -19,12 +19,14 @@ from currents_bridge.model import (
     ExpiryRule,
     GroupLimits,
     LetterFilter,
+    Notice,
     NoticeKind,
     ObjectState,
     Progress,
     Refusal,
     format_hour,
 )
+from currents_bridge.testing.currents_files import object_key, write_container
 from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
 
@@ -323,6 +325,43 @@ def test_fields_that_the_catalogue_does_not_know_are_noted_until_they_are_gone(b
     bench.put(2, offset=3, hour=HOUR + timedelta(hours=1))
     connector.poll()
     assert NoticeKind.SCHEMA_DRIFT not in {n.kind for n in bench.ledger.totals(NAME).notices}
+
+
+def drift_notices(bench: Bench) -> list[Notice]:
+    """Return what is noted of drift."""
+    return [notice for notice in bench.ledger.totals(NAME).notices if notice.kind is NoticeKind.SCHEMA_DRIFT]
+
+
+def test_a_file_that_is_quarantined_as_foreign_teaches_no_drift(bench: Bench) -> None:
+    """Its columns say nothing of Braze's; a file beside it does."""
+    connector = bench.connector()
+    body = write_container(
+        {"type": "record", "name": "Alien", "fields": [{"name": "id", "type": "string"}]}, [{"id": "1"}]
+    )
+    bench.store.put(object_key(CLICK, HOUR, offset=1), body, last_modified=HOUR)
+
+    connector.poll()
+    assert bench.states() == {ObjectState.QUARANTINED: 1}
+    assert drift_notices(bench) == []
+
+    bench.put([event | {"novelty": "x"} for event in clicks(2)], offset=2, overrides={"novelty": ["null", "string"]})
+    connector.poll()
+    assert [notice.detail for notice in drift_notices(bench)] == ["new: novelty (string)"]
+
+
+def test_drift_of_an_hour_that_lies_ahead_goes_away_with_the_next_file(bench: Bench) -> None:
+    """A folder of the year 9999 does not keep its notice for ever."""
+    connector = bench.connector()
+    ahead = HOUR.replace(year=9999)
+    odd = [event | {"novelty": "x"} for event in clicks(2)]
+    bench.put(odd, overrides={"novelty": ["null", "string"]}, hour=ahead)
+    connector.poll()
+    assert len(drift_notices(bench)) == 1
+
+    bench.now += timedelta(hours=1)
+    bench.put(2, offset=1, hour=HOUR + timedelta(hours=1))
+    connector.poll()
+    assert drift_notices(bench) == []
 
 
 def test_a_key_found_dead_in_the_middle_stops_the_poll_after_its_group(

@@ -169,3 +169,11 @@ def test_a_string_that_becomes_a_nested_value_is_seen() -> None:
     drifts.saw(CLICK, schema_of(CLICK), HOUR)
     drifts.saw(CLICK, schema_of(CLICK), HOUR, frozenset({"url"}))
     assert drifts.changed() == {CLICK.name: "retyped: url is a nested value, was a string"}
+
+
+def test_types_that_the_catalogue_does_not_know_are_not_kept() -> None:
+    """Any number of folders may be named so."""
+    drifts = Drifts()
+    for number in range(100):
+        drifts.saw(general_event_type(f"users.new.Thing{number}"), pl.Schema({"id": pl.Int64()}), HOUR)
+    assert drifts.changed() == {}
