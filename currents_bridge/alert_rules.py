@@ -27,6 +27,7 @@ from currents_bridge.model import (
     ObjectState,
     TypeActivity,
 )
+from currents_bridge.unread import Reason
 
 THRESHOLDS = (90, 75, 50, 25)  # percent of the loss window
 LATE_THRESHOLD = 75  # from which on it is critical
@@ -50,6 +51,7 @@ _OVER = {
     AlertKind.QUARANTINED: "No object is quarantined any more",
     AlertKind.DEAD_LETTERS: "Events no longer become dead letters at that rate",
     AlertKind.UNKNOWN_EVENT_TYPE: "The event type {subject} is no longer unknown",
+    AlertKind.UNREAD_KEYS: "No keys are passed over any more for this reason: {subject}",
     AlertKind.SCHEMA_DRIFT: "Files of {subject} match the catalogue again",
     AlertKind.NEW_INTEGRATION: "The integration {subject} is gone",
     AlertKind.PROBE_FAILING: "The probe {subject} can tell again",
@@ -327,6 +329,10 @@ def _notice(health: Health, notice: Notice) -> tuple[AlertKind, Severity, str, s
             what = f"Files of an unknown event type came: {notice.subject}, {notice.detail}"
             todo = "update currents-bridge, or name the type in events.include or events.exclude"
             return AlertKind.UNKNOWN_EVENT_TYPE, Severity.INFO, what, todo
+        case NoticeKind.UNREAD_KEYS | NoticeKind.MISPLACED if notice.subject != Reason.NOT_CURRENTS:
+            what = f"{_count(notice.count, 'key')} under the prefix look like Currents files and are not read: they "
+            todo = "do what is said there; `currents-bridge check` shows whether it helped"
+            return AlertKind.UNREAD_KEYS, Severity.WARNING, what + notice.detail, todo
         case NoticeKind.SCHEMA_DRIFT:
             what = f"Files of {notice.subject} differ from the catalogue: {notice.detail}"
             todo = "see with `currents-bridge inspect` that the properties arrive as you need them"

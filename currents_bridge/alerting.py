@@ -26,6 +26,7 @@ class AlertKind(StrEnum):
     QUARANTINED = "quarantined"
     DEAD_LETTERS = "dead_letters"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"  # subject: the event type
+    UNREAD_KEYS = "unread_keys"  # subject: unread.Reason
     SCHEMA_DRIFT = "schema_drift"  # subject: the event type
     SILENCE = "silence"  # subject: "" for the connector, else the event type
     NEW_INTEGRATION = "new_integration"  # subject: its folder

@@ -3,18 +3,21 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import Connector
 from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
 from currents_bridge.credentials import state_at
-from currents_bridge.discovery import Unrecognised, find_event_type_folders
+from currents_bridge.discovery import find_event_type_folders
 from currents_bridge.errors import BridgeError, ProbeError, RetryLaterError, Side
 from currents_bridge.expiry import deadline
-from currents_bridge.keys import DATE_FOLDER
-from currents_bridge.model import CredentialState
+from currents_bridge.keys import DATE_FOLDER, to_currents_object
+from currents_bridge.model import CredentialState, NoticeKind
+from currents_bridge.unread import Reason, Unread
 
 SHORT_LIFE = timedelta(days=14)  # a bucket that deletes sooner leaves little time to mend anything
+SAMPLE_KEYS = 100  # of the first and the newest hour of each folder
 
 _BAD = frozenset({CredentialState.SUSPECT, CredentialState.FAILING, CredentialState.EXPIRED})
 
@@ -45,11 +48,12 @@ def check_connector(connector: Connector, reach_destination: Callable[[], None],
     yield from _probes(connector, now)
     yield _credential(connector, now)
     try:
-        folders, unrecognised, denied = find_event_type_folders(connector.source.store, connector.source.prefix)
+        folders, unread, denied = find_event_type_folders(connector.source.store, connector.source.prefix)
         yield Verdict(f"{connector.name}: bucket", ok=True, detail=f"can be listed, {len(folders)} event types")
         for folder, error in denied.items():
             yield Verdict(f"{connector.name}: {folder}", False, error.message, error.hint, error.exit_code)
-        yield from _contents(connector, folders, unrecognised)
+        yield from _contents(connector, folders)
+        yield from _keys(connector, folders, unread)
         yield _life(connector, now)
     except BridgeError as error:
         yield Verdict(f"{connector.name}: bucket", False, error.message, error.hint, error.exit_code)
@@ -127,7 +131,7 @@ def _life(connector: Connector, now: datetime) -> Verdict:
     return Verdict(subject, ok=True, detail=detail)
 
 
-def _contents(connector: Connector, folders: dict[str, list[str]], unrecognised: Unrecognised) -> Iterator[Verdict]:
+def _contents(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
     included = connector.source.event_types(folders)
     seen = frozenset(folders)
     left_out, missing, unknown = seen & set(catalogue()) - included, included - seen, seen - set(catalogue())
@@ -141,9 +145,25 @@ def _contents(connector: Connector, folders: dict[str, list[str]], unrecognised:
         detail = f"not in the catalogue: {', '.join(sorted(unknown))}"
         remedy = "" if unknown <= included else "name them in events.include to deliver them by the general rules"
         yield Verdict(f"{connector.name}: unknown event types", unknown <= included, detail, remedy)
-    if unrecognised.count:
-        detail = f"{unrecognised.count} fit no layout of Currents files, like {unrecognised.keys[0]}"
-        yield Verdict(f"{connector.name}: keys", False, detail, "keep other files out of source.prefix")
+
+
+def _keys(connector: Connector, folders: dict[str, list[str]], unread: Unread) -> Iterator[Verdict]:
+    """Tell what looks like Currents data and is not read, as seen here and by earlier looks."""
+    store = connector.source.store
+    for folder in (folder for of_type in folders.values() for folder in of_type):
+        below, _ = store.folders(folder)
+        sampled = {item.key: item for place in (folder, *below[-1:]) for item in islice(store.list(place), SAMPLE_KEYS)}
+        for item in sampled.values():
+            if to_currents_object(item) is None:
+                unread.add(item.key)
+    lines = {line.reason: line for line in unread.lines()}
+    for line in lines.values():
+        detail = f"{line.count:,} or more {line.what}"
+        yield Verdict(f"{connector.name}: {line.reason}", not line.odd, detail, line.todo)
+    for notice in connector.ledger.totals(connector.name).notices:
+        if notice.kind is NoticeKind.UNREAD_KEYS and notice.subject not in lines:
+            ok = notice.subject == Reason.NOT_CURRENTS
+            yield Verdict(f"{connector.name}: {notice.subject}", ok, f"{notice.count:,} {notice.detail}")
 
 
 def _readable(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:

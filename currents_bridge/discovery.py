@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice, takewhile
 from typing import Literal
 
+from currents_bridge import misplaced
 from currents_bridge.catalogue import canonical_name
 from currents_bridge.coverage import HOUR, HourRange, covered_by_look, hour_of, hours_to_list
 from currents_bridge.errors import BridgeError, CredentialError, LedgerError
@@ -30,9 +31,9 @@ from currents_bridge.model import (
     format_hour,
 )
 from currents_bridge.ports import Ledger, ObjectStore
+from currents_bridge.unread import Line, Unread
 
 MAX_LEVELS = 4  # of folders from the prefix down to the `event_type=` folders; Braze needs two
-MAX_UNRECOGNISED = 100  # keys that one look names; the rest is only counted
 PAGE_OBJECTS = 1_000  # admitted at once; one LIST answer holds as many
 LISTINGS_AT_ONCE = 8
 
@@ -68,7 +69,7 @@ class Discovery:
     discovered: int  # new in the ledger
     listed: int
     changed: int  # have another ETag than the one they were delivered with
-    unrecognised: int  # their keys fit no layout
+    unread: int  # look like Currents data, and their keys are not understood
     seen_types: frozenset[str]  # every type that has a folder, included or not
     covered: frozenset[str]  # folders of included types of which all hours asked for were listed
     failures: Mapping[str, BridgeError]  # folder -> why it could not be listed
@@ -91,24 +92,6 @@ class Discovery:
             raise denied[0]
 
 
-@dataclass(slots=True)
-class Unrecognised:
-    """Keys that fit no layout: all of them counted, the first MAX_UNRECOGNISED kept."""
-
-    count: int = 0
-    keys: list[str] = field(default_factory=list)
-
-    def add(self, key: str) -> None:
-        """Count `key`, unless it is only the empty object with which S3 consoles mark a folder."""
-        if not key.endswith("/"):
-            self.merge(Unrecognised(1, [key]))
-
-    def merge(self, other: "Unrecognised") -> None:
-        """Add the keys of another look."""
-        self.count += other.count
-        self.keys += other.keys[: MAX_UNRECOGNISED - len(self.keys)]
-
-
 def poll(source: Source, now: datetime) -> Discovery:
     """List of each folder the hot window and what was never listed, admit what is new, keep what is covered by that.
 
@@ -129,7 +112,9 @@ def poll(source: Source, now: datetime) -> Discovery:
     def hours_of(known: Coverage | None) -> Sequence[HourRange]:
         return hours_to_list(known, start, source.lookback, now)
 
-    found = discover(source, lambda folder: hours_of(covered.get(folder)), now, counted=hours_of(polled))
+    found = discover(
+        source, lambda folder: hours_of(covered.get(folder)), now, counted=hours_of(polled), whole=not covered
+    )
     _keep_coverage(source, found, start, now)
     if found.complete:
         ledger.save_progress(connector, Progress(polled_at=now))
@@ -147,7 +132,7 @@ def list_all(source: Source, now: datetime, depth: timedelta | None = None) -> D
     if depth:
         start = max(now - depth, start) if start else now - depth
     hours: list[HourRange] = [(start and hour_of(start), None)]
-    found = discover(source, lambda _: hours, now, counted=hours)
+    found = discover(source, lambda _: hours, now, counted=hours, whole=True)
     _keep_coverage(source, found, start, now)
     found.raise_failure()
     return found
@@ -180,19 +165,20 @@ def resolve_start(start_from: StartFrom, progress: Progress) -> datetime | None:
 
 
 def discover(
-    source: Source, hours_of: HoursOf, now: datetime, *, counted: Sequence[HourRange] = EVERYTHING
+    source: Source, hours_of: HoursOf, now: datetime, *, counted: Sequence[HourRange] = EVERYTHING, whole: bool = False
 ) -> Discovery:
     """List the hours of each folder that `hours_of` names, admit what is new, and keep notices of what is odd.
 
     The ranges of a folder must not overlap. Types of the catalogue that are not included are not listed; types that
     it does not know are counted, in the hours `counted` where they are not included. Folders that cannot be listed
-    are in the result; what the others hold is admitted.
+    are in the result; what the others hold is admitted. A look that is `whole` leaves out no hour from `start_from`
+    on, so what it does not meet is there no more.
 
     Raises:
         CredentialError, RetryLaterError: nothing can be listed below the prefix.
         LedgerError: the ledger cannot be used.
     """
-    folders, unrecognised, failures = find_event_type_folders(source.store, source.prefix)
+    folders, unread, failures = find_event_type_folders(source.store, source.prefix)
     seen = frozenset(folders)
     included, unknown = source.event_types(seen), seen - source.catalogue_types
     spots = [
@@ -204,19 +190,21 @@ def discover(
         looks = list(pool.map(lambda spot: _look(source, spot, now), spots))
     of_unknown: Counter[str] = Counter()
     for look in looks:
-        unrecognised.merge(look.unrecognised)
+        unread.merge(look.unread)
         if look.spot.event_type in unknown:
             of_unknown[look.spot.event_type] += look.listed
         if look.failure:
             failures[look.spot.folder] = look.failure
-    if notices := [*_integrations(folders), *_unknown_types(of_unknown, included), *_odd_keys(unrecognised)]:
-        source.ledger.note(source.connector, notices, now)
+    _note_unread(source, unread, now, whole=whole and not failures)
+    _note_types(source, _unknown_types(of_unknown, included), now, whole=whole and not failures)
+    if folders:
+        source.ledger.replace_notices(source.connector, NoticeKind.INTEGRATION, list(_integrations(folders)), now)
     source.ledger.replace_notices(source.connector, NoticeKind.FOLDER_DENIED, list(_denied(failures)), now)
     return Discovery(
         discovered=sum(look.discovered for look in looks),
         listed=sum(look.listed for look in looks),
         changed=sum(look.changed for look in looks),
-        unrecognised=unrecognised.count,
+        unread=unread.odd,
         seen_types=seen,
         covered=frozenset(look.spot.folder for look in looks if look.whole),
         failures=failures,
@@ -241,19 +229,35 @@ def list_objects(source: Source, selection: Selection) -> Iterator[CurrentsObjec
 
 def find_event_type_folders(
     store: ObjectStore, prefix: str
-) -> tuple[dict[str, list[str]], Unrecognised, dict[str, BridgeError]]:
+) -> tuple[dict[str, list[str]], Unread, dict[str, BridgeError]]:
     """Walk from the prefix down to the `event_type=` folders, at most MAX_LEVELS levels.
 
     Returns the folders (each ends in '/') of each event type, one for each integration that exports it; whatever else
-    was met: objects beside the folders, and folders too deep to be walked; and the folders that may not be listed.
+    was met: objects beside the folders, folders too deep to be walked, and Currents files that the prefix misses; and
+    the folders that may not be listed.
 
     Raises:
         CredentialError, RetryLaterError: the prefix cannot be listed.
     """
-    by_type: dict[str, dict[str, None]] = {}
-    unrecognised = Unrecognised()
-    denied: dict[str, BridgeError] = {}
     top = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
+    unread = Unread()
+    if misplaced.is_inside_event_type(top):
+        misplaced.note_inside(store, top, unread)
+        return {}, unread, {}
+    by_type, unwalked, denied = _walk(store, top, unread)
+    misplaced.note_unwalked(store, unwalked, unread)
+    if not (by_type or denied or unread.counts):
+        misplaced.note_beside(store, top, unread)
+    return {event_type: list(folders) for event_type, folders in by_type.items()}, unread, denied
+
+
+def _walk(
+    store: ObjectStore, top: str, unread: Unread
+) -> tuple[dict[str, dict[str, None]], list[str], dict[str, BridgeError]]:
+    """Return the folders of each event type, those that were left out, and those that may not be listed."""
+    by_type: dict[str, dict[str, None]] = {}
+    denied: dict[str, BridgeError] = {}
+    unwalked: list[str] = []
     level = [top]
     for _ in range(MAX_LEVELS):
         below: dict[str, None] = {}
@@ -266,16 +270,17 @@ def find_event_type_folders(
                 denied[parent] = error
                 continue
             for item in objects:
-                unrecognised.add(item.key)
+                unread.add(item.key)
             for folder in folders:
-                before, marker, event_type = folder[len(parent) : -1].partition(EVENT_TYPE_FOLDER)
-                if marker and event_type and not before:
-                    by_type.setdefault(canonical_name(event_type), {})[folder] = None
+                name = folder[len(parent) : -1]
+                if name.startswith(EVENT_TYPE_FOLDER) and name != EVENT_TYPE_FOLDER:
+                    by_type.setdefault(canonical_name(name.removeprefix(EVENT_TYPE_FOLDER)), {})[folder] = None
+                elif name.startswith(DATE_FOLDER):
+                    unwalked.append(folder)  # hours outside an event type; there may be thousands
                 else:
                     below[folder] = None
         level = list(below)
-    unrecognised.merge(Unrecognised(len(level), level))
-    return {event_type: list(folders) for event_type, folders in by_type.items()}, unrecognised, denied
+    return by_type, unwalked + level, denied
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +301,13 @@ class _Look:
     discovered: int = 0
     listed: int = 0
     changed: int = 0
-    unrecognised: Unrecognised = field(default_factory=Unrecognised)
+    unread: Unread = field(default_factory=Unread)
     failure: BridgeError | None = None
 
     @property
     def whole(self) -> bool:
         """Whether all was listed; a folder that is there though nothing is in it contradicts itself."""
-        empty = not (self.listed or self.unrecognised.count) and self.spot.hours == EVERYTHING
+        empty = not (self.listed or self.unread.counts) and self.spot.hours == EVERYTHING
         return self.spot.included and self.failure is None and not empty
 
 
@@ -324,7 +329,7 @@ def _admit(source: Source, page: Iterable[ListedObject], look: _Look, now: datet
     for item in page:
         currents_object = to_currents_object(item)
         if currents_object is None:
-            look.unrecognised.add(item.key)
+            look.unread.add(item.key)
         else:
             objects.append(currents_object)
     look.listed += len(objects)
@@ -375,9 +380,26 @@ def _unknown_types(objects: Counter[str], included: frozenset[str]) -> Iterator[
             yield Notice(NoticeKind.UNKNOWN_EVENT_TYPE, event_type, f"not in the catalogue; {fate}", count)
 
 
-def _odd_keys(unrecognised: Unrecognised) -> Iterator[Notice]:
-    for key in unrecognised.keys:
-        yield Notice(NoticeKind.UNRECOGNISED_KEY, key, "fits no layout of Currents files; it is not read")
+def _note_types(source: Source, unknown: Iterator[Notice], now: datetime, *, whole: bool) -> None:
+    if whole:
+        source.ledger.replace_notices(source.connector, NoticeKind.UNKNOWN_EVENT_TYPE, list(unknown), now)
+    else:
+        source.ledger.note(source.connector, list(unknown), now)
+
+
+def _note_unread(source: Source, unread: Unread, now: datetime, *, whole: bool) -> None:
+    """Keep a notice for each reason. What is wrong with the prefix every look sees; odd keys only one that is whole."""
+    of_prefix = [_odd(NoticeKind.MISPLACED, line) for line in unread.lines() if line.of_prefix]
+    of_keys = [_odd(NoticeKind.UNREAD_KEYS, line) for line in unread.lines() if not line.of_prefix]
+    source.ledger.replace_notices(source.connector, NoticeKind.MISPLACED, of_prefix, now)
+    if whole:
+        source.ledger.replace_notices(source.connector, NoticeKind.UNREAD_KEYS, of_keys, now)
+    else:
+        source.ledger.note(source.connector, of_keys, now)
+
+
+def _odd(kind: NoticeKind, line: Line) -> Notice:
+    return Notice(kind, line.reason, f"{line.what}; {line.todo}", line.count)
 
 
 def _denied(failures: Mapping[str, BridgeError]) -> Iterator[Notice]:

@@ -270,7 +270,8 @@ class NoticeKind(StrEnum):
     """What discovery reports without acting on it."""
 
     UNKNOWN_EVENT_TYPE = "unknown_event_type"  # subject: the event type
-    UNRECOGNISED_KEY = "unrecognised_key"  # subject: the key
+    UNREAD_KEYS = "unread_keys"  # subject: unread.Reason; detail: what is odd, what would help
+    MISPLACED = "misplaced"  # as unread_keys: Currents files that `source.prefix` misses
     OBJECT_CHANGED = "object_changed"  # subject: the key; a new ETag after the object was recorded
     INTEGRATION = "integration"  # subject: the folder of one Currents integration
     FOLDER_DENIED = "folder_denied"  # subject: a folder that may not be listed, beside others that may
@@ -286,7 +287,7 @@ class Notice:
     kind: NoticeKind
     subject: str
     detail: str = ""
-    count: int = 1  # e.g. objects of an unknown type seen in the latest look
+    count: int = 1  # e.g. objects of an unknown type, as many as a look has seen
     since: datetime | None = None  # when it was noted first; the ledger fills it in
 
 

@@ -416,11 +416,17 @@ class Ledger(Protocol):
         ...
 
     def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:
-        """Keep notices, one for each kind and subject; a repeated one replaces detail and count, not `since`."""
+        """Keep notices, one for each kind and subject.
+
+        A repeated one replaces the detail, and the count by a larger one; `since` stays.
+        """
         ...
 
     def replace_notices(self, connector: str, kind: NoticeKind, notices: Sequence[Notice], now: datetime) -> None:
-        """Keep these notices of a kind as `note` does, and drop all others of the kind: they hold no longer."""
+        """Keep these notices of a kind with just these counts, and drop all others of the kind: they hold no longer.
+
+        `since` stays.
+        """
         ...
 
     def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:

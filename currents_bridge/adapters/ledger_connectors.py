@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_books, ledger_canaries, ledger_letters
@@ -118,7 +118,7 @@ class SqlConnectors:
         with self._store.writing() as connection:
             connection.execute(delete(notices).where(*of_kind, notices.c.subject.in_(gone)))
             if notices_:
-                _note(connection, connector, notices_, now)
+                _note(connection, connector, notices_, now, exact=True)
 
     def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:
         """Delete a notice."""
@@ -160,9 +160,12 @@ class SqlConnectors:
             connection.execute(insert(connectors).values(name=name, **values).on_conflict_do_update(set_=values))
 
 
-def _note(connection: Connection, connector: str, notices_: Sequence[Notice], now: datetime) -> None:
+def _note(
+    connection: Connection, connector: str, notices_: Sequence[Notice], now: datetime, *, exact: bool = False
+) -> None:
     add = insert(notices)
-    replaced = {name: add.excluded[name] for name in ("detail", "count")}
+    count = add.excluded["count"]
+    replaced = {"detail": add.excluded.detail, "count": count if exact else func.max(notices.c["count"], count)}
     rows = [_noted(connector, notice, now) for notice in notices_]
     connection.execute(add.on_conflict_do_update(set_=replaced), rows)
 

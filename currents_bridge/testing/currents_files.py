@@ -18,7 +18,7 @@ import fastavro
 from fastavro.write import Writer
 
 from currents_bridge.catalogue import ArrayType, Field, catalogue
-from currents_bridge.keys import CurrentsKey, Layout
+from currents_bridge.keys import DATE_FOLDER, EVENT_TYPE_FOLDER
 from currents_bridge.model import format_hour
 from currents_bridge.testing.currents_values import Draw, drawing, uuid
 
@@ -31,14 +31,13 @@ Event = dict[str, Any]
 
 
 class KeyParts(TypedDict, total=False):
-    """What an object's key holds besides type and hour; see `keys.CurrentsKey`."""
+    """What an object's key holds besides type and hour; see `keys`."""
 
-    layout: str
+    layout: str  # schema (the default), or version
     prefix: str
     cluster: str
+    storage: str  # as Braze names the kind of connection, e.g. S3
     integration: str
-    revision: str
-    place: str
     partition: int
     offset: int
 
@@ -125,21 +124,15 @@ def write_container(
 
 def object_key(event_type: str, hour: datetime, **parts: Unpack[KeyParts]) -> str:
     """Return the key of a Currents file, in the older layout (`schema`, the default) or in the newer (`version`)."""
-    layout = Layout(parts.get("layout", Layout.SCHEMA))
-    revision, place = ("3", "production") if layout is Layout.VERSION else ("414", "central")
-    key = CurrentsKey(
-        prefix=parts.get("prefix", ""),
-        cluster=parts.get("cluster", "prod-01"),
-        integration=parts.get("integration", "5fb2d0aa5e3c4d0b1c7a9e10"),
-        event_type=event_type,
-        hour=hour,
-        layout=layout,
-        revision=parts.get("revision", revision),
-        place=parts.get("place", place),
-        partition=parts.get("partition", 0),
-        offset=parts.get("offset", 0),
+    revision, place = "414", "central"
+    if parts.get("layout") == "version":
+        revision, place = "version=3", "production"
+    cluster, storage = parts.get("cluster", "prod-01"), parts.get("storage", "S3")
+    stem = f"dataexport.{cluster}.{storage}.integration.{parts.get('integration', '5fb2d0aa5e3c4d0b1c7a9e10')}"
+    return (
+        f"{parts.get('prefix', '')}{stem}/{EVENT_TYPE_FOLDER}{event_type}/{DATE_FOLDER}{format_hour(hour)}"
+        f"/{revision}/{place}/{stem}+{parts.get('partition', 0)}+{parts.get('offset', 0)}.avro"
     )
-    return str(key)
 
 
 def sample_file(  # noqa: PLR0913 - choices with defaults

@@ -522,12 +522,21 @@ class TestConnectorState:
     def test_a_repeated_notice_replaces_the_earlier_one(self, ledger: Ledger) -> None:
         """There is one notice for each kind and subject."""
         unknown = Notice(NoticeKind.UNKNOWN_EVENT_TYPE, "users.new.Thing", count=3)
-        odd = Notice(NoticeKind.UNRECOGNISED_KEY, "_SUCCESS", "fits no layout")
+        odd = Notice(NoticeKind.UNREAD_KEYS, "ending", "have odd names")
         ledger.note("acme", [unknown, odd], NOW)
         ledger.note("acme", [replace(unknown, count=5, since=HOUR)], NOW + timedelta(days=1))
         ledger.note("acme", [], NOW)
         assert ledger.totals("acme").notices == [replace(unknown, count=5, since=NOW), replace(odd, since=NOW)]
         assert ledger.totals("beta").notices == []
+
+    def test_a_repeated_notice_keeps_the_larger_count_until_all_of_its_kind_are_replaced(self, ledger: Ledger) -> None:
+        """Most looks see a part of the bucket only; a whole one says how many there are."""
+        few, many = (Notice(NoticeKind.UNREAD_KEYS, "ending", "have odd names", count) for count in (3, 500))
+        ledger.note("acme", [many], NOW)
+        ledger.note("acme", [few], NOW + timedelta(days=1))
+        assert ledger.totals("acme").notices == [replace(many, since=NOW)]
+        ledger.replace_notices("acme", NoticeKind.UNREAD_KEYS, [few], NOW + timedelta(days=2))
+        assert ledger.totals("acme").notices == [replace(few, since=NOW)]
 
     def test_a_notice_that_holds_no_longer_is_dropped(self, ledger: Ledger) -> None:
         """And no other one; should it come back, it is new."""

@@ -155,7 +155,7 @@ class TestFile:
             first, second, _ = ledger.claim("acme", CLICKS, GroupLimits(), NOW)
             ledger.settle([Delivered(first.id, Books(read=1, sent=1))], NOW)
             ledger.release([second.id])
-            ledger.note("acme", [Notice(NoticeKind.UNRECOGNISED_KEY, "_SUCCESS")], NOW)
+            ledger.note("acme", [Notice(NoticeKind.UNREAD_KEYS, "ending")], NOW)
             ledger.save_progress("acme", Progress(polled_at=NOW))
             before = ledger.totals("acme")
         with opened(url) as ledger:

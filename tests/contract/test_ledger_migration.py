@@ -65,7 +65,8 @@ INSERT INTO connectors (name, polled_at, credential_state, credential_since, cre
 VALUES ('acme', :now, 'failing', :now, 'segment answered 401'),
        ('beta', :now, 'unverified', :now, 'Segment answers 2xx');
 INSERT INTO notices (connector, kind, subject, detail, count, noted_at)
-VALUES ('acme', 'unrecognised_key', '_SUCCESS', 'fits no layout', 1, :now);
+VALUES ('acme', 'unrecognised_key', '_SUCCESS', 'fits no layout', 1, :now),
+       ('acme', 'unknown_event_type', 'Swipe', 'not in the catalogue', 1, :now);
 """
 OPEN_AND_DIE = """
 import os, signal, sys
@@ -130,7 +131,7 @@ def check_whole(ledger: SqlLedger) -> None:
         ObjectState.FAILED: 1,
         ObjectState.QUARANTINED: 1,
     }
-    assert totals.notices == [Notice(NoticeKind.UNRECOGNISED_KEY, "_SUCCESS", "fits no layout", 1, NOW)]
+    assert totals.notices == [Notice(NoticeKind.UNKNOWN_EVENT_TYPE, "Swipe", "not in the catalogue", 1, NOW)]
     assert [stored.letter for stored in ledger.dead_letters(LetterFilter())] == [
         DeadLetter(1, "m-1", "no time", event=EVENT),
         DeadLetter(2, "m-2", "too large", message=MESSAGE),

@@ -160,7 +160,8 @@ def test_a_key_that_fits_no_layout_is_reported(site: Site) -> None:
     site.put_sample(count=3)
     assert site.once()["events"]["sent"] == 3
     (notice,) = site.json("status")["connectors"]["production"]["notices"]
-    assert (notice["kind"], notice["subject"]) == ("unrecognised_key", "notes/readme.txt")
+    assert (notice["kind"], notice["subject"]) == ("unread_keys", "not_currents")
+    assert "notes/readme.txt" in notice["detail"]
     assert "notes/readme.txt" in site.run("check").stdout
 
 

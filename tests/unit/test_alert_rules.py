@@ -306,7 +306,9 @@ def test_silence_ends_with_files_and_not_with_time() -> None:
         (Notice(NoticeKind.INTEGRATION, "x/", since=NOW - 30 * DAY + MINUTE), []),
         (Notice(NoticeKind.PROBE, "Public API", "401", since=NOW - HOUR), [("probe_failing", "Public API")]),
         (Notice(NoticeKind.PROBE, "Public API", "401", since=NOW - MINUTE), []),
-        (Notice(NoticeKind.UNRECOGNISED_KEY, "x/y.txt", since=NOW), []),
+        (Notice(NoticeKind.UNREAD_KEYS, "no_hour", since=NOW), [("unread_keys", "no_hour")]),
+        (Notice(NoticeKind.UNREAD_KEYS, "not_currents", since=NOW), []),
+        (Notice(NoticeKind.MISPLACED, "prefix_too_high", since=NOW), [("unread_keys", "prefix_too_high")]),
         (Notice(NoticeKind.OBJECT_CHANGED, "x/y.avro", since=NOW), []),
     ],
 )

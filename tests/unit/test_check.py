@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from currents_bridge.check import Verdict, check_channels, check_connector, exit_code
 from currents_bridge.errors import CredentialError, ProbeError, RetryLaterError, Side
-from currents_bridge.model import Evidence, EvidenceKind, ExpiryRule
+from currents_bridge.model import Evidence, EvidenceKind, ExpiryRule, Notice, NoticeKind
 from tests.workbench import CLICK, HOUR, NAME, OPEN, Bench
 
 DENIED = CredentialError(Side.SOURCE, "s3 answered AccessDenied", "allow it in the policy")
@@ -121,12 +121,48 @@ def test_a_type_that_the_catalogue_lacks_is_named(bench: Bench, include: tuple[s
     assert bool(verdict.remedy) is not ok
 
 
-def test_keys_of_another_layout_are_shown(bench: Bench) -> None:
-    """With one of them."""
+def test_other_files_under_the_prefix_are_shown(bench: Bench) -> None:
+    """With one of them; they are nothing to do anything about."""
     bench.put(2)
     bench.store.put("readme.txt")
 
-    assert verdicts(bench)["keys"].detail == "1 fit no layout of Currents files, like readme.txt"
+    shown = verdicts(bench)["not_currents"]
+
+    assert (shown.ok, shown.detail) == (True, "1 or more are no Currents files, like readme.txt")
+
+
+@pytest.mark.parametrize("hour", [HOUR, HOUR + timedelta(days=30)])
+def test_keys_that_are_not_read_are_shown_before_anything_polled(bench: Bench, hour: datetime) -> None:
+    """In the first hours of a folder, and in the newest one, where a new layout would stand."""
+    bench.put(2)
+    bench.store.put(f"{bench.put(2, hour=hour)}.gz")
+
+    shown = verdicts(bench)["ending"]
+
+    assert not shown.ok
+    assert "rename" in shown.remedy
+
+
+def test_keys_that_a_look_passed_over_are_shown(bench: Bench) -> None:
+    """Though they stand in hours at which a check does not look."""
+    bench.put(2)
+    odd = Notice(NoticeKind.UNREAD_KEYS, "no_hour", "do not stand in a folder date=", 1_234)
+    bench.ledger.note(NAME, [odd], bench.now)
+
+    shown = verdicts(bench)["no_hour"]
+
+    assert (shown.ok, shown.detail) == (False, "1,234 do not stand in a folder date=")
+
+
+def test_a_prefix_that_misses_the_files_is_shown(bench: Bench) -> None:
+    """With the one to set."""
+    bench.prefix = "eu/"
+    bench.put(2)
+    bench.prefix = "ue/"
+
+    shown = verdicts(bench)["prefix_elsewhere"]
+
+    assert (shown.ok, shown.remedy) == (False, "set source.prefix to eu/")
 
 
 def test_a_folder_that_is_no_hour_is_not_taken_for_one(bench: Bench) -> None:

@@ -94,7 +94,7 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     bench.deliver()
     failing = Credential(CredentialState.FAILING, HOUR, "revoked", "renew it", proven_at=HOUR)
     bench.ledger.save_credential(NAME, Side.DESTINATION, failing)
-    bench.ledger.note(NAME, [Notice(NoticeKind.UNRECOGNISED_KEY, "[a]/b", ODD, 2)], bench.now)
+    bench.ledger.note(NAME, [Notice(NoticeKind.UNREAD_KEYS, "[a]/b", ODD, 2)], bench.now)
 
     console.print_status(read_status(bench.ledger, {NAME: LossPolicy()}, bench.now))
 
@@ -105,7 +105,7 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     assert window == f"{NAME}: the loss window ends on 2026-01-04 03:00 UTC, 1 d 23 h from now"
     assert todo == f"{NAME}: to do: renew it"
     assert reason.startswith(f"{NAME}: 1 objects: 1 of 3 blocks is unreadable (1 events)")
-    assert notice == f"{NAME}: unrecognised_key [a]/b: {ODD} (seen 2 times)"
+    assert notice == f"{NAME}: unread_keys [a]/b: {ODD} (seen 2 times)"
 
 
 def test_events_have_their_segment_name_or_say_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ from currents_bridge import discovery
 from currents_bridge.coverage import HourRange
 from currents_bridge.discovery import (
     EVERYTHING,
-    MAX_UNRECOGNISED,
     Discovery,
     Source,
     find_event_type_folders,
@@ -19,9 +18,10 @@ from currents_bridge.discovery import (
     poll,
 )
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
-from currents_bridge.keys import CurrentsKey, Layout
 from currents_bridge.model import Books, Delivered, GroupLimits, ListedObject, NoticeKind, Selection
+from currents_bridge.testing.currents_files import object_key
 from currents_bridge.testing.fake_store import FakeObjectStore
+from currents_bridge.unread import Reason
 from tests.ledgers import LedgerOnFile
 
 HOUR = timedelta(hours=1)
@@ -32,19 +32,6 @@ CLICK = "users.messages.email.Click"
 OPEN = "users.messages.email.Open"
 CATALOGUE = frozenset({CLICK, OPEN})
 
-KEY = CurrentsKey(
-    prefix="braze/",
-    cluster="prod-01",
-    integration="aaa",
-    event_type=CLICK,
-    hour=THIS_HOUR,
-    layout=Layout.SCHEMA,
-    revision="12",
-    place="prod-01",
-    partition=0,
-    offset=0,
-)
-
 
 def key(
     hour: datetime = THIS_HOUR,
@@ -54,7 +41,7 @@ def key(
     prefix: str = "braze/",
 ) -> str:
     """Return the key of a Currents file."""
-    return str(replace(KEY, hour=hour, event_type=event_type, offset=offset, integration=integration, prefix=prefix))
+    return object_key(event_type, hour, offset=offset, integration=integration, prefix=prefix)
 
 
 def folder(event_type: str = CLICK, integration: str = "aaa") -> str:
@@ -80,8 +67,8 @@ def discover(source: Source, hours: Sequence[HourRange], now: datetime) -> Disco
 
 
 def found(look: Discovery) -> tuple[int, int, int, int]:
-    """Return what a look counted: discovered, listed, changed, unrecognised."""
-    return look.discovered, look.listed, look.changed, look.unrecognised
+    """Return what a look counted: discovered, listed, changed, unread."""
+    return look.discovered, look.listed, look.changed, look.unread
 
 
 def waiting(source: Source) -> list[str]:
@@ -118,10 +105,10 @@ class TestFindEventTypeFolders:
         for name in (key(), key(integration="bbb"), key(event_type=OPEN)):
             store.put(name)
 
-        folders, unrecognised, _ = find_event_type_folders(store, "braze/")
+        folders, unread, _ = find_event_type_folders(store, "braze/")
 
         assert folders == {CLICK: [folder(), folder(integration="bbb")], OPEN: [folder(OPEN)]}
-        assert unrecognised.count == 0
+        assert not unread.counts
 
     @pytest.mark.parametrize("prefix", ["", "braze", "braze/", "braze/eu", "braze/eu/"])
     def test_any_folder_above_the_integrations_can_be_the_prefix(self, store: FakeObjectStore, prefix: str) -> None:
@@ -147,23 +134,17 @@ class TestFindEventTypeFolders:
         """Nothing there, nothing found."""
         assert find_event_type_folders(store, "")[0] == {}
 
-    def test_what_lies_beside_the_folders_is_unrecognised(self, store: FakeObjectStore) -> None:
-        """Files on the way, and folders deeper than Braze's, are named; the mark of a folder is not."""
-        for name in ("braze/notes.txt", "braze/a/b/c/d/e.txt", "braze/empty/"):
+    def test_what_lies_beside_the_folders_is_counted(self, store: FakeObjectStore) -> None:
+        """Files on the way, and folders deeper than Braze's, by a key in them; the mark of a folder is not."""
+        for name in ("braze/notes.txt", "braze/a/b/c/d/e.txt", "braze/x.avro", "braze/empty/", key()):
             store.put(name)
 
-        _, unrecognised, _ = find_event_type_folders(store, "braze/")
+        _, unread, _ = find_event_type_folders(store, "braze/")
 
-        assert unrecognised.keys == ["braze/notes.txt", "braze/a/b/c/d/"]
-
-    def test_only_the_first_unrecognised_keys_are_kept_but_all_are_counted(self, store: FakeObjectStore) -> None:
-        """A bucket full of other things does not fill the memory."""
-        for n in range(MAX_UNRECOGNISED + 5):
-            store.put(f"braze/{n:03}.txt")
-
-        _, unrecognised, _ = find_event_type_folders(store, "braze/")
-
-        assert (len(unrecognised.keys), unrecognised.count) == (MAX_UNRECOGNISED, MAX_UNRECOGNISED + 5)
+        assert unread.examples == {
+            Reason.NOT_CURRENTS: ["braze/notes.txt", "braze/a/b/c/d/e.txt"],
+            Reason.NO_EVENT_TYPE: ["braze/x.avro"],
+        }
 
 
 class TestDiscover:
@@ -251,23 +232,37 @@ class TestDiscover:
 
         assert notices(source) == {(NoticeKind.UNKNOWN_EVENT_TYPE, "users.new.Thing"): 1}
 
-    def test_keys_that_fit_no_layout_are_reported(self, store: FakeObjectStore, source: Source) -> None:
-        """Odd keys beside and inside the folders of types become notices, and their neighbours are admitted."""
-        odd = ["braze/notes.txt", key().replace(".avro", ".parquet")]
-        for name in [*odd, key()]:
+    def test_keys_that_are_not_understood_are_reported(self, store: FakeObjectStore, source: Source) -> None:
+        """By reason; their neighbours are admitted. What is plainly something else is told, but not as odd."""
+        for name in ["braze/notes.txt", key().replace(".avro", ".parquet"), key()]:
             store.put(name)
 
-        assert found(discover(source, EVERYTHING, NOW)) == (1, 1, 0, 2)
-        assert notices(source) == {(NoticeKind.UNRECOGNISED_KEY, name): 1 for name in odd}
+        assert found(discover(source, EVERYTHING, NOW)) == (1, 1, 0, 1)
+        assert notices(source) == {(NoticeKind.UNREAD_KEYS, "ending"): 1, (NoticeKind.UNREAD_KEYS, "not_currents"): 1}
 
-    def test_notices_of_odd_keys_are_limited(self, store: FakeObjectStore, source: Source) -> None:
-        """All are counted, the first hundred are named."""
-        for n in range(MAX_UNRECOGNISED):
-            store.put(f"braze/{n:03}.txt")
-            store.put(f"{folder()}date=2024-03-09-17/{n:03}.txt")
+    def test_many_odd_keys_are_one_notice(self, store: FakeObjectStore, source: Source) -> None:
+        """All are counted; the notice names one."""
+        for n in range(2_500):
+            store.put(f"{folder()}date=2024-03-09-17/{n:04}.avro")
 
-        assert discover(source, EVERYTHING, NOW).unrecognised == 2 * MAX_UNRECOGNISED
-        assert len(notices(source)) == MAX_UNRECOGNISED
+        assert discover(source, EVERYTHING, NOW).unread == 2_500
+        assert notices(source) == {(NoticeKind.UNREAD_KEYS, "file_name"): 2_500}
+
+    def test_what_is_gone_is_said_no_longer_after_a_whole_look(self, store: FakeObjectStore, source: Source) -> None:
+        """Odd keys, unknown types and integrations; a look at the newest hours only leaves them."""
+        odd = [key(integration="bbb").replace(".avro", ".json"), key(event_type="users.new.Thing", integration="bbb")]
+        for name in [key(), *odd]:
+            store.put(name)
+        poll(source, NOW)
+        for name in odd:
+            store.delete(name)
+
+        poll(source, NOW + DAY)
+        assert len(notices(source)) == 2
+        assert len(integrations(source)) == 1
+        list_all(source, NOW + DAY)
+
+        assert notices(source) == {}
 
     def test_an_object_that_changed_after_delivery_is_reported(self, store: FakeObjectStore, source: Source) -> None:
         """Another ETag is a notice, never a second delivery."""
@@ -551,6 +546,6 @@ class TestListAll:
         odd = f"{folder()}app=1/x.avro"
         store.put(odd)
 
-        assert poll(source, NOW).unrecognised == 0
-        assert list_all(source, NOW).unrecognised == 1
-        assert notices(source) == {(NoticeKind.UNRECOGNISED_KEY, odd): 1}
+        assert poll(source, NOW).unread == 0
+        assert list_all(source, NOW).unread == 1
+        assert notices(source) == {(NoticeKind.UNREAD_KEYS, "no_hour"): 1}

@@ -112,7 +112,7 @@ def test_a_clock_that_is_behind_makes_no_negative_lag(bench: Bench) -> None:
 def test_only_unknown_types_are_listed_as_such(bench: Bench) -> None:
     """In the order of their names, each once."""
     kinds = [(NoticeKind.UNKNOWN_EVENT_TYPE, "b.B"), (NoticeKind.UNKNOWN_EVENT_TYPE, "a.A")]
-    noted = [Notice(kind, subject) for kind, subject in [*kinds, (NoticeKind.UNRECOGNISED_KEY, "readme.txt")]]
+    noted = [Notice(kind, subject) for kind, subject in [*kinds, (NoticeKind.UNREAD_KEYS, "readme.txt")]]
     bench.ledger.note(NAME, noted, bench.now)
 
     (status,) = read_status(bench.ledger, POLICY, bench.now).connectors
