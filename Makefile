@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
 
-.PHONY: help setup demo test coverage lint format lock wheel-smoke soak fuzz bench bench-quick bench-curves profile clean
+.PHONY: help setup demo test coverage lint format lock wheel-smoke install-smoke soak fuzz bench bench-quick bench-curves profile clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -39,23 +39,32 @@ format: setup  ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-  --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+  --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
 
 lock:  ## resolve pyproject.toml anew into the lock files
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/$(UV_COMPILE) -o requirements.lock
-	$(BIN)/$(UV_COMPILE) --group dev -o requirements-dev.lock
-	$(BIN)/$(UV_COMPILE) --group bench --constraint requirements-dev.lock -o requirements-bench.lock
+	$(BIN)/$(UV_COMPILE) --extra demo --group dev -o requirements-dev.lock
+	$(BIN)/$(UV_COMPILE) --constraint requirements-dev.lock -o requirements.lock
+	$(BIN)/$(UV_COMPILE) --constraint requirements-dev.lock --extra demo -o requirements-demo.lock
+	$(BIN)/$(UV_COMPILE) --constraint requirements-dev.lock --extra demo --group bench -o requirements-bench.lock
 
-wheel-smoke: setup  ## build the wheel, install it alone, run --help and demo
+SMOKE_INSTALL := build/smoke/bin/pip install --quiet
+
+wheel-smoke: setup  ## build the wheel and try it on its locks, without and with the extra `demo`
 	rm -rf dist build/smoke
 	$(BIN)/python -m build --no-isolation --wheel
 	$(PYTHON) -m venv build/smoke
-	build/smoke/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
-	build/smoke/bin/pip install --quiet --no-deps dist/*.whl
-	cd build && smoke/bin/currents-bridge --help >/dev/null && smoke/bin/currents-bridge demo
+	$(SMOKE_INSTALL) --require-hashes --only-binary :all: -r requirements.lock
+	$(SMOKE_INSTALL) --no-deps dist/*.whl
+	cd build && smoke/bin/currents-bridge --help >/dev/null
+	cd build && smoke/bin/currents-bridge demo; test $$? = 2
+	$(SMOKE_INSTALL) --require-hashes --only-binary :all: -r requirements-demo.lock
+	cd build && smoke/bin/currents-bridge demo
+
+install-smoke:  ## install the locks with the oldest and the newest pip, and the program in each way of the README
+	PYTHON=$(PYTHON) .ci/install-smoke
 
 soak: setup  ## a million events, a third of all requests faulty, 50 kills: nothing lost
 	$(BIN)/python benchmarks/soak.py

@@ -1,4 +1,7 @@
-"""An S3 server inside this process, for `demo` and the tests: moto's, on a free loopback port."""
+"""An S3 server inside this process, for `demo` and the tests: moto's, on a free loopback port.
+
+It needs the extra `demo`; without it the import raises UsageError, which says how to install it.
+"""
 
 import logging
 from collections.abc import Callable, MutableMapping
@@ -9,7 +12,16 @@ from unittest.mock import patch
 import boto3
 import httpx
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
+
+from currents_bridge.errors import UsageError
+
+try:
+    from moto.server import ThreadedMotoServer
+except ModuleNotFoundError as error:
+    raise UsageError(
+        "the embedded S3 server is not installed",
+        "install the extra `demo` beside the program: pip install 'currents-bridge[demo]'",
+    ) from error
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

