@@ -15,6 +15,7 @@ from currents_bridge.coverage import HOUR, hour_of
 from currents_bridge.decode import Container
 from currents_bridge.discovery import find_event_type_folders, list_objects
 from currents_bridge.errors import QuarantineObjectError, UsageError
+from currents_bridge.keys import FIRST_YEAR
 from currents_bridge.model import CurrentsObject, Selection
 from currents_bridge.transfer import TransferReport
 
@@ -34,12 +35,19 @@ class Plan:
         return {"objects": self.objects, "bytes": self.object_bytes, "requests": self.requests}
 
 
-def parse_span(from_: str, to: str) -> tuple[datetime, datetime]:
-    """Return the hours [first, end) that cover two ISO times (UTC where they name no zone); raises UsageError."""
+def parse_span(from_: str, to: str) -> tuple[datetime | None, datetime | None]:
+    """Return the hours [first, end) that cover two ISO times (UTC where they name no zone); raises UsageError.
+
+    None: without bound, where there is no hour before the first one, or none after the last.
+    """
     first, end = _time("--from", from_), _time("--to", to)
     if first >= end:
         raise UsageError(f"no hour lies in [{from_}, {to})", "give a --to that is later than --from")
-    return hour_of(first), hour_of(end + HOUR - datetime.resolution)
+    try:
+        last = hour_of(end + HOUR - datetime.resolution)
+    except OverflowError:  # in the last hour of the year 9999
+        last = None
+    return hour_of(first) if first.year >= FIRST_YEAR else None, last
 
 
 def select(connector: Connector, span: tuple[datetime | None, datetime | None], globs: Sequence[str]) -> Selection:

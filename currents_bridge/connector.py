@@ -141,7 +141,8 @@ class Connector:
                 kept_from = credentials.provable_before(self.watch.credential(Side.DESTINATION), self.now())
                 self.ledger.fold(self.name, hour_of(self.now() - FOLD_AFTER), kept_from)
                 self.ledger.forget(self.name, self.now() - (self._remember or timedelta(0)))
-                self.keep_expiry_rules(self.source.store.expiry_rules() or ())
+                if (rules := self.source.store.expiry_rules()) is not None:
+                    self.keep_expiry_rules(rules)
                 self.ledger.save_progress(self.name, Progress(audited_at=self.now()))
         return self._finished(report, "audit_finished")
 

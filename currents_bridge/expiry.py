@@ -25,7 +25,8 @@ def deadline(waiting_oldest_at: datetime, prefix: str, rules: Sequence[ExpiryRul
         prefix: of the connector.
         rules: of the bucket.
     """
-    return min((_end(waiting_oldest_at, rule) for rule in rules_under(prefix, rules)), default=None)
+    ends = (_end(waiting_oldest_at, rule) for rule in rules_under(prefix, rules))
+    return min((end for end in ends if end), default=None)
 
 
 def waiting_deadline(totals: ConnectorTotals) -> datetime | None:
@@ -34,10 +35,14 @@ def waiting_deadline(totals: ConnectorTotals) -> datetime | None:
     return deadline(oldest_at, "", totals.expiry_rules) if oldest_at else None  # rules of other prefixes are not kept
 
 
-def _end(created_at: datetime, rule: ExpiryRule) -> datetime:
-    if rule.on is not None:
-        return max(rule.on, _midnight_after(created_at))
-    return _midnight_after(created_at + (rule.days or 0) * _DAY)
+def _end(created_at: datetime, rule: ExpiryRule) -> datetime | None:
+    """Return when the rule deletes what was created then; None: after the year 9999."""
+    try:
+        if rule.on is not None:
+            return max(rule.on, _midnight_after(created_at))
+        return _midnight_after(created_at + (rule.days or 0) * _DAY)
+    except OverflowError:
+        return None
 
 
 def _midnight_after(time: datetime) -> datetime:

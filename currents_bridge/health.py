@@ -49,9 +49,9 @@ class HealthReader:
     def _look_up_activity(self, now: datetime) -> None:
         """Count the active hours of the week before the newest hour."""
         ledger, name = self._connector.ledger, self._connector.name
-        newest = max((of_type.latest_hour for of_type in ledger.activity(name, now)), default=now)
+        newest = max((of_type.latest_hour for of_type in ledger.activity(name, now, now)), default=now)
         self._since = newest + timedelta(hours=1) - ACTIVITY_SPAN
-        self._activity = ledger.activity(name, self._since)
+        self._activity = ledger.activity(name, self._since, now)
         self._looked_at = now
 
 

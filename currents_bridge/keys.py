@@ -24,6 +24,7 @@ READER = 1
 
 EVENT_TYPE_FOLDER = "event_type="
 DATE_FOLDER = "date="
+FIRST_YEAR = 1001  # before it no hour is read that has another one before it
 
 _KEY = re.compile(
     r"""

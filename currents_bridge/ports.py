@@ -391,8 +391,12 @@ class Ledger(Protocol):
         """Keep the lifecycle rules that may delete the connector's objects, in place of those kept before."""
         ...
 
-    def activity(self, connector: str, since: datetime) -> list[TypeActivity]:
-        """Return for each event type its newest hour, and how many hours from `since` on have objects."""
+    def activity(self, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
+        """Return for each event type its newest hour up to `until`, and how many of the hours from `since` on.
+
+        Hours are those that have objects. Later ones are left out, as of a clock that is wrong or of the year 9999:
+        they say nothing of when files come.
+        """
         ...
 
     def dead_lettered(self, connector: str, since: datetime) -> int:

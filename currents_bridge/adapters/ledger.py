@@ -65,6 +65,7 @@ LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_FILES = datetime(2010, 1, 1, tzinfo=UTC)  # Braze was founded in 2011
 
 # Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
 _ADMIT = insert(objects).values(state=text(f"'{ObjectState.PENDING}'"))
@@ -112,11 +113,11 @@ class SqlLedger(SqlConnectors):
             sorter = Sorter(connection, connector)
             for chunk in _chunks(listed):
                 found = sorter.sort(chunk)
-                execute_many(connection, _ADMIT, [fixed | _recorded(item) for item in found.new])
+                execute_many(connection, _ADMIT, [fixed | _recorded(item, now) for item in found.new])
                 execute_many(
                     connection,
                     _RETAKE,
-                    [{"of_connector": connector, "of_key": item.key} | _recorded(item) for item in found.retaken],
+                    [{"of_connector": connector, "of_key": item.key} | _recorded(item, now) for item in found.retaken],
                 )
                 new += len(found.new)
                 changed += found.changed
@@ -354,13 +355,15 @@ class SqlLedger(SqlConnectors):
         connection.execute(_SAY_ALIVE, {"id": self._id, "heartbeat_at": now, **asdict(self._process)})
 
 
-def _recorded(listed: CurrentsObject) -> dict[str, Any]:
+def _recorded(listed: CurrentsObject, now: datetime) -> dict[str, Any]:
+    """Return the columns of a listed object; a time of change that cannot be is taken for now, as it came just now."""
+    modified = listed.last_modified if _FIRST_FILES <= listed.last_modified <= now else now
     # Spelled out because `asdict` copies each value deeply, and millions of objects pass here.
     return {
         "key": listed.key,
         "etag": listed.etag,
         "size_bytes": listed.size_bytes,
-        "last_modified": time_text(listed.last_modified),
+        "last_modified": time_text(modified),
         "event_type": listed.event_type,
         "hour": format_hour(listed.hour),
     }

@@ -38,6 +38,7 @@ from currents_bridge.model import (
     Selection,
     TypeActivity,
     Waiting,
+    format_hour,
     parse_hour,
 )
 
@@ -105,12 +106,14 @@ def totals(connection: Connection, connector: str) -> ConnectorTotals:
     )
 
 
-def activity(connection: Connection, connector: str, since: datetime) -> list[TypeActivity]:
+def activity(connection: Connection, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
     """Return when files of each event type came, by the hours that hold any and by what is not delivered."""
-    names = ("event_type", "hour")
+    names, last = ("event_type", "hour"), format_hour(until)
     held = union(
-        select(*(hours.c[name] for name in names)).where(hours.c.connector == connector),
-        select(*(objects.c[name] for name in names)).where(objects.c.connector == connector, NOT_DELIVERED),
+        select(*(hours.c[name] for name in names)).where(hours.c.connector == connector, hours.c.hour <= last),
+        select(*(objects.c[name] for name in names)).where(
+            objects.c.connector == connector, NOT_DELIVERED, objects.c.hour <= last
+        ),
     ).subquery()
     asked_for = func.count().filter(held.c.hour >= hour_from(since))
     by_type = select(held.c.event_type, func.max(held.c.hour), asked_for).group_by(held.c.event_type)

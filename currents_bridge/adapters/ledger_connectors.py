@@ -54,10 +54,10 @@ class SqlConnectors:
         with self._store.reading() as connection:
             return ledger_books.totals(connection, connector)
 
-    def activity(self, connector: str, since: datetime) -> list[TypeActivity]:
+    def activity(self, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
         """Look at the hours that hold something delivered, and at what is not delivered."""
         with self._store.reading() as connection:
-            return ledger_books.activity(connection, connector, since)
+            return ledger_books.activity(connection, connector, since, until)
 
     def dead_lettered(self, connector: str, since: datetime) -> int:
         """Count dead letters by their age."""

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BeforeValidator, HttpUrl, StringConstraints, ValidationError
 
 from currents_bridge import catalogue
+from currents_bridge.keys import FIRST_YEAR
 
 Item = TypeVar("Item")
 
@@ -47,9 +48,10 @@ def parse_start(value: object) -> object:
         return value
     try:
         start = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+        start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("must be earliest, now or an ISO time like 2026-01-31T06:00:00Z") from None
+    return start if start.year >= FIRST_YEAR else "earliest"
 
 
 def parse_dedup(value: object) -> object:

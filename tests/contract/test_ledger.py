@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -585,12 +585,32 @@ class TestActivity:
         deliver(ledger, an_object("a", CLICK, hours[0]), an_object("b", CLICK, hours[1]), an_object("o", OPEN, HOUR))
         ledger.fold("acme", hours[1], EVER)
         ledger.admit("acme", [an_object("c", CLICK, hours[1]), an_object("d", CLICK, hours[3])], NOW)
-        assert ledger.activity("acme", HOUR + timedelta(minutes=1)) == [
+        assert ledger.activity("acme", HOUR + timedelta(minutes=1), NOW) == [
             TypeActivity(CLICK, hours[3], 2),
             TypeActivity(OPEN, HOUR, 0),
         ]
-        assert [of.active_hours for of in ledger.activity("acme", HOUR)] == [3, 1]
-        assert ledger.activity("beta", HOUR) == []
+        assert [of.active_hours for of in ledger.activity("acme", HOUR, NOW)] == [3, 1]
+        assert ledger.activity("beta", HOUR, NOW) == []
+
+    def test_hours_after_now_say_nothing(self, ledger: Ledger) -> None:
+        """A clock was wrong; a type that has no other hour was not active."""
+        future = [NOW + timedelta(hours=1), datetime(9999, 12, 31, 23, tzinfo=UTC)]
+        deliver(ledger, an_object("a", CLICK, HOUR), *(an_object(f"{at}", CLICK, at) for at in future))
+        ledger.admit("acme", [an_object("o", OPEN, future[1])], NOW)
+        assert ledger.activity("acme", HOUR, NOW) == [TypeActivity(CLICK, HOUR, 1)]
+
+
+class TestOddTimes:
+    """What a wrong clock, or a server without times, tells of when an object was written."""
+
+    @pytest.mark.parametrize("modified", [datetime(1970, 1, 1, tzinfo=UTC), NOW + timedelta(days=1), EVER])
+    def test_an_object_of_a_time_that_cannot_be_waits_from_its_admission(
+        self, ledger: Ledger, modified: datetime
+    ) -> None:
+        """So it is neither late nor early, and no loss window or lifecycle rule is over for it."""
+        ledger.admit("acme", [replace(an_object("a"), last_modified=modified)], NOW)
+        assert ledger.totals("acme").waiting.oldest_at == NOW
+        assert ledger.set_aside("acme", NOW, "too old", NOW) == 0
 
 
 class TestSetAside:

@@ -47,11 +47,31 @@ def test_a_span_is_the_utc_hours_that_cover_it(from_: str, to: str, hours: tuple
     assert parse_span(from_, to) == (first, end)
 
 
+@pytest.mark.parametrize(
+    ("from_", "to", "hours"),
+    [
+        ("0001-01-01", "2026-02-01", (None, datetime(2026, 2, 1, tzinfo=UTC))),
+        ("2026-02-01", "9999-12-31T23:59", (datetime(2026, 2, 1, tzinfo=UTC), None)),
+        ("0001-01-01", "0002-01-01", (None, datetime(2, 1, 1, tzinfo=UTC))),
+    ],
+)
+def test_a_span_to_either_end_of_time_has_no_bound_there(
+    bench: Bench, from_: str, to: str, hours: tuple[datetime | None, datetime | None]
+) -> None:
+    """Whatever hour an object has; it can be planned and delivered."""
+    span = parse_span(from_, to)
+
+    assert span == hours
+    assert job.backfill(bench.connector(), select(bench.connector(), span, ())).error is None
+
+
 @given(TIMES, st.timedeltas(timedelta(microseconds=1), timedelta(days=400)))
 def test_a_span_holds_its_times_and_less_than_an_hour_more_on_either_side(first: datetime, length: timedelta) -> None:
     """Nothing is left out, and no hour that the span does not touch is let in."""
     first_hour, end_hour = parse_span(first.isoformat(), (first + length).isoformat())
 
+    assert first_hour
+    assert end_hour
     assert first - timedelta(hours=1) < first_hour <= first
     assert first + length <= end_hour < first + length + timedelta(hours=1)
 

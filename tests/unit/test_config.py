@@ -424,6 +424,13 @@ def test_a_prefix_ends_in_a_slash_or_is_empty(load_text: Load, prefix: str, norm
     assert load_text(connector(source__prefix=prefix)).connectors[0].source.prefix == normalised
 
 
+def test_a_start_before_all_files_is_the_earliest(load_text: Load) -> None:
+    """There is no hour before the first one to list from."""
+    config = MINIMAL.replace("acme-currents", "acme-currents, start_from: 0001-01-01")
+
+    assert load_text(config).connectors[0].source.start_from == "earliest"
+
+
 @pytest.mark.parametrize("text", ["2026-01-31T07:00:00+01:00", "2026-01-31T06:00:00Z", "2026-01-31 06:00:00"])
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_start_from_is_an_aware_time_in_utc(load_text: Load, text: str, quote: str) -> None:

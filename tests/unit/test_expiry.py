@@ -65,3 +65,25 @@ def test_an_object_lives_its_days_and_less_than_one_more(created: datetime, days
     assert end is not None
     assert end.time() == MIDNIGHT_AFTER.time()
     assert timedelta(0) <= end - created - days * DAY < DAY
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ExpiryRule("", days=3_000_000),
+        ExpiryRule("", days=2**31),
+        ExpiryRule("", days=10**40),
+        ExpiryRule("", days=(datetime.max.replace(tzinfo=UTC) - CREATED).days),
+    ],
+)
+def test_a_rule_that_ends_after_all_time_is_no_deadline(rule: ExpiryRule) -> None:
+    """Nor does it hide another rule."""
+    assert deadline(CREATED, "", [rule]) is None
+    assert deadline(CREATED, "", [rule, ExpiryRule("", days=3)]) == datetime(2026, 1, 19, tzinfo=UTC)
+
+
+def test_an_object_of_the_end_of_time_has_no_deadline() -> None:
+    """A clock was wrong."""
+    last = datetime.max.replace(tzinfo=UTC)
+
+    assert deadline(last, "", [ExpiryRule("", days=1), ExpiryRule("", on=CREATED)]) is None

@@ -11,6 +11,7 @@ from botocore.stub import Stubber
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.errors import CredentialError, RetryLaterError
 from currents_bridge.model import ExpiryRule
+from tests.scripted_server import scripted_server
 
 DAYS_7 = {"Days": 7}
 DATE = datetime(2026, 3, 1, tzinfo=UTC)
@@ -68,13 +69,50 @@ def test_a_rule_that_may_delete_currents_files_is_read(
         {"NoncurrentVersionExpiration": {"NoncurrentDays": 7}, "Filter": {}},
         {"Transitions": [{"Days": 7, "StorageClass": "GLACIER"}], "Filter": {}},
         {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}, "Filter": {}},
+        {"Expiration": {"Days": 2**31}, "Filter": {}},
+        {"Expiration": {"Days": -5}, "Filter": {}},
+        {"Expiration": {"Days": 0}, "Filter": {}},
     ],
 )
 def test_other_rules_are_left_out(store: S3ObjectStore, stub: Stubber, rule: dict[str, Any]) -> None:
-    """Braze writes no tags, and what is not current is not read."""
+    """Braze writes no tags, what is not current is not read, and some can never delete anything."""
     stub.add_response("get_bucket_lifecycle_configuration", {"Rules": [{"Status": "Enabled", **rule}]})
 
     assert store.expiry_rules() == []
+
+
+RULE = b"<LifecycleConfiguration><Rule>%s</Rule></LifecycleConfiguration>"
+ENABLED = b"<Status>Enabled</Status><Expiration>%s</Expiration>"
+
+
+@pytest.mark.parametrize(
+    ("body", "rules"),
+    [
+        (RULE % b"<Expiration><Days>3</Days></Expiration>", [ExpiryRule("", 3)]),
+        (RULE % (ENABLED % b"<Days>abc</Days>"), None),
+        (RULE % (ENABLED % b"<Days/>"), None),
+        (RULE % (ENABLED % b"<Days>1e400</Days>"), None),
+        (RULE % (ENABLED % b"<Date>nonsense</Date>"), None),
+        (RULE % (ENABLED % b"<Date>99999-01-01T00:00:00Z</Date>"), None),
+        (RULE % (ENABLED % b"<Date>9999-12-31T23:59:59-05:00</Date>"), []),
+        (RULE % (ENABLED % b"<Date>0001-01-01T00:00:00+05:00</Date>"), []),
+        (RULE % (ENABLED % b""), []),
+        (b"", None),
+        (b"<html>hello</html>", None),
+        (b"<LifecycleConfiguration/>", None),
+    ],
+)
+def test_an_odd_answer_is_understood_or_not_known(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, rules: list[ExpiryRule] | None
+) -> None:
+    """A rule without a status counts; what is no configuration is not taken for one without rules."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with scripted_server(answer) as (url, _):
+        store = S3ObjectStore("acme", region="us-east-1", endpoint_url=url)
+        with closing(store._client):
+            assert store.expiry_rules() == rules
 
 
 def test_a_bucket_without_rules_has_none(store: S3ObjectStore, stub: Stubber) -> None:

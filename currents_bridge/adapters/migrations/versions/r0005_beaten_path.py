@@ -10,6 +10,7 @@ down_revision = "0004"
 def upgrade() -> None:
     _coverage()
     _canaries()
+    _notices()
 
 
 def _coverage() -> None:
@@ -39,5 +40,8 @@ def _canaries() -> None:
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("acknowledged_at", sa.DATETIME, nullable=False),
     )
-    # These were kept for each key; the next whole look says again what holds of them, by reason.
-    op.execute("DELETE FROM notices WHERE kind = 'unrecognised_key'")
+
+
+def _notices() -> None:
+    # These were kept for each key; the next whole look says again what holds of them, by reason or event type.
+    op.execute("DELETE FROM notices WHERE kind IN ('unrecognised_key', 'object_changed')")
