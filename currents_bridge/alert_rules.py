@@ -22,6 +22,7 @@ from currents_bridge.model import (
     CredentialState,
     Evidence,
     EvidenceKind,
+    FailingJob,
     Notice,
     NoticeKind,
     ObjectState,
@@ -36,6 +37,7 @@ IMMINENT, IMMINENT_SHARE = timedelta(hours=24), 10
 ACTIVITY_SPAN = timedelta(days=7)
 MIN_ACTIVE_HOURS = 12  # with fewer there is no rhythm to speak of
 SETTLING = timedelta(hours=1)  # after the first poll began, in which integrations are no news
+MOST_FAILURES = 1  # of a job in a row that are no alert
 PROBE_PATIENCE = timedelta(hours=1)  # a probe that fails for less is no alert
 
 _HOUR = timedelta(hours=1)
@@ -79,6 +81,7 @@ class Health:
     deadline: datetime | None = None  # when the bucket deletes the first of the waiting objects
     activity: Sequence[TypeActivity] = ()  # of the hours from `activity_since` on
     activity_since: datetime | None = None  # ACTIVITY_SPAN before the newest hour of all types
+    active_at: datetime | None = None  # latest sign that it works: a poll began that listed all, or a batch was taken
     dead_letters: int = 0  # made in the last hour
     refused_key: Evidence | None = None  # against a newer write key, in whose place an older one is used
 
@@ -104,6 +107,30 @@ def conditions(health: Health, limits: Limits) -> list[Alert]:
         *_notices(health),
     ]
     return sorted(found, key=lambda alert: list(Severity).index(Severity(alert.severity)), reverse=True)
+
+
+def job_alerts(failing: Sequence[FailingJob], now: datetime) -> list[Alert]:
+    """Return the alerts of jobs that failed twice in a row, whatever is known of their connector otherwise."""
+    return [
+        Alert(
+            connector=job.connector,
+            kind=str(AlertKind.JOB_FAILING),
+            subject=job.job,
+            severity=str(Severity.CRITICAL),
+            since=job.since,
+            what=f"The job {job.job} fails each time, {job.failures} times so far: {job.error}",
+            waits="",
+            todo="see the log for `job_failed` or `poll_finished`; if it is a mistake of the program, report it",
+            told_at=now,
+        )
+        for job in failing
+        if job.failures > MOST_FAILURES
+    ]
+
+
+def job_is_over(alert: Alert) -> Alert:
+    """Return what is told of an alert of a job that ended well."""
+    return _over(alert, f"The job {alert.subject} ends well again")
 
 
 def last_words(alert: Alert, health: Health, wrong: Sequence[Alert]) -> Alert | None:

@@ -22,6 +22,7 @@ class AlertKind(StrEnum):
     BUCKET_DEADLINE = "bucket_deadline"  # subject: near or imminent
     CAUGHT_UP = "caught_up"  # subject: the side; opens silently at recovery
     ROTATION_REFUSED = "rotation_refused"
+    JOB_FAILING = "job_failing"  # subject: the job
     BACKLOG = "backlog"
     QUARANTINED = "quarantined"
     DEAD_LETTERS = "dead_letters"

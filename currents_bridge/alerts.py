@@ -1,20 +1,22 @@
 """Tells people what is wrong: keeps the open alerts, and brings messages to every channel until it has taken them."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from currents_bridge.alert_rules import Health, Limits, conditions, last_words
-from currents_bridge.alerting import AlertKind, Severity, decide
+from currents_bridge.alert_rules import Health, Limits, conditions, job_alerts, job_is_over, last_words
+from currents_bridge.alerting import AlertKind, Decision, Severity, decide
 from currents_bridge.delivery import retry_at
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.logs import get_logger
-from currents_bridge.model import Alert, AlertMessage, AlertPhase, QueuedMessage
+from currents_bridge.model import Alert, AlertMessage, AlertPhase, FailingJob, QueuedMessage
 from currents_bridge.ports import AlertBook, Channel
 
 LONGEST_WAIT = timedelta(hours=1)  # from one attempt at a channel to the next
+
+_JOBS = ""  # no connector has this name
 
 log = get_logger()
 
@@ -52,7 +54,7 @@ class Alerts:
         self._limits = limits
         self._repeat = repeat
         self._ping = ping
-        self._well = False
+        self._well: dict[str, bool] = {}  # connector, or _JOBS -> whether nothing but news is open
 
     @property
     def channel_names(self) -> list[str]:
@@ -66,19 +68,35 @@ class Alerts:
     def look(self, healths: Sequence[Health], now: datetime) -> None:
         """Compare the connectors with the open alerts, keep what has changed and queue what is to be told.
 
-        Alerts of other connectors are left alone. Raises LedgerError; then nothing has changed.
+        Alerts of other connectors, and those of jobs, are left alone. Raises LedgerError; then nothing has changed.
         """
-        self._well = False
-        wrong = {health.name: conditions(health, self._limits) for health in healths}
         by_name = {health.name: health for health in healths}
+        self._well |= dict.fromkeys(by_name, False)
+        wrong = {health.name: conditions(health, self._limits) for health in healths}
         found = [alert for alerts in wrong.values() for alert in alerts]
-        decision = decide(
-            found,
-            [alert for alert in self._book.open_alerts() if alert.connector in by_name],
-            now,
-            self._repeat,
-            lambda alert: last_words(alert, by_name[alert.connector], wrong[alert.connector]),
+        known = [alert for alert in self._book.open_alerts() if alert.kind != AlertKind.JOB_FAILING]
+        self._keep(
+            decide(
+                found,
+                [alert for alert in known if alert.connector in by_name],
+                now,
+                self._repeat,
+                lambda alert: last_words(alert, by_name[alert.connector], wrong[alert.connector]),
+            )
         )
+        for name, alerts in wrong.items():
+            self._well[name] = all(alert.severity == Severity.INFO for alert in alerts)
+
+    def look_at_jobs(self, failing: Sequence[FailingJob], connectors: Collection[str], now: datetime) -> None:
+        """As `look`, for the jobs of the connectors, whatever else is known of these. Raises LedgerError."""
+        self._well[_JOBS] = False
+        found = job_alerts([job for job in failing if job.connector in connectors], now)
+        known = [alert for alert in self._book.open_alerts() if alert.kind == AlertKind.JOB_FAILING]
+        of_ours = [alert for alert in known if alert.connector in connectors]
+        self._keep(decide(found, of_ours, now, self._repeat, job_is_over))
+        self._well[_JOBS] = not found
+
+    def _keep(self, decision: Decision) -> None:
         if decision.opened or decision.resolved:
             self._book.save(decision.opened, decision.resolved, decision.messages, list(self._channels))
         for message in decision.messages:
@@ -94,7 +112,6 @@ class Alerts:
                 severity=alert.severity,
                 what=alert.what,
             )
-        self._well = all(alert.severity == Severity.INFO for alert in found)
 
     def post(self, now: datetime) -> None:
         """Bring each channel the messages that wait for it, in order, all channels at once.
@@ -114,7 +131,7 @@ class Alerts:
 
     def heartbeat(self, *, healthy: bool) -> None:
         """Tell the watchdog that all is well, if it is: `healthy`, and nothing but news at the last look."""
-        if self._ping is None or not healthy or not self._well:
+        if self._ping is None or not healthy or not self._well or not all(self._well.values()):
             return
         try:
             self._ping()
@@ -154,4 +171,6 @@ def _error(channel: Channel, message: AlertMessage) -> str | None:
         channel.tell(message)
     except RetryLaterError as error:
         return error.message
+    except Exception as error:  # noqa: BLE001 - a mistake in one channel, of ours or of a library, costs no other
+        return type(error).__name__
     return None

@@ -20,7 +20,7 @@ from currents_bridge.adapters.secrets import SecretReader, connector_write_keys,
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import reach, segment_url
 from currents_bridge.adapters.segment_probe import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
-from currents_bridge.alert_rules import Limits
+from currents_bridge.alert_rules import Health, Limits
 from currents_bridge.alerts import Alerts
 from currents_bridge.app_ledger import open_ledger, utc_now
 from currents_bridge.config import ConnectorSettings, DeliverySettings, Settings, SourceSettings
@@ -28,10 +28,12 @@ from currents_bridge.connector import Connector, kept
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
-from currents_bridge.errors import BridgeError, CredentialError, LedgerError, UsageError
+from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, UsageError
 from currents_bridge.health import HealthReader, is_healthy
+from currents_bridge.jobs import MISTAKES, JobRecords, described
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
+from currents_bridge.model import LetterFilter, ObjectState
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport
 
@@ -55,9 +57,11 @@ class Bridge:
     now: Callable[[], datetime]
     stop: threading.Event
     _health: Sequence[HealthReader] = field(init=False)
+    _records: JobRecords = field(init=False)
 
     def __post_init__(self) -> None:
         self._health = [HealthReader(connector) for connector in self.connectors]
+        self._records = JobRecords(self.ledger, self.now)
 
     def named(self, name: str | None) -> Sequence[Connector]:
         """Return the connector of that name, all without a name; raises UsageError for an unknown one."""
@@ -73,29 +77,73 @@ class Bridge:
             connector.watch.ask_for_renewal()
 
     def tell(self) -> None:
-        """Look at the health of all connectors, tell what is to be told, and the watchdog if all is well.
+        """Look at the jobs and the health of all connectors, tell what is to be told, and the watchdog if all is well.
 
-        Raises LedgerError. A channel or watchdog that does not answer is only logged.
+        Whatever goes wrong for one connector is raised after all others were told of. A channel or watchdog that does
+        not answer is only logged.
         """
         now = self.now()
-        healths = [reader.read(now) for reader in self._health]
-        self.alerts.look(healths, now)
+        healthy, mistakes = True, []
+        for reader in self._health:
+            try:
+                health = self._records.run(reader.name, "alerts", partial(self._look, reader, now))
+            except MISTAKES as error:
+                mistakes.append(error)
+            else:
+                healthy &= is_healthy(health)
+        self.alerts.look_at_jobs(self.ledger.failing_jobs(), [reader.name for reader in self._health], now)
         self.alerts.post(now)
-        self.alerts.heartbeat(healthy=all(map(is_healthy, healths)))
+        if mistakes:
+            raise mistakes[0]
+        self.alerts.heartbeat(healthy=healthy)
+
+    def _look(self, reader: HealthReader, now: datetime) -> Health:
+        health = reader.read(now)
+        self.alerts.look([health], now)
+        return health
 
     def once(self) -> dict[str, TransferReport]:
         """Run every connector once, ask about its write key, and tell what is to be told."""
-        reports = {}
-        for connector in self.connectors:
-            report = reports[connector.name] = connector.once(self.settings.schedule.audit)
-            with kept(report):
-                connector.probe()
-                connector.raise_if_paused()
+        reports = {connector.name: self._once(connector) for connector in self.connectors}
         try:
             self.tell()
-        except LedgerError as error:
+        except BridgeError as error:
             log.warning("alerts_not_told", error=error.message)
+        except MISTAKES:
+            log.exception("job_failed", job="alerts")
         return reports
+
+    def _once(self, connector: Connector) -> TransferReport:
+        """Run one connector; a mistake of ours must not keep the others from theirs."""
+        report = TransferReport()
+        for job, work in (("poll", partial(connector.once, self.settings.schedule.audit)), ("probe", connector.probe)):
+            with kept(report):
+                try:
+                    report = self._records.run(connector.name, job, work) or report
+                except BridgeError:
+                    raise
+                except MISTAKES as error:
+                    log.exception("job_failed", job=f"{connector.name}.{job}")
+                    raise JobError(f"the job {connector.name}.{job} failed: {described(error)}") from error
+        with kept(report):
+            connector.raise_if_paused()
+        return report
+
+    def exit_code(self, reports: Mapping[str, TransferReport]) -> int:
+        """Return what `once` ends with: by what it did, by what waits after a failure, and by what stands aside."""
+        return worst([exit_code(reports.values()), *chain.from_iterable(map(self._standing, self.connectors))])
+
+    def _standing(self, connector: Connector) -> Iterator[int]:
+        try:
+            objects = self.ledger.totals(connector.name).objects
+            dead_letters = self.ledger.dead_letters(LetterFilter(connector.name), limit=1)
+        except LedgerError:  # its reports say so, too
+            yield 1
+            return
+        if objects[ObjectState.FAILED] or (self.stop.is_set() and objects[ObjectState.PENDING]):
+            yield 1
+        if objects[ObjectState.QUARANTINED] or dead_letters:
+            yield 4
 
     def jobs(self) -> list[Job]:
         """Return what the daemon does, each connector with jobs of its own."""
@@ -107,7 +155,8 @@ class Bridge:
                 ("audit", connector.audit, schedule.audit),
                 ("probe", connector.probe, schedule.probe),
             ):
-                jobs.append(Job(f"{connector.name}.{name}", work, every))
+                recorded = partial(self._records.run, connector.name, name, work)
+                jobs.append(Job(f"{connector.name}.{name}", recorded, every))
         return jobs
 
 

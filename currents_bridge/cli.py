@@ -134,13 +134,13 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
 
     For cron and the like; `run` is the same on a schedule.
     """
-    from currents_bridge import app
     from currents_bridge.daemon import stopped_by_signals
 
     with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         reports = bridge.once()
+        code = bridge.exit_code(reports)
     _show(reports, as_json=as_json)
-    raise typer.Exit(app.exit_code(reports.values()))
+    raise typer.Exit(code)
 
 
 @cli.command()

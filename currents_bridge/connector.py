@@ -65,6 +65,8 @@ def event_type_of(name: str) -> EventType:
 class Connector:
     """A connector at work. Its methods keep trouble in their report instead of raising it, except our own mistakes.
 
+    `active_at` is when Segment last took something of it, in this process.
+
     Args:
         source: where its objects are, and which are known.
         watch: its credentials, and the way to its destination; the caller closes it.
@@ -105,6 +107,7 @@ class Connector:
         self._drifts = Drifts()
         self._seen_types: frozenset[str] = frozenset()
         self._unreleased: list[int] = []
+        self.active_at: datetime | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -351,8 +354,12 @@ class Connector:
             max_in_flight=self._settings.max_in_flight,
             pace=pace or self._pace,
             stop=self._stop,
+            on_acknowledged=self._is_active,
             proof=proof or self._begin_proof(needed=False),
         )
+
+    def _is_active(self) -> None:
+        self.active_at = self.now()
 
     def packer(self) -> Packer:
         """Return an empty packer with the settings' limits."""

@@ -96,6 +96,8 @@ def print_status(report: "StatusReport") -> None:
             _say(f"{status.name}: the bucket deletes the oldest of them on {when(status.deleted_at)}")
         for reason, count in status.totals.failed_reasons.items():
             _say(f"{status.name}: {count} objects: {reason}")
+        for job in status.failing_jobs:
+            _say(f"{status.name}: the job {job.job} fails since {when(job.since)}, {job.failures} times: {job.error}")
         for notice in status.notices:
             _say(f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)")
 

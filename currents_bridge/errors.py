@@ -10,9 +10,10 @@
     ├── QuarantineObjectError an unreadable object        set the object aside, go on
     ├── ObjectGoneError       a deleted object            settle it as gone, go on
     ├── ClaimLostError        a claim was taken away      let go of the object, go on
+    ├── JobError              a mistake of ours in a job  log it, go on with the other connectors
     └── LedgerError           the ledger cannot be used   stop before anything is sent, exit 1
 
-Mistakes of ours stay plain exceptions: nobody should catch them.
+Mistakes of ours stay plain exceptions: nobody should catch them, but for whoever runs one job beside others.
 """
 
 from collections.abc import Sequence
@@ -136,6 +137,13 @@ class ClaimLostError(BridgeError):
             "nothing is lost: they are sent again, with the same message ids",
         )
         self.ids = frozenset(ids)
+
+
+class JobError(BridgeError):
+    """A job of one connector failed by a mistake of ours, which the log has whole."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "everything is kept; see the log, and report it with its traceback")
 
 
 class LedgerError(BridgeError):

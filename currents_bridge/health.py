@@ -22,6 +22,11 @@ class HealthReader:
         self._since: datetime | None = None
         self._looked_at: datetime | None = None
 
+    @property
+    def name(self) -> str:
+        """The connector's name."""
+        return self._connector.name
+
     def read(self, now: datetime) -> Health:
         """Return how the connector is; raises LedgerError."""
         ledger, name, loss = self._connector.ledger, self._connector.name, self._connector.loss
@@ -42,6 +47,7 @@ class HealthReader:
             deadline=waiting_deadline(totals),
             activity=self._activity,
             activity_since=self._since,
+            active_at=max((at for at in (totals.progress.polled_at, self._connector.active_at) if at), default=None),
             dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN),
             refused_key=Evidence(EvidenceKind.UNKNOWN, refused.since or now, refused.detail) if refused else None,
         )
@@ -56,6 +62,5 @@ class HealthReader:
 
 
 def is_healthy(health: Health) -> bool:
-    """Return whether discovery has come through lately, so that a watchdog may be told that all is well."""
-    polled_at = health.totals.progress.polled_at
-    return polled_at is not None and health.now - polled_at < timedelta(hours=1)
+    """Return whether a poll was begun or something was acknowledged lately: a delivery may take longer than an hour."""
+    return health.active_at is not None and health.now - health.active_at < timedelta(hours=1)

@@ -308,6 +308,17 @@ class Progress:
     started_at: datetime | None = None  # start of the first poll; what `start_from: now` means for ever after
 
 
+@dataclass(frozen=True, slots=True)
+class FailingJob:
+    """A job whose latest runs failed, one after the other."""
+
+    connector: str
+    job: str  # poll, audit, probe, alerts
+    failures: int  # in a row
+    since: datetime  # the first of these
+    error: str  # the latest
+
+
 class CredentialState(StrEnum):
     """How a credential stands."""
 

@@ -25,6 +25,7 @@ from currents_bridge.model import (
     DeadLetter,
     Evidence,
     ExpiryRule,
+    FailingJob,
     GroupLimits,
     HourBooks,
     LetterFilter,
@@ -435,6 +436,14 @@ class Ledger(Protocol):
 
     def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:
         """Drop a notice that holds no longer, if it is there."""
+        ...
+
+    def job_ended(self, connector: str, job: str, error: str | None, now: datetime) -> None:
+        """Record how a run of a job ended; None: well, which ends its failures."""
+        ...
+
+    def failing_jobs(self) -> list[FailingJob]:
+        """Return the jobs of all connectors whose latest run failed, by connector and job."""
         ...
 
     def credential(self, connector: str, side: Side) -> Credential:

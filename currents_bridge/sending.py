@@ -76,7 +76,8 @@ class Sender:
         max_in_flight: so many batches are held at once, and at most so many requests are under way.
         pace: of the destination.
         stop: set when the program stops.
-        proof: what the destination has shown to earlier senders; None: this is the first one.
+        proof: what the destination has shown before; None: nothing.
+        on_acknowledged: called in threads after each acknowledged request.
         retries: how often a batch is tried.
         jitter: draws a number between two.
     """
@@ -89,6 +90,7 @@ class Sender:
         pace: Pace,
         stop: threading.Event,
         proof: Proof | None = None,
+        on_acknowledged: Callable[[], object] = lambda: None,
         retries: Retries = Retries(),
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -97,6 +99,7 @@ class Sender:
         self._pace = pace
         self._stop = stop
         self._proof = proof or Proof()
+        self._on_acknowledged = on_acknowledged
         self._retries = retries
         self._jitter = jitter
         self._pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="send")
@@ -170,6 +173,7 @@ class Sender:
         with self._lock:
             self._batches += 1
             self._bytes += batch.size_bytes
+        self._on_acknowledged()
         return refused
 
     def _request(self, batch: Batch) -> Sequence[Refusal]:

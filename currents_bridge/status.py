@@ -1,13 +1,21 @@
 """What the ledger knows, as one report for every kind of reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from currents_bridge.credentials import LossPolicy, LossWindow, loss_window_of, state_at
 from currents_bridge.errors import Side
 from currents_bridge.expiry import waiting_deadline
-from currents_bridge.model import ConnectorTotals, Credential, CredentialState, Notice, NoticeKind, ObjectState
+from currents_bridge.model import (
+    ConnectorTotals,
+    Credential,
+    CredentialState,
+    FailingJob,
+    Notice,
+    NoticeKind,
+    ObjectState,
+)
 from currents_bridge.ports import Ledger
 
 _WORST_LAST = (
@@ -50,6 +58,7 @@ class ConnectorStatus:
     totals: ConnectorTotals
     loss: LossPolicy
     now: datetime
+    failing_jobs: Sequence[FailingJob]
     deleted_at: datetime | None  # when the bucket's lifecycle rules delete the oldest object that waits
 
     def credential(self, side: Side) -> CredentialStatus:
@@ -109,6 +118,10 @@ class ConnectorStatus:
                 {"kind": str(n.kind), "subject": n.subject, "detail": n.detail, "count": n.count} for n in self.notices
             ],
             "reasons": totals.failed_reasons,
+            "failing_jobs": [
+                {"job": job.job, "failures": job.failures, "since": _iso(job.since), "error": job.error}
+                for job in self.failing_jobs
+            ],
         }
 
 
@@ -130,7 +143,8 @@ def read_status(ledger: Ledger, policies: Mapping[str, LossPolicy], now: datetim
 
 def _status(ledger: Ledger, name: str, loss: LossPolicy, now: datetime) -> ConnectorStatus:
     totals = ledger.totals(name)
-    return ConnectorStatus(name, totals, loss, now, waiting_deadline(totals))
+    failing = [job for job in ledger.failing_jobs() if job.connector == name]
+    return ConnectorStatus(name, totals, loss, now, failing, waiting_deadline(totals))
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_books, ledger_canaries, ledger_letters
 from currents_bridge.adapters.ledger_books import EXPIRY_RULES
-from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, notices
+from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, jobs, notices
 from currents_bridge.adapters.ledger_store import SqliteStore
 from currents_bridge.errors import Side
 from currents_bridge.keys import READER
@@ -22,6 +22,7 @@ from currents_bridge.model import (
     Credential,
     CurrentsObject,
     ExpiryRule,
+    FailingJob,
     HourBooks,
     Notice,
     NoticeKind,
@@ -152,6 +153,29 @@ class SqlConnectors:
         """Keep one message for each connector."""
         with self._store.writing() as connection:
             ledger_canaries.keep_message(connection, connector, canary, now)
+
+    def job_ended(self, connector: str, job: str, error: str | None, now: datetime) -> None:
+        """Count failures in a row; a run that ends well after one that did is only looked up."""
+        it = (jobs.c.connector == connector, jobs.c.job == job)
+        if error is None:
+            with self._store.reading() as connection:
+                if connection.execute(select(jobs.c.job).where(*it)).one_or_none() is None:
+                    return
+            with self._store.writing() as connection:
+                connection.execute(delete(jobs).where(*it))
+            return
+        first = insert(jobs).values(connector=connector, job=job, failures=1, since=now, error=error)
+        again = {"failures": jobs.c.failures + 1, "error": error}
+        with self._store.writing() as connection:
+            connection.execute(first.on_conflict_do_update(set_=again))
+
+    def failing_jobs(self) -> list[FailingJob]:
+        """Return what is recorded."""
+        columns = (jobs.c[name] for name in ("connector", "job", "failures", "since", "error"))
+        with self._store.reading() as connection:
+            return [
+                FailingJob(*row) for row in connection.execute(select(*columns).order_by(jobs.c.connector, jobs.c.job))
+            ]
 
     def _save(self, name: str, values: dict[str, Any]) -> None:
         if not values:

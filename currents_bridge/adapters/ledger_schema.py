@@ -233,6 +233,17 @@ canary_messages = Table(
     Column("acknowledged_at", UtcTime, nullable=False),
 )
 
+# Jobs whose latest run failed; a run that ends well deletes its row.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("job", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("since", UtcTime, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
 alerts = Table(
     "alerts",
     metadata,

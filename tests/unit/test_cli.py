@@ -174,7 +174,7 @@ def test_once_delivers_and_reports(bench: Bench) -> None:
     assert NAME in run("once").stdout
 
 
-@pytest.mark.parametrize(("outcomes", "cut_bytes", "code"), [([DENIED], 0, 3), ([UNWELL] * 6, 0, 1), ([], 50, 4)])
+@pytest.mark.parametrize(("outcomes", "cut_bytes", "code"), [([DENIED] * 3, 0, 3), ([UNWELL] * 6, 0, 1), ([], 50, 4)])
 def test_once_ends_with_the_code_of_what_went_wrong(
     bench: Bench, outcomes: list[Any], cut_bytes: int, code: int
 ) -> None:
@@ -188,7 +188,7 @@ def test_once_ends_with_the_code_of_what_went_wrong(
 def test_once_tells_a_failing_credential_with_its_remedy(bench: Bench) -> None:
     """On stderr, beside the report."""
     bench.put(3)
-    bench.transport.outcomes.append(DENIED)
+    bench.transport.outcomes.extend([DENIED] * 3)
 
     assert run("once", code=3).stderr.splitlines()[-2:] == [
         "Error: segment answered 401",
@@ -238,7 +238,7 @@ def test_backfill_delivers_its_span(bench: Bench) -> None:
 def test_backfill_that_is_denied_ends_with_3(bench: Bench) -> None:
     """And tells why."""
     bench.put(2)
-    bench.transport.outcomes.append(DENIED)
+    bench.transport.outcomes.extend([DENIED] * 3)
 
     result = run("backfill", "--from", "2026-01-02", "--to", "2026-01-03", code=3)
 

@@ -40,6 +40,8 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
     bench.ledger.save_expiry_rules(NAME, [ExpiryRule("", days=30)])
     bench.ledger.note(NAME, [Notice(NoticeKind.UNKNOWN_EVENT_TYPE, NEW, "not included", 7)], bench.now)
 
+    bench.ledger.job_ended(NAME, "poll", "S3 did not answer", bench.now)
+
     document = read_status(bench.ledger, POLICY, bench.now).as_json()
 
     failing = {
@@ -73,6 +75,14 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
                 "unknown_event_types": [NEW],
                 "notices": [{"kind": "unknown_event_type", "subject": NEW, "detail": "not included", "count": 7}],
                 "reasons": reasons,
+                "failing_jobs": [
+                    {
+                        "job": "poll",
+                        "failures": 1,
+                        "since": "2026-01-02T03:10:00+00:00",
+                        "error": "S3 did not answer",
+                    }
+                ],
             }
         }
     }

@@ -10,6 +10,7 @@ down_revision = "0004"
 def upgrade() -> None:
     _coverage()
     _canaries()
+    _jobs()
     _notices()
 
 
@@ -39,6 +40,17 @@ def _canaries() -> None:
         sa.Column("message_id", sa.Text, nullable=False),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("acknowledged_at", sa.DATETIME, nullable=False),
+    )
+
+
+def _jobs() -> None:
+    op.create_table(
+        "jobs",
+        sa.Column("connector", sa.Text, primary_key=True),
+        sa.Column("job", sa.Text, primary_key=True),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("since", sa.DATETIME, nullable=False),
+        sa.Column("error", sa.Text, nullable=False),
     )
 
 

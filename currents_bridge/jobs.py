@@ -1,0 +1,69 @@
+"""How the runs of each connector's jobs end: what fails twice in a row is told, whatever it is."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from traceback import walk_tb
+from typing import TypeVar
+
+import polars as pl
+
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError
+from currents_bridge.logs import get_logger
+from currents_bridge.ports import Ledger
+from currents_bridge.transfer import TransferReport
+
+MISTAKES = (Exception, pl.exceptions.PanicException)  # the latter is none of the former
+
+_PACKAGE = Path(__file__).parent
+
+T = TypeVar("T")
+log = get_logger()
+
+
+class JobRecords:
+    """Runs jobs and records how that ends, for every process to see. Thread-safe.
+
+    Args:
+        ledger: keeps the records.
+        now: the time, aware.
+    """
+
+    def __init__(self, ledger: Ledger, now: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._now = now
+
+    def run(self, connector: str, job: str, work: Callable[[], T]) -> T:
+        """Run a job and return its result; an error is recorded and raised.
+
+        A report fails by its error, unless that is of a credential: such has alerts of its own.
+        """
+        try:
+            result = work()
+        except MISTAKES as error:
+            self._ended(connector, job, described(error))
+            raise
+        failure = result.error if isinstance(result, TransferReport) else None
+        if failure is None or isinstance(failure, CredentialError):
+            self._ended(connector, job, None)
+        else:
+            self._ended(connector, job, failure.message)
+        return result
+
+    def _ended(self, connector: str, job: str, error: str | None) -> None:
+        try:
+            self._ledger.job_ended(connector, job, error, self._now())
+        except LedgerError as failure:
+            log.warning("job_not_recorded", connector=connector, job=job, error=failure.message)
+
+
+def described(error: BaseException) -> str:
+    """Return what went wrong; of a mistake of ours only its kind and place, since its text may hold anything."""
+    if isinstance(error, BridgeError):
+        return error.message
+    places = [
+        f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+        for frame, _ in walk_tb(error.__traceback__)
+        if _PACKAGE in Path(frame.f_code.co_filename).parents
+    ]
+    return f"{type(error).__name__}" + (f" in {places[-1]}" if places else "")
