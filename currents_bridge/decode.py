@@ -1,31 +1,32 @@
 """From the bytes of one Avro container to columns, in slices of bounded size, as far as they can be read.
 
-`framing` finds the blocks, `decompression` unpacks them within bounds, polars decodes the records. What polars cannot
-read goes through fastavro's record decoder. A block that neither reads is lost alone, and counted.
+`framing` finds the blocks, `decompression` unpacks them, polars decodes the records. What polars cannot read goes
+through the strict decoder of `avro_records`, record by record: an event that it cannot read is named as such, a block
+that neither reads is lost alone, and counted. `allowance` bounds what all this may cost.
 Container format: https://avro.apache.org/docs/1.12.0/specification/#object-container-files
 """
 
-import base64
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from functools import lru_cache
-from itertools import chain
-from typing import Any, BinaryIO
+from itertools import accumulate, chain
+from typing import BinaryIO
 
-import fastavro
-import orjson
 import polars as pl
 
-from currents_bridge import avro_schema
+from currents_bridge import allowance, avro_schema
+from currents_bridge.allowance import Allowance
+from currents_bridge.avro_records import Decoded, RecordReader
 from currents_bridge.decompression import decompressor
 from currents_bridge.errors import BridgeError, QuarantineObjectError
-from currents_bridge.framing import MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, Block, Frames, Gap
+from currents_bridge.framing import MAX_BLOCK_EVENTS, Block, Frames, Gap
 from currents_bridge.polars_avro import PolarsReader, Records, polars_reads
 
 SLICE_BYTES = 2 * 1024 * 1024  # decompressed; about 3,000 email clicks. Larger ones cost memory and gain no speed
+_MAX_JSON_BYTES = 4 * SLICE_BYTES  # that a slice may become: a field of no bytes has a name in each message
+_TOGETHER_MEMORY_BYTES = 16 * 1024 * 1024  # of events that were decoded one by one
+_FIELD_JSON_BYTES = 16  # beside the field's name and its text
 _MAX_ROWS = 2**32 - 1  # a row is an u32
 _CACHED_SCHEMA_BYTES = 32 * 1024  # the longest one of Currents has 30 KB; more is read anew for each file
 _CACHED_SCHEMAS = 128  # more than the types of Currents
@@ -86,28 +87,26 @@ class _Schema:
     """What a container's schema tells; shared by all files that have it, so never changed."""
 
     def __init__(self, text: bytes) -> None:
-        self.avro: Any = avro_schema.parse(text)
-        if not (isinstance(self.avro, dict) and self.avro.get("type") == "record"):
+        self.avro = avro_schema.parse(text)
+        if self.avro.kind != "record":
             raise QuarantineObjectError("the Avro file holds no records")
-        self.record_name = str(self.avro["name"])
-        self.fields = tuple(str(field["name"]) for field in self.avro["fields"])
+        self.fields = tuple(self.avro.names)
+        types = dict(zip(self.fields, self.avro.parts, strict=True))
+        self.json_fields = frozenset(name for name, avro_type in types.items() if not avro_type.plain)
+        self._has_arrays = any(value.kind == "array" for avro_type in types.values() for value in avro_type.values)
+        self.row_json_bytes = sum(map(len, self.fields)) + _FIELD_JSON_BYTES * len(self.fields)
         self.polars = PolarsReader(self.avro) if polars_reads(self.avro) else None
-        types = {field["name"]: field["type"] for field in self.avro["fields"]}
-        self.json_fields = frozenset(name for name, avro_type in types.items() if not _is_plain(avro_type))
+        self.records = RecordReader(self.avro)
 
+    def columns_hold(self, unpacked: _Unpacked) -> bool:
+        """Whether a block may become columns at once: each of its values takes memory, however few bytes it has."""
+        packed_bytes, content_bytes = len(unpacked.block.content), len(unpacked.content)
+        cells = unpacked.block.rows * len(self.fields)
+        return allowance.columns_hold(cells, content_bytes if self._has_arrays else 0, packed_bytes)
 
-def _is_plain(avro_type: Any) -> bool:
-    """Whether a column can hold all values of a type: scalars and arrays of them, null or not."""
-    match avro_type:
-        case [*branches]:
-            rest = [branch for branch in branches if branch != "null"]
-            return len(rest) <= 1 and all(map(_is_plain, rest))
-        case {"type": "array", "items": items}:
-            return _is_plain(items)
-        case {"type": kind}:
-            return kind not in ("map", "record", "error")
-        case _:
-            return "." not in avro_type  # a full name: of an enum, perhaps, yet mostly of a record
+    def rows_at_once(self, rows: int, content_bytes: int) -> int:
+        """Return how many events may be mapped at once, of so many that take so many bytes."""
+        return max(_MAX_JSON_BYTES * rows // (content_bytes + rows * self.row_json_bytes + 1), 1)
 
 
 _known_schema = lru_cache(_CACHED_SCHEMAS)(_Schema)
@@ -123,15 +122,19 @@ class Container:
     def __init__(self, stream: BinaryIO) -> None:
         with _quarantining("not readable as Avro: "):
             self._frames = Frames(stream)
+            if "avro.schema" not in self._frames.metadata:
+                raise ValueError("its header has no schema")
             self.schema_key = self._frames.metadata["avro.schema"]  # equal in containers that hold the same columns
             schema_of = _known_schema if len(self.schema_key) <= _CACHED_SCHEMA_BYTES else _Schema
             self._schema = schema_of(self.schema_key)
-            self._decompress = decompressor(self._frames.metadata.get("avro.codec", b"null").decode())
-        self.record_name = self._schema.record_name
+            codec = self._frames.metadata.get("avro.codec", b"").decode("utf-8", "replace")
+            self._decompress = decompressor(codec.strip().lower() or "null")
+        self.record_name = self._schema.avro.name
         self.fields = self._schema.fields
         self.json_fields = self._schema.json_fields
         self.damage = Damage()  # grows while slices are read
         self._blocks_read = 0
+        self._allowance = Allowance()
         self._ahead: list[Block | Gap] = []  # what `decode_together` has taken off the stream
 
     def slices(self, slice_bytes: int = SLICE_BYTES, *, skip_rows: int = 0) -> Iterator[Slice]:
@@ -189,69 +192,98 @@ class Container:
             records = self._unpacked(block, 0) if isinstance(block, Block) else None
             max_bytes -= len(records.content) if records else 0
             if records is None or max_bytes < 0:
-                self.damage = Damage()
+                self.damage, self._allowance = Damage(), Allowance()
                 return None
             unpacked.append(records)
         return _run(unpacked)
 
     def _unpacked(self, block: Block, first_row: int) -> _Unpacked | None:
+        if not block.rows and not block.content:
+            return _Unpacked(block, b"", first_row)  # a writer's last block, perhaps, that no codec has touched
+        packed_bytes = len(block.content)
         try:
-            records = self._decompress(block.content, MAX_BLOCK_BYTES)
+            records = self._decompress(block.content, self._allowance.block_bytes(packed_bytes))
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - each codec has its own; a `with` for each block would be felt
             self.damage.add(block.rows, block.offset_bytes, _reason(error))
             return None
-        if block.rows * max(len(self.fields), 1) > len(records):  # a field takes a byte or more, nearly always
+        if block.rows * max(self._schema.avro.smallest, 1) > len(records):
             reason = f"a block of {len(records)} bytes cannot hold {block.rows} events"
             self.damage.add(None, block.offset_bytes, reason)
             return None
+        self._allowance.add(packed_bytes, len(records), block.rows, len(self.fields))
         return _Unpacked(block, records, first_row)
 
     def _decoded(self, pending: Sequence[_Unpacked], skip_rows: int) -> Iterator[Slice]:
-        """Yield what can be read of consecutive blocks: all at once, or else halves of them, down to the bad ones."""
-        events = self._events(pending)
-        if isinstance(events, pl.DataFrame):
+        """Yield what can be read of consecutive blocks: all at once, or else halves of them, down to single blocks."""
+        events = self._by_polars(pending)
+        if events is not None:
             self._blocks_read += len(pending)
-            first_row = pending[0].first_row
-            skipped = max(skip_rows - first_row, 0)
-            yield Slice(events.slice(skipped), first_row + skipped, self.json_fields)
-        elif len(pending) > 1:
+            content_bytes = sum(len(one.content) for one in pending)
+            yield from self._sliced(Decoded(events), pending[0].first_row, content_bytes, skip_rows)
+        elif self._schema.polars and len(pending) > 1:
             half = len(pending) // 2
             yield from self._decoded(pending[:half], skip_rows)
             yield from self._decoded(pending[half:], skip_rows)
         else:
-            self.damage.add(pending[0].block.rows, pending[0].block.offset_bytes, reason=events)
+            yield from self._one_by_one(pending, skip_rows)
 
-    def _events(self, blocks: Sequence[_Unpacked]) -> pl.DataFrame | str:
-        """Return the events of blocks, or why one of them cannot be read."""
-        readers: list[Callable[[Sequence[_Unpacked]], pl.DataFrame]] = []
-        if polars := self._schema.polars:
-            readers.append(lambda blocks: polars.read([_run(blocks)]))
-        if not polars or len(blocks) == 1:  # a limit of polars, perhaps: the slower decoder has the last word
-            readers.append(self._by_fastavro)
-        reasons = []
-        for read in readers:
+    def _by_polars(self, blocks: Sequence[_Unpacked]) -> pl.DataFrame | None:
+        """Return the events of blocks; None where polars cannot read one of them, or would take too much memory."""
+        polars = self._schema.polars
+        if not polars or (len(blocks) == 1 and not self._schema.columns_hold(blocks[0])):
+            return None
+        try:
+            with _quarantining():
+                events = polars.read([_run(blocks)])
+        except QuarantineObjectError:
+            return None
+        return None if len(blocks) == 1 and _has_large_event(events, blocks[0]) else events
+
+    def _one_by_one(self, pending: Sequence[_Unpacked], skip_rows: int) -> Iterator[Slice]:
+        """Yield what the strict decoder reads of consecutive blocks, several together while they are small."""
+        good: list[Decoded] = []
+        first_row = memory_bytes = 0
+        for one in pending:
+            reason = ""
             try:
                 with _quarantining():
-                    return read(blocks)
+                    room_bytes = self._allowance.room_bytes(len(one.block.content))
+                    decoded = self._schema.records.read(one.block.rows, bytes(one.content), room_bytes)
             except QuarantineObjectError as error:
-                reasons.append(error.reason)
-        return reasons[0]
+                reason = error.reason
+            if good and (reason or memory_bytes + decoded.memory_bytes > _TOGETHER_MEMORY_BYTES):
+                yield from self._joined(good, first_row, skip_rows)
+                good, memory_bytes = [], 0
+            if reason:
+                self.damage.add(one.block.rows, one.block.offset_bytes, reason)
+                continue
+            first_row = first_row if good else one.first_row
+            good.append(decoded)
+            memory_bytes += decoded.memory_bytes
+            self._allowance.memory_bytes += decoded.memory_bytes
+            self._blocks_read += 1
+        if good:
+            yield from self._joined(good, first_row, skip_rows)
 
-    def _by_fastavro(self, pending: Sequence[_Unpacked]) -> pl.DataFrame:
-        records: list[Any] = []
-        for unpacked in pending:
-            content = io.BytesIO(unpacked.content)
-            records += [
-                fastavro.schemaless_reader(content, self._schema.avro, None) for _ in range(unpacked.block.rows)
-            ]
-            if content.read(1):
-                raise ValueError("a block holds more than its events")
-        columns = {name: [record[name] for record in records] for name in self.fields}
-        return pl.DataFrame(
-            [(_json_column if name in self.json_fields else _column)(name, values) for name, values in columns.items()]
-        )
+    def _joined(self, parts: Sequence[Decoded], first_row: int, skip_rows: int) -> Iterator[Slice]:
+        events = pl.concat([part.events for part in parts])
+        starts = accumulate((part.events.height for part in parts), initial=0)
+        unreadable = [
+            (start + place, why) for start, part in zip(starts, parts, strict=False) for place, why in part.unreadable
+        ]
+        yield from self._sliced(Decoded(events, unreadable), first_row, int(events.estimated_size()), skip_rows)
+
+    def _sliced(self, decoded: Decoded, first_row: int, content_bytes: int, skip_rows: int) -> Iterator[Slice]:
+        """Yield decoded events behind the rows that are skipped; in parts where their JSON would be too large."""
+        height = decoded.events.height
+        at_once = self._schema.rows_at_once(height, content_bytes)
+        for start in range(max(skip_rows - first_row, 0), max(height, 1), at_once):
+            end = start + at_once
+            unreadable = [(place - start, reason) for place, reason in decoded.unreadable if start <= place < end]
+            part = decoded.events.slice(start, at_once)
+            yield Slice(part, first_row + start, self.json_fields, unreadable)
 
 
 def _run(blocks: Sequence[_Unpacked]) -> Records:
@@ -286,36 +318,15 @@ def decode_together(containers: Sequence[Container], max_bytes: int = SLICE_BYTE
         return None
 
 
-def _column(name: str, values: list[Any]) -> pl.Series:
-    """Return a column of decoded Avro values; values of several types become text, so that none is lost."""
-    plain = [_plain(value) for value in values]
-    try:
-        return pl.Series(name, plain, strict=True)
-    except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        texts = [v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in plain]
-        return pl.Series(name, texts, dtype=pl.String)
-
-
-def _json_column(name: str, values: list[Any]) -> pl.Series:
-    texts = [None if value is None else orjson.dumps(_plain(value)).decode() for value in values]
-    return pl.Series(name, texts, dtype=pl.String)
-
-
-def _plain(value: Any) -> Any:
-    """Return an Avro value, also of a logical type, as what JSON can say."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case bytes():
-            return base64.b64encode(value).decode()
-        case datetime() | date() | time():
-            return value.isoformat()
-        case Mapping():
-            return {str(k): _plain(v) for k, v in value.items()}
-        case list() | tuple():
-            return [_plain(v) for v in value]
-        case _:  # Decimal, UUID
-            return str(value)
+def _has_large_event(events: pl.DataFrame, unpacked: _Unpacked) -> bool:
+    """Whether one of a block's events is larger than Braze makes them; its message would take many times as much."""
+    if len(unpacked.content) <= allowance.MAX_EVENT_BYTES:
+        return False
+    texts = pl.selectors.by_dtype(pl.String)
+    sizes = events.select(texts.str.len_bytes().fill_null(0)).sum_horizontal()
+    lists = events.select(pl.selectors.by_dtype(pl.List(pl.String))).iter_columns()
+    in_lists = sum(column.explode().str.len_bytes().sum() for column in lists)
+    return bool((sizes > allowance.MAX_EVENT_BYTES).any()) or in_lists > allowance.MAX_EVENT_BYTES
 
 
 @contextmanager
@@ -333,4 +344,5 @@ def _quarantining(what: str = "") -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    return reason.encode("utf-8", "replace").decode()  # a schema's JSON may spell halves of characters

@@ -10,6 +10,9 @@ from typing import Any
 import fastavro
 import polars as pl
 
+from currents_bridge.avro_logical import logical_reading
+from currents_bridge.avro_schema import AvroType
+
 _SYNC = bytes(16)
 # polars 2.1 raises or panics on every other type (maps, enums with odd symbols, real unions, null, logical types)
 _POLARS_TYPES = frozenset({"string", "int", "long", "float", "double", "boolean"})
@@ -30,16 +33,19 @@ class PolarsReader:
     come out where and as it went in, the records before it have other lengths than they should.
     """
 
-    def __init__(self, schema: Any) -> None:
-        last = {field["name"]: _sample(field["type"]) for field in schema["fields"]}
+    def __init__(self, schema: AvroType) -> None:
+        self._names = list(schema.names)
+        # its own names: polars is strict about what a name may be
+        fields = [{"name": f"f{n}", "type": _plain(part)} for n, part in enumerate(schema.parts)]
+        document = {"type": "record", "name": "Record", "fields": fields}
+        last = {f"f{n}": _sample(part) for n, part in enumerate(schema.parts)}
         self._last = tuple(last.values())
         encoded = io.BytesIO()
-        fastavro.schemaless_writer(encoded, schema, last)
+        fastavro.schemaless_writer(encoded, document, last)
         self._last_bytes = encoded.getvalue()
-        plain = {name: value for name, value in schema.items() if not name.startswith("__")}
         head = io.BytesIO()
         head.write(b"Obj\x01")
-        metadata = {"avro.schema": json.dumps(plain).encode(), "avro.codec": b"null"}
+        metadata = {"avro.schema": json.dumps(document).encode(), "avro.codec": b"null"}
         fastavro.schemaless_writer(head, {"type": "map", "values": "bytes"}, metadata)
         head.write(_SYNC)
         self._head = head.getvalue()
@@ -62,39 +68,42 @@ class PolarsReader:
             else:
                 found, wanted = events[lasts].rows(), events.filter(~pl.int_range(pl.len()).is_in(lasts))
             if all(row == self._last for row in found):
+                wanted.columns = self._names
                 return wanted
         raise ValueError("the records of a block do not fit the schema")
 
 
-def _sample(avro_type: Any) -> Any:
+def _sample(avro_type: AvroType) -> Any:
     """Return a value of a type that `polars_reads`, never one that is written as zeros only."""
-    match avro_type:
-        case [one, other]:
-            return _sample(other if one == "null" else one)
-        case {"type": "array", "items": items}:
-            return [_sample(items)]
-        case {"type": name}:
-            return _sample(name)
-        case _:
-            return {"string": "~", "boolean": True, "float": 1.0, "double": 1.0}.get(avro_type, 1)
+    (value,) = avro_type.values
+    if value.kind == "array":
+        return [_sample(value.parts[0])]
+    return {"string": "~", "boolean": True, "float": 1.0, "double": 1.0}.get(value.kind, 1)
 
 
-def polars_reads(schema: Any) -> bool:
+def _plain(avro_type: AvroType) -> Any:
+    """Return a type that `polars_reads` as JSON, without anything that says nothing about the bytes."""
+    match avro_type.kind:
+        case "union":
+            return [_plain(part) for part in avro_type.parts]
+        case "array":
+            return {"type": "array", "items": _plain(avro_type.parts[0])}
+        case kind:
+            return kind
+
+
+def polars_reads(schema: AvroType) -> bool:
     """Whether polars decodes a record of this schema faithfully: plain, nullable and array fields only."""
 
-    def readable(avro_type: Any) -> bool:
-        match avro_type:
-            case str():
-                return avro_type in _POLARS_TYPES
-            case [one, other]:
-                return "null" in (one, other) and readable(other if one == "null" else one)
-            case {"type": "array", "items": items}:
-                return readable(items)
-            case {"type": str() as name, **rest}:
-                return name in _POLARS_TYPES and "logicalType" not in rest
-            case _:
-                return False
+    def readable(avro_type: AvroType) -> bool:
+        match avro_type.kind:
+            case "union":
+                return [part.kind == "null" for part in avro_type.parts].count(True) == 1 == len(avro_type.values) and (
+                    avro_type.values[0].kind != "union" and readable(avro_type.values[0])
+                )
+            case "array":
+                return readable(avro_type.parts[0])
+            case kind:
+                return kind in _POLARS_TYPES and not logical_reading(avro_type, in_column=True)
 
-    fields = schema.get("fields", ())
-    names = [field["name"] for field in fields]
-    return bool(fields) and len(set(names)) == len(names) and all(readable(field["type"]) for field in fields)
+    return bool(schema.parts) and all(map(readable, schema.parts))

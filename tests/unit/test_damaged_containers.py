@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from currents_bridge.decode import Container, decode_together
 from currents_bridge.decompression import decompressor
 from currents_bridge.errors import QuarantineObjectError
-from currents_bridge.framing import MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, MAX_HEADER_BYTES
+from currents_bridge.framing import MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS
 
 SCHEMA = {
     "type": "record",
@@ -84,16 +84,16 @@ def events(*blocks: int, shift: int = 0) -> list[tuple[int, str]]:
 
 
 BLOCKS = [block(records(number)) for number in range(6)]
-LYING_UNIONS = block(records(2).replace(b"event-0012", b"\xff\xfe\xfd\xfc-0012"))
+LYING_LENGTHS = block(records(2).replace(b"\x14event-0012", b"\xffevent-0012"))
 
 
 @pytest.mark.parametrize(
     ("second", "lost", "uncounted", "why"),
     [
-        (LYING_UNIONS, PER_BLOCK, 0, "utf-8"),
+        (LYING_LENGTHS, PER_BLOCK, 0, "a value of"),
         (block(records(2)[:-1]), PER_BLOCK, 0, ""),
-        (block(records(2) + b"\0\0"), PER_BLOCK, 0, "do not fit the schema"),
-        (block(records(2), rows=PER_BLOCK - 1), PER_BLOCK - 1, 0, "do not fit the schema"),
+        (block(records(2) + b"\0\0"), PER_BLOCK, 0, "holds more than its events"),
+        (block(records(2), rows=PER_BLOCK - 1), PER_BLOCK - 1, 0, "holds more than its events"),
         (block(records(2), rows=PER_BLOCK + 1), PER_BLOCK + 1, 0, ""),
         (block(records(2), rows=-PER_BLOCK), 0, 1, "says that it has -5 events"),
         (block(records(2), rows=2**62), 0, 1, "says that it has 4611686018427387904 events"),
@@ -120,7 +120,7 @@ def test_one_bad_block_costs_itself(second: bytes, lost: int, uncounted: int, wh
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (BLOCKS[0], LYING_UNIONS),
+        (BLOCKS[0], LYING_LENGTHS),
         (BLOCKS[0], BLOCKS[1][:-1]),
         (BLOCKS[0], BLOCKS[1] + b"\xff" * 100 + SYNC + BLOCKS[2]),
         (BLOCKS[0], block(records(1), rows=MAX_BLOCK_EVENTS)),
@@ -198,9 +198,7 @@ def fastavro_record(name: str) -> bytes:
 def test_many_blocks_of_one_slice_lose_only_the_bad_ones() -> None:
     """All are decoded at once first, then in halves."""
     bad = {7, 8, 40}
-    parts = [
-        block(records(n).replace(b"event", b"\xff\xff\xff\xff\xff") if n in bad else records(n)) for n in range(60)
-    ]
+    parts = [block(records(n)[:-1] + b"\xff" if n in bad else records(n)) for n in range(60)]
 
     found, container, reason = read(header() + b"".join(parts))
 
@@ -220,7 +218,7 @@ def test_reading_goes_on_from_any_row(skip_rows: int, slice_bytes: int) -> None:
 
 def test_what_is_skipped_is_not_unpacked() -> None:
     """So that going on in a large object is quick; damage before the row is not seen again."""
-    found, container, _ = read(header() + LYING_UNIONS + BLOCKS[1] + BLOCKS[2], skip_rows=PER_BLOCK)
+    found, container, _ = read(header() + LYING_LENGTHS + BLOCKS[1] + BLOCKS[2], skip_rows=PER_BLOCK)
 
     assert found == events(1, 2)
     assert not container.damage
@@ -228,7 +226,7 @@ def test_what_is_skipped_is_not_unpacked() -> None:
 
 def test_rows_stay_the_same_behind_damage() -> None:
     """Ids of events without one are made of the row: going on must give the same."""
-    body = header() + BLOCKS[0] + LYING_UNIONS + BLOCKS[2] + b"junk" + SYNC + BLOCKS[3]
+    body = header() + BLOCKS[0] + LYING_LENGTHS + BLOCKS[2] + b"junk" + SYNC + BLOCKS[3]
 
     whole, _, _ = read(body)
     behind, _, _ = read(body, skip_rows=12)
@@ -271,7 +269,7 @@ def test_a_bomb_costs_its_block_only() -> None:
     found, _, reason = read(body)
 
     assert [name for _, name in found] == [name for _, name in events(0, 1)]
-    assert "unpacks to more than 67108864 bytes" in reason
+    assert "unpacks to more than" in reason
 
 
 def test_a_wrong_checksum_is_found() -> None:
@@ -313,7 +311,12 @@ CHAIN = [
         (record(*CHAIN), "the schema is nested too deeply"),
         (record({"type": "array", "items": "null"}), "values that take no bytes"),
         (record({"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}), "values that take no bytes"),
-        (record({"type": "record", "name": "E", "fields": []}), "values that take no bytes"),
+        (
+            record({"type": "array", "items": {"type": "record", "name": "E", "fields": []}}),
+            "values that take no bytes",
+        ),
+        (record({"type": "array", "items": {"type": "error", "name": "E", "fields": []}}), "values that take no bytes"),
+        (record({"type": "array", "items": record("null", "null")}), "redefined|recursive|no bytes"),
         ({"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}] * 2}, "names a field twice"),
         (b"{", "Expecting property name"),
         (b"\xff", "decode"),
@@ -328,14 +331,13 @@ def test_a_schema_that_could_take_the_process_down_is_refused(schema: Any, reaso
 
 
 def test_a_schema_of_thousands_of_fields_is_read() -> None:
-    """As wide as its header may be long."""
-    schema = record(*["int"] * 20_000)
-    body = header(schema) + block(b"\x02" * 20_000, rows=1)
-    assert len(header(schema)) < MAX_HEADER_BYTES
+    """Forty times as wide as the widest of Currents."""
+    schema = record(*["int"] * 4_000)
+    body = header(schema) + block(b"\x02" * 4_000, rows=1)
 
     (piece,) = Container(io.BytesIO(body)).slices()
 
-    assert piece.events.shape == (1, 20_000)
+    assert piece.events.shape == (1, 4_000)
 
 
 def test_a_type_may_be_named_again() -> None:
@@ -345,12 +347,14 @@ def test_a_type_may_be_named_again() -> None:
     assert piece.events.row(0) == ("x", "x")
 
 
-def test_a_huge_decimal_is_refused() -> None:
-    """Its conversion takes the square of its length."""
+def test_a_huge_decimal_stays_bytes() -> None:
+    """Its conversion to digits takes the square of its length."""
     decimal = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
-    body = header(record(decimal)) + block(long(1_000_000) + b"\x7f" * 1_000_000, rows=1)
-    with pytest.raises(QuarantineObjectError, match="a decimal of 1000000 bytes"):
-        list(Container(io.BytesIO(body)).slices())
+    body = header(record(decimal)) + block(long(3_000) + b"\x7f" * 3_000, rows=1)
+
+    (piece,) = Container(io.BytesIO(body)).slices()
+
+    assert piece.events.item() == "f39/" * 1_000
 
 
 def test_a_record_of_no_bytes_is_refused() -> None:
