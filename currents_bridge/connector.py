@@ -40,6 +40,7 @@ from currents_bridge.witnesses import Witnesses
 FOLD_AFTER = timedelta(days=8)  # late files come within hours; what is folded stays known
 CANARIES = 3  # at most in a row, where one says nothing, as an unreadable file
 CANARY_GOOD_FOR = timedelta(hours=20)  # a message sent once more; Segment drops repeats for about a day
+EXCLUDED = "left out by events.include and events.exclude; what waited of it is kept, and sent once it is included"
 
 OnGroup = Callable[[TransferReport], None]
 log = get_logger()
@@ -106,6 +107,7 @@ class Connector:
         self._pace = self.pace(settings.requests_per_second)
         self._drifts = Drifts()
         self._seen_types: frozenset[str] = frozenset()
+        self._held_types: frozenset[str] = frozenset()
         self._unreleased: list[int] = []
         self.active_at: datetime | None = None
 
@@ -375,8 +377,8 @@ class Connector:
         return states[ObjectState.PENDING] + states[ObjectState.CLAIMED]
 
     def included_types(self) -> frozenset[str]:
-        """Return the event types that the rules include, also unknown ones that the latest look saw."""
-        return self.source.event_types(self._seen_types)
+        """Return the event types that the rules include, also unknown ones that the latest look saw or that wait."""
+        return self.source.event_types(self._seen_types | self._held_types)
 
     def _everything(self) -> Selection:
         return Selection(self.included_types())
@@ -389,7 +391,23 @@ class Connector:
         if isinstance(report.error, CredentialError):
             with kept(report):
                 self.watch.denied(report.error)
+        with kept(report):
+            self._apply_rules()
         return report.error is None
+
+    def _apply_rules(self) -> None:
+        """Hold back what waits of event types that the rules leave out by now, and let go what they include again."""
+        undelivered = self.ledger.undelivered(self.name)
+        self._held_types = frozenset(of.event_type for of in undelivered)
+        included = self.included_types()
+        if any(of.waiting if of.event_type not in included else of.excluded for of in undelivered):
+            self.ledger.exclude(self.name, self._held_types - included)
+        notices = [
+            Notice(NoticeKind.EXCLUDED, of.event_type, EXCLUDED, of.waiting + of.excluded)
+            for of in undelivered
+            if of.event_type not in included
+        ]
+        self.ledger.replace_notices(self.name, NoticeKind.EXCLUDED, notices, self.now())
 
     def _finished(self, report: TransferReport, action: str) -> TransferReport:
         counts = {

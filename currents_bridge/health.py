@@ -53,11 +53,13 @@ class HealthReader:
         )
 
     def _look_up_activity(self, now: datetime) -> None:
-        """Count the active hours of the week before the newest hour."""
-        ledger, name = self._connector.ledger, self._connector.name
-        newest = max((of_type.latest_hour for of_type in ledger.activity(name, now, now)), default=now)
+        """Count the active hours of the week before the newest hour, of the event types that are included."""
+        ledger, name, included = self._connector.ledger, self._connector.name, self._connector.included_types()
+        newest = max(
+            (of.latest_hour for of in ledger.activity(name, now, now) if of.event_type in included), default=now
+        )
         self._since = newest + timedelta(hours=1) - ACTIVITY_SPAN
-        self._activity = ledger.activity(name, self._since, now)
+        self._activity = [of for of in ledger.activity(name, self._since, now) if of.event_type in included]
         self._looked_at = now
 
 

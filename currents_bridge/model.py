@@ -52,6 +52,7 @@ class ObjectState(StrEnum):
     """What became of an object.
 
     pending -> claimed -> delivered | failed (waits, then claimed again) | quarantined;
+    pending, failed -> excluded -> pending, as the rules leave the event type out and include it again;
     delivered -> pending on `backfill --resend`, quarantined -> pending on `quarantine replay`.
     """
 
@@ -60,6 +61,7 @@ class ObjectState(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
     QUARANTINED = "quarantined"
+    EXCLUDED = "excluded"  # by events.include and events.exclude
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,7 @@ class NoticeKind(StrEnum):
 
     UNKNOWN_EVENT_TYPE = "unknown_event_type"  # subject: the event type
     UNREAD_KEYS = "unread_keys"  # subject: unread.Reason; detail: what is odd, what would help
+    EXCLUDED = "excluded"  # subject: an event type that the rules leave out; count: its objects that would wait
     MISPLACED = "misplaced"  # as unread_keys: Currents files that `source.prefix` misses
     OBJECT_CHANGED = "object_changed"  # subject: the key; a new ETag after the object was recorded
     INTEGRATION = "integration"  # subject: the folder of one Currents integration
@@ -390,6 +393,15 @@ class Waiting:
     size_bytes: int = 0
     events: int = 0  # of those whose events were counted already, as rewound ones
     oldest_at: datetime | None = None  # last_modified of the oldest one
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """Objects of one event type that are neither delivered nor quarantined nor worked on."""
+
+    event_type: str
+    waiting: int  # pending and failed
+    excluded: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from currents_bridge.model import (
     Settlement,
     StoredDeadLetter,
     TypeActivity,
+    Undelivered,
 )
 
 if TYPE_CHECKING:
@@ -379,6 +380,14 @@ class Ledger(Protocol):
 
         Message ids may be forgotten before all else; the rest is one transaction.
         """
+        ...
+
+    def undelivered(self, connector: str) -> list[Undelivered]:
+        """Return for each event type how many objects wait, and how many are excluded; no type that has none."""
+        ...
+
+    def exclude(self, connector: str, event_types: frozenset[str]) -> None:
+        """Make pending and failed objects of these types excluded, and excluded ones of all other types pending."""
         ...
 
     def set_aside(self, connector: str, modified_before: datetime, reason: str, now: datetime) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from currents_bridge.adapters import (
     ledger_canaries,
     ledger_claims,
+    ledger_exclude,
     ledger_fold,
     ledger_letters,
     ledger_memory,
@@ -55,6 +56,7 @@ from currents_bridge.model import (
     Selection,
     Settlement,
     StoredDeadLetter,
+    Undelivered,
     format_hour,
 )
 
@@ -314,6 +316,16 @@ class SqlLedger(SqlConnectors):
         self._forget(ledger_memory.settled_since(connector, since))
         with self._store.writing() as connection:
             return ledger_rewind.rewind(connection, connector, since)
+
+    def undelivered(self, connector: str) -> list[Undelivered]:
+        """Count what waits and what is excluded."""
+        with self._store.reading() as connection:
+            return ledger_exclude.undelivered(connection, connector)
+
+    def exclude(self, connector: str, event_types: frozenset[str]) -> None:
+        """Hold back what waits of these types, and nothing else."""
+        with self._store.writing() as connection:
+            ledger_exclude.exclude(connection, connector, event_types)
 
     def set_aside(self, connector: str, modified_before: datetime, reason: str, now: datetime) -> int:
         """Quarantine what waits and is old, with the books of its checkpoint."""

@@ -84,7 +84,7 @@ def totals(connection: Connection, connector: str) -> ConnectorTotals:
         .order_by(notices.c.kind, notices.c.subject)
     )
     by_state = connection.execute(held_back.group_by(objects.c.state)).all()
-    waiting = [row for row in by_state if row.state != ObjectState.QUARANTINED]
+    waiting = [row for row in by_state if row.state not in {ObjectState.QUARANTINED, ObjectState.EXCLUDED}]
     delivered, *books = connection.execute(select(*_sums(_held(connector), ("objects", *BOOKS)))).one()
     counts = dict.fromkeys(ObjectState, 0) | {ObjectState(row.state): row.objects for row in by_state}
     known = connection.execute(select(connectors).where(connectors.c.name == connector)).one_or_none()

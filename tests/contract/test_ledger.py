@@ -26,6 +26,7 @@ from currents_bridge.model import (
     Rewound,
     Selection,
     TypeActivity,
+    Undelivered,
     Waiting,
 )
 from currents_bridge.ports import Ledger
@@ -598,6 +599,33 @@ class TestActivity:
         deliver(ledger, an_object("a", CLICK, HOUR), *(an_object(f"{at}", CLICK, at) for at in future))
         ledger.admit("acme", [an_object("o", OPEN, future[1])], NOW)
         assert ledger.activity("acme", HOUR, NOW) == [TypeActivity(CLICK, HOUR, 1)]
+
+
+class TestExclude:
+    """Objects of event types that the rules leave out."""
+
+    def test_what_waits_of_a_type_is_held_back_and_comes_back_as_new(self, ledger: Ledger) -> None:
+        """Claimed, delivered and quarantined objects stay as they are, and so do other types and connectors."""
+        deliver(ledger, an_object("delivered"))
+        ledger.admit("acme", [an_object("failed")], NOW)
+        ledger.settle([Failed(claim(ledger)[0].id, "503", NOW + timedelta(hours=6))], NOW)
+        ledger.admit("acme", [an_object("claimed")], NOW)
+        claimed = claim(ledger)
+        ledger.admit("acme", [an_object("pending"), an_object("open", OPEN)], NOW)
+        ledger.admit("beta", [an_object("pending")], NOW)
+        assert ledger.undelivered("acme") == [Undelivered(CLICK, 2, 0), Undelivered(OPEN, 1, 0)]
+
+        ledger.exclude("acme", frozenset({CLICK}))
+        totals = ledger.totals("acme")
+        assert totals.objects[ObjectState.EXCLUDED] == 2
+        assert (totals.waiting.objects, totals.failed_reasons) == (2, {})
+        assert ledger.undelivered("acme") == [Undelivered(CLICK, 0, 2), Undelivered(OPEN, 1, 0)]
+        assert ledger.totals("beta").waiting.objects == 1
+        assert keys(claim(ledger)) == ["open"]
+
+        ledger.exclude("acme", frozenset())
+        assert sorted(keys(claim(ledger))) == ["failed", "pending"]
+        assert [item.object.key for item in claimed] == ["claimed"]
 
 
 class TestOddTimes:

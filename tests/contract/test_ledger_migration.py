@@ -130,6 +130,7 @@ def check_whole(ledger: SqlLedger) -> None:
         ObjectState.DELIVERED: 2,
         ObjectState.FAILED: 1,
         ObjectState.QUARANTINED: 1,
+        ObjectState.EXCLUDED: 0,
     }
     assert totals.notices == [Notice(NoticeKind.UNKNOWN_EVENT_TYPE, "Swipe", "not in the catalogue", 1, NOW)]
     assert [stored.letter for stored in ledger.dead_letters(LetterFilter())] == [

@@ -1,0 +1,31 @@
+"""Excluded objects in the database: held back while the rules leave their event type out."""
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, func, select, update
+
+from currents_bridge.adapters.ledger_schema import NOT_DELIVERED, objects
+from currents_bridge.model import ObjectState, Undelivered
+
+_WAITS = objects.c.state.in_([ObjectState.PENDING, ObjectState.FAILED])
+_EXCLUDED = objects.c.state == ObjectState.EXCLUDED
+
+
+def undelivered(connection: Connection, connector: str) -> list[Undelivered]:
+    """Count what waits and what is excluded, by event type."""
+    of_type = (
+        select(objects.c.event_type, func.count().filter(_WAITS), func.count().filter(_EXCLUDED))
+        .where(NOT_DELIVERED, objects.c.connector == connector, _WAITS | _EXCLUDED)
+        .group_by(objects.c.event_type)
+        .order_by(objects.c.event_type)
+    )
+    return [Undelivered(*row) for row in connection.execute(of_type)]
+
+
+def exclude(connection: Connection, connector: str, event_types: Collection[str]) -> None:
+    """Hold back what waits of these types, and let go what was held back of others, as if it were new."""
+    held = update(objects).where(NOT_DELIVERED, objects.c.connector == connector)
+    left_out = objects.c.event_type.in_(sorted(event_types))
+    as_new = {"attempts": 0, "retry_at": None, "reason": None}
+    connection.execute(held.where(_EXCLUDED, ~left_out).values(state=ObjectState.PENDING))
+    connection.execute(held.where(_WAITS, left_out).values(as_new | {"state": ObjectState.EXCLUDED}))
