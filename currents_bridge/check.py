@@ -10,13 +10,14 @@ from currents_bridge.connector import Connector
 from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
 from currents_bridge.credentials import state_at
 from currents_bridge.discovery import find_event_type_folders
-from currents_bridge.errors import BridgeError, ProbeError, RetryLaterError, Side
+from currents_bridge.errors import BridgeError, CredentialError, ProbeError, RetryLaterError, Side
 from currents_bridge.expiry import deadline
 from currents_bridge.keys import DATE_FOLDER, to_currents_object
 from currents_bridge.model import CredentialState, NoticeKind
 from currents_bridge.unread import Reason, Unread
 
 SHORT_LIFE = timedelta(days=14)  # a bucket that deletes sooner leaves little time to mend anything
+SAMPLE_TYPES = 3  # of which the first object is read
 SAMPLE_KEYS = 100  # of the first and the newest hour of each folder
 
 _BAD = frozenset({CredentialState.SUSPECT, CredentialState.FAILING, CredentialState.EXPIRED})
@@ -167,7 +168,7 @@ def _keys(connector: Connector, folders: dict[str, list[str]], unread: Unread) -
 
 
 def _readable(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
-    """Tell the hours that the bucket holds, and read the first object of some type."""
+    """Tell the hours that the bucket holds, and read the first object of some types."""
     try:
         store = connector.source.store
         hours: list[str] = []
@@ -178,13 +179,29 @@ def _readable(connector: Connector, folders: dict[str, list[str]]) -> Iterator[V
         if not hours:
             return
         yield Verdict(f"{connector.name}: hours", ok=True, detail=f"{min(hours)} to {max(hours)}")
-        first = next(iter(store.list(folders[min(folders)][0])), None)
-        if first:
-            with store.open(first.key, first.etag) as stream:
-                stream.read(1)
-            yield Verdict(f"{connector.name}: objects", ok=True, detail="can be read")
+        yield from _samples(connector, folders)
     except BridgeError as error:
         yield Verdict(f"{connector.name}: objects", False, error.message, error.hint, error.exit_code)
+
+
+def _samples(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
+    """Read the first object of some types: a denial is the object's own where another one can be read."""
+    subject, store = f"{connector.name}: objects", connector.source.store
+    read, denials = False, dict[str, CredentialError]()
+    for event_type in sorted(folders)[:SAMPLE_TYPES]:
+        if first := next(iter(store.list(folders[event_type][0])), None):
+            try:
+                with store.open(first.key, first.etag) as stream:
+                    stream.read(1)
+            except CredentialError as error:
+                denials[event_type] = error
+            else:
+                read = True
+    if read:
+        yield Verdict(subject, ok=True, detail="can be read")
+    for event_type, denial in denials.items():
+        code = 1 if read else denial.exit_code
+        yield Verdict(f"{subject} of {event_type}", False, denial.message, denial.hint, code)
 
 
 def _backlog(connector: Connector, now: datetime) -> Verdict:

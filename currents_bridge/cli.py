@@ -132,7 +132,8 @@ def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fa
 def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = False) -> None:
     """Discover and deliver once, then exit.
 
-    For cron and the like; `run` is the same on a schedule.
+    For cron and the like; `run` is the same on a schedule. Ends with 1 also while anything that failed before waits,
+    and with 4 as long as events or objects stand aside.
     """
     from currents_bridge.daemon import stopped_by_signals
 

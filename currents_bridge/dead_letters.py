@@ -10,6 +10,8 @@ from currents_bridge.connector import Connector, event_type_of
 from currents_bridge.decode import Slice
 from currents_bridge.errors import QuarantineObjectError
 from currents_bridge.model import Batch, StoredDeadLetter
+from currents_bridge.refusals import ObjectsDeniedError
+from currents_bridge.sending import Sender
 
 
 @dataclass(slots=True)
@@ -37,9 +39,14 @@ def replay(connector: Connector, letters: Sequence[StoredDeadLetter]) -> ReplayR
     report = ReplayReport()
     packer = connector.packer()
 
-    def settle(batch: Batch, refusals: dict[int, str]) -> None:
+    def send(sender: Sender, batch: Batch) -> None:
+        try:
+            refused = {refusal.object_id: refusal.reason for refusal in sender.submit(batch).result()}
+        except ObjectsDeniedError as error:
+            refused = {refusal.object_id: refusal.reason for refusal in error.refusals}
+            refused |= dict.fromkeys(error.object_ids, error.message)
         for part in batch.parts:
-            _record(connector, part.object_id, refusals.get(part.object_id), report)
+            _record(connector, part.object_id, refused.get(part.object_id), report)
 
     with connector.sender() as sender:
         for letter in letters:
@@ -48,9 +55,9 @@ def replay(connector: Connector, letters: Sequence[StoredDeadLetter]) -> ReplayR
                 _record(connector, letter.id, reason, report)
                 continue
             for batch in packer.add(letter.id, message):
-                settle(batch, {r.object_id: r.reason for r in sender.submit(batch).result()})
+                send(sender, batch)
         for batch in packer.flush():
-            settle(batch, {r.object_id: r.reason for r in sender.submit(batch).result()})
+            send(sender, batch)
     return report
 
 

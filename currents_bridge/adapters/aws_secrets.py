@@ -43,8 +43,8 @@ def secret_string(identity: str, key: str | None, region: str | None) -> str:
         answer = client.get_secret_value(SecretId=identity)
     except VENDOR_ERRORS as error:
         raise _unreadable(error, "secretsmanager:GetSecretValue", f"secret {identity}") from None
-    text: str | None = answer.get("SecretString")
-    if text is None:
+    text = answer.get("SecretString")
+    if not isinstance(text, str):
         raise UnreadableError("is binary, not text")
     return text if key is None else _field(text, key)
 
@@ -61,8 +61,10 @@ def parameter(name: str, region: str | None) -> str:
         answer = client.get_parameter(Name=name, WithDecryption=True)
     except VENDOR_ERRORS as error:
         raise _unreadable(error, "ssm:GetParameter", f"parameter {name}") from None
-    text: str = answer["Parameter"]["Value"]
-    return text
+    match answer:
+        case {"Parameter": {"Value": str(text)}}:
+            return text
+    raise UnreadableError("has no value in the answer of AWS")
 
 
 def _region(name: str, session: boto3.session.Session, fallback: str | None) -> str | None:
@@ -73,7 +75,7 @@ def _region(name: str, session: boto3.session.Session, fallback: str | None) -> 
 def _field(text: str, key: str) -> str:
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise UnreadableError("is no JSON object, so it has no fields")

@@ -76,13 +76,26 @@ def test_a_bucket_that_cannot_be_listed_is_told_with_its_remedy(bench: Bench, er
     assert exit_code(list(found.values())) == code
 
 
+def test_one_denied_object_is_no_failing_credential_where_another_can_be_read(bench: Bench) -> None:
+    """Both are told."""
+    denied = bench.put(1, event_type=CLICK)
+    bench.put(1, event_type=OPEN, offset=1)
+    bench.store.faults[denied] = CredentialError(Side.SOURCE, "the KMS key cannot be used", "grant kms:Decrypt")
+
+    found = verdicts(bench)
+
+    assert (found["objects"].ok, found[f"objects of {CLICK}"].ok) == (True, False)
+    assert found[f"objects of {CLICK}"].detail == "the KMS key cannot be used"
+    assert exit_code(list(found.values())) == 1
+
+
 def test_objects_that_may_be_listed_but_not_read_are_told_apart(bench: Bench) -> None:
     """The bucket is well, its objects are not."""
     bench.store.faults[bench.put(2)] = DENIED
 
     found = verdicts(bench)
 
-    assert (found["bucket"].ok, found["objects"].ok) == (True, False)
+    assert (found["bucket"].ok, found[f"objects of {CLICK}"].ok) == (True, False)
     assert exit_code(list(found.values())) == 3
 
 

@@ -165,3 +165,16 @@ def test_a_key_that_refuses_what_it_took_before_changes_no_letter(bench: Bench) 
         replay(bench.connector(), found)
 
     assert letters(bench) == found
+
+
+def test_a_letter_that_is_denied_stays_and_the_others_go(bench: Bench) -> None:
+    """As where a gateway dislikes what it holds."""
+    found = refused_by_segment(bench, 3)
+    bench.ledger.keep_canary(NAME, Canary("m", "{}"), bench.now)
+    bench.transport.outcomes.extend([DENIED, (), DENIED, ()])  # all three; canary; the first of them; canary
+
+    report = replay(bench.connector(), found)
+
+    assert (report.sent, report.refused) == (2, 1)
+    assert [letter.id for letter in letters(bench)] == [found[0].id]
+    assert letters(bench)[0].letter.reason == "segment answered 401; other messages are taken"
