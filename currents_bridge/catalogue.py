@@ -53,7 +53,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One event type and how its events become Segment track calls."""
+    """One event type and how its events become Segment track calls; hashed by its name, mostly."""
 
     name: str  # as in `event_type=` of the object key
     family: str  # behaviors, campaigns, canvas, messages, other
@@ -61,12 +61,12 @@ class EventType:
     retired: bool = False  # Braze writes it no longer; files of it remain
     segment_event: str | None = None  # the track call's event name
     event_name_field: str | None = None  # the field that holds the event name, where `segment_event` is None
-    context: Mapping[str, str] = field(default_factory=dict)  # dotted path under `context` -> field
-    properties: Mapping[str, str] = field(default_factory=dict)  # property -> field
+    context: Mapping[str, str] = field(default_factory=dict, hash=False)  # dotted path under `context` -> field
+    properties: Mapping[str, str] = field(default_factory=dict, hash=False)  # property -> field
     storage_only: tuple[str, ...] = ()  # fields that Braze's connector does not send
     merge_json_field: str | None = None  # holds a JSON object whose keys become properties
-    fields: tuple[Field, ...] = ()
-    older_fields: tuple[Field, ...] = ()  # further fields of files of earlier versions
+    fields: tuple[Field, ...] = field(default=(), hash=False)
+    older_fields: tuple[Field, ...] = field(default=(), hash=False)  # further fields of files of earlier versions
     open_ended: bool = False  # fields that are placed nowhere become properties of the same name
 
     @property

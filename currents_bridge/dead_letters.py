@@ -9,9 +9,11 @@ import polars as pl
 from currents_bridge.connector import Connector, event_type_of
 from currents_bridge.decode import Slice
 from currents_bridge.errors import QuarantineObjectError
-from currents_bridge.model import Batch, StoredDeadLetter
+from currents_bridge.model import Batch, DeadLetter, StoredDeadLetter
 from currents_bridge.refusals import ObjectsDeniedError
 from currents_bridge.sending import Sender
+
+NOT_WHOLE = "only the beginning of the event was kept; to try it again, deliver its object: `backfill --resend`"
 
 
 @dataclass(slots=True)
@@ -67,14 +69,27 @@ def _message(connector: Connector, stored: StoredDeadLetter) -> tuple[pl.DataFra
     if letter.message:
         frame = {"row": [letter.row], "message_id": [letter.message_id], "message": [letter.message]}
         return pl.DataFrame(frame, schema_overrides={"row": pl.UInt32}), ""
-    event = pl.DataFrame([orjson.loads(letter.event)], infer_schema_length=None)
+    piece = _piece(letter)
+    if piece is None:
+        return pl.DataFrame(), NOT_WHOLE
     try:
-        mapped = connector.mapper.map(Slice(event, letter.row), event_type_of(stored.event_type), stored.object_key)
+        mapped = connector.mapper.map(piece, event_type_of(stored.event_type), stored.object_key)
     except QuarantineObjectError as error:
         return pl.DataFrame(), error.reason
     if mapped.dead_letters:
         return pl.DataFrame(), mapped.dead_letters[0].reason
     return mapped.messages, "the user has no external_user_id" if mapped.skipped_anonymous else ""
+
+
+def _piece(letter: DeadLetter) -> Slice | None:
+    """Return the event as columns: texts, and JSON text of all else; None where it was not kept whole."""
+    try:
+        event = orjson.loads(letter.event)
+    except orjson.JSONDecodeError:
+        return None
+    others = {name: orjson.dumps(v).decode() for name, v in event.items() if not isinstance(v, str | None)}
+    columns = {name: [value] for name, value in (event | others).items()}
+    return Slice(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)), letter.row, frozenset(others))
 
 
 def _record(connector: Connector, letter_id: int, refusal: str | None, report: ReplayReport) -> None:

@@ -9,7 +9,8 @@ from currents_bridge.catalogue import canonical_name
 from currents_bridge.connector import event_type_of
 from currents_bridge.decode import Container
 from currents_bridge.errors import UsageError
-from currents_bridge.mapping import Mapper, events_as_json
+from currents_bridge.json_objects import events_as_json
+from currents_bridge.mapping import Mapper
 from currents_bridge.model import DeadLetter
 
 
@@ -25,7 +26,7 @@ class Inspection:
 def raw_lines(stream: BinaryIO) -> Iterator[str]:
     """Yield each event of a container as it stands there, one JSON object; raises QuarantineObjectError."""
     for piece in Container(stream).slices():
-        yield from events_as_json(piece.events)
+        yield from events_as_json(piece.events, piece.json_fields)
 
 
 def inspect(stream: BinaryIO, key: str, mapper: Mapper) -> tuple[Inspection, Iterator[str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import polars as pl  # not when it runs: `status` and the like have no use for it, and it takes 0.1 s
@@ -83,6 +83,10 @@ class Books:
         return self.read == self.sent + self.skipped_anonymous + self.deduplicated + self.dead_lettered
 
 
+KEPT_EVENT_BYTES = 64 * 1024  # of a dead letter's event: twice what a message may have
+KEPT_ID_CHARS = 200  # of its message id: twice what Segment takes
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """One event that the rules or Segment refused, kept with its reason."""
@@ -92,6 +96,19 @@ class DeadLetter:
     reason: str  # the rule's, or Segment's answer
     event: str = ""  # the event as read, one JSON object; empty where Segment refused the message
     message: str = ""  # the message that Segment refused, one JSON object; empty where a rule refused the event
+
+    @classmethod
+    def of_event(cls, row: int, message_id: str, reason: str, event: str) -> Self:
+        """Return the letter of an event that a rule refused; of a large one only the beginning is kept.
+
+        What was cut ends with words that say so, and is no JSON text.
+        """
+        if len(message_id) > KEPT_ID_CHARS:
+            message_id = message_id[:KEPT_ID_CHARS] + "…"
+        size_bytes = len(event.encode())
+        if size_bytes > KEPT_EVENT_BYTES:
+            event = event.encode()[:KEPT_EVENT_BYTES].decode(errors="ignore") + f"… (cut: {size_bytes} bytes)"
+        return cls(row, message_id, reason, event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,32 @@ def test_an_event_that_a_rule_refused_is_mapped_anew_by_the_rules_of_today(bench
     assert bench.ledger.totals(NAME).books == Books(read=1, sent=1)
 
 
+def test_an_event_with_nested_values_is_mapped_as_it_was_read(bench: Bench) -> None:
+    """Records and lists of several types, and numbers digit by digit."""
+    letter = mended(bench, refused_by_a_rule(bench))
+    odd = {"url": {"a": [1, "b", None, {"c": 18446744073709551615}]}, "link_id": [[1], "x"]}
+    event = orjson.loads(letter.letter.event) | odd
+    object.__setattr__(letter.letter, "event", orjson.dumps(event).decode())
+
+    assert replay(bench.connector(), [letter]) == ReplayReport(sent=1)
+
+    properties = bench.transport.messages[0]["properties"]
+    assert (properties["link_url"], properties["link_id"]) == (odd["url"], odd["link_id"])
+
+
+def test_an_event_of_which_only_the_beginning_was_kept_is_not_sent(bench: Bench) -> None:
+    """The letter stays and says what to do."""
+    bench.put([clicks(1)[0] | {"url": "u" * 100_000}])
+    bench.deliver()
+    (letter,) = letters(bench)
+
+    assert replay(bench.connector(), [letter]) == ReplayReport(refused=1)
+
+    (kept,) = letters(bench)
+    assert "backfill --resend" in kept.letter.reason
+    assert bench.transport.attempts == 0
+
+
 def test_an_event_that_the_rules_refuse_again_stays(bench: Bench) -> None:
     """With one attempt more; nothing is sent."""
     letter = refused_by_a_rule(bench)
