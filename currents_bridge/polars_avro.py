@@ -12,6 +12,7 @@ import polars as pl
 
 from currents_bridge.avro_logical import logical_reading
 from currents_bridge.avro_schema import AvroType
+from currents_bridge.polars_proof import is_as_written
 
 _SYNC = bytes(16)
 # polars 2.1 raises or panics on every other type (maps, enums with odd symbols, real unions, null, logical types)
@@ -34,6 +35,7 @@ class PolarsReader:
     """
 
     def __init__(self, schema: AvroType) -> None:
+        self._schema = schema
         self._names = list(schema.names)
         # its own names: polars is strict about what a name may be
         fields = [{"name": f"f{n}", "type": _plain(part)} for n, part in enumerate(schema.parts)]
@@ -60,9 +62,12 @@ class PolarsReader:
         rows = lasts[-1] + 1
         counts = io.BytesIO()
         fastavro.schemaless_writer(counts, "long", rows)
-        fastavro.schemaless_writer(counts, "long", sum(map(len, pieces)))
-        events = pl.read_avro(io.BytesIO(b"".join([self._head, counts.getvalue(), *pieces, _SYNC])))
-        if events.height == rows:
+        size_bytes = sum(map(len, pieces))
+        fastavro.schemaless_writer(counts, "long", size_bytes)
+        body = b"".join([self._head, counts.getvalue(), *pieces, _SYNC])
+        events = pl.read_avro(io.BytesIO(body))
+        start = len(body) - len(_SYNC) - size_bytes
+        if events.height == rows and is_as_written(events, self._schema, body, start, size_bytes):
             if len(runs) == 1:  # `row` takes 20 us, a gather 200 us, however many rows it has
                 found, wanted = [events.row(-1)], events.head(rows - 1)
             else:
