@@ -106,7 +106,8 @@ class RecordReader:
                     column[-1] = _shortened(column[-1])
         if cursor.at != len(content):
             raise LostError("a block holds more than its events")
-        events = [_column(name, part, column) for (name, part, _), column in zip(self._fields, columns, strict=True)]
+        # a dictionary, since in a list polars would rename a column without a name
+        events = {name: _column(part, column) for (name, part, _), column in zip(self._fields, columns, strict=True)}
         return Decoded(pl.DataFrame(events), list(faults.items()), room_bytes - cursor.room_bytes)
 
 
@@ -134,11 +135,11 @@ def _memory_bytes(avro_type: AvroType) -> int:
             return VALUE_BYTES
 
 
-def _column(name: str, avro_type: AvroType, values: list[Any]) -> pl.Series:
+def _column(avro_type: AvroType, values: list[Any]) -> pl.Series:
     if avro_type.plain:
-        return pl.Series(name, values, dtype=_dtype(avro_type))
+        return pl.Series(values, dtype=_dtype(avro_type))
     texts = [None if value is None else orjson.dumps(value).decode() for value in values]
-    return pl.Series(name, texts, dtype=pl.String)
+    return pl.Series(texts, dtype=pl.String)
 
 
 def _dtype(avro_type: AvroType) -> pl.DataType | type[pl.DataType]:

@@ -13,7 +13,7 @@ from currents_bridge.model import Batch, DeadLetter, StoredDeadLetter
 from currents_bridge.refusals import ObjectsDeniedError
 from currents_bridge.sending import Sender
 
-NOT_WHOLE = "only the beginning of the event was kept; to try it again, deliver its object: `backfill --resend`"
+NOT_WHOLE = "the event was not kept whole: it is too large, or could not be read; `backfill --resend` reads it again"
 
 
 @dataclass(slots=True)

@@ -112,7 +112,8 @@ class Plan:
         sizes = messages["message"].str.len_bytes()
         large = sizes > MAX_MESSAGE_BYTES
         if large.any():
-            reasons = messages.with_columns(refusal=pl.format("the message has {} bytes, Segment takes 32768", sizes))
+            reason = pl.format("the message has {} bytes, Segment takes 32768", sizes)
+            reasons = messages.with_columns(refusal=reason, whole=pl.lit(True))
             at = sent.arg_true()
             letters = self._letters(events.filter(sent), reasons, large)
             dead = sorted([*dead, *((at[place], letter) for place, letter in letters)], key=itemgetter(0))
@@ -137,10 +138,10 @@ class Plan:
         if not refused.any():
             return []
         texts = events_as_json(events.filter(refused), self._json_fields)
-        columns = heads.filter(refused).select("row", "message_id", "refusal").iter_rows()
+        columns = heads.filter(refused).select("row", "message_id", "refusal", "whole").iter_rows()
         return [
-            (place, DeadLetter.of_event(row, message_id, reason, text))
-            for place, (row, message_id, reason), text in zip(refused.arg_true(), columns, texts, strict=True)
+            (place, DeadLetter.of_event(row, message_id, reason, text, whole=whole))
+            for place, (row, message_id, reason, whole), text in zip(refused.arg_true(), columns, texts, strict=True)
         ]
 
     def _head(self, event_type: EventType) -> list[pl.Expr]:
@@ -178,6 +179,7 @@ class Plan:
             user_id.alias("anonymous_id"),
             time_ms.alias("time_ms"),
             event.alias("event"),
+            unreadable.is_null().alias("whole"),
             skipped.alias("skipped"),
             pl.when(~skipped).then(refusal).alias("refusal"),
         ]

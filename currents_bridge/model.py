@@ -94,20 +94,22 @@ class DeadLetter:
     row: int  # index of the event in its object, from 0
     message_id: str
     reason: str  # the rule's, or Segment's answer
-    event: str = ""  # the event as read, one JSON object; empty where Segment refused the message
+    event: str = ""  # as read, one JSON object or what is known of it; empty where Segment refused the message
     message: str = ""  # the message that Segment refused, one JSON object; empty where a rule refused the event
 
     @classmethod
-    def of_event(cls, row: int, message_id: str, reason: str, event: str) -> Self:
+    def of_event(cls, row: int, message_id: str, reason: str, event: str, *, whole: bool = True) -> Self:
         """Return the letter of an event that a rule refused; of a large one only the beginning is kept.
 
-        What was cut ends with words that say so, and is no JSON text.
+        What is not whole, since it was cut here or could not be read, ends with words that say so: it is no JSON text.
         """
         if len(message_id) > KEPT_ID_CHARS:
             message_id = message_id[:KEPT_ID_CHARS] + "…"
         size_bytes = len(event.encode())
         if size_bytes > KEPT_EVENT_BYTES:
             event = event.encode()[:KEPT_EVENT_BYTES].decode(errors="ignore") + f"… (cut: {size_bytes} bytes)"
+        elif not whole:
+            event += "… (the rest could not be read)"
         return cls(row, message_id, reason, event)
 
 

@@ -1,5 +1,6 @@
 """Messages of any schema, against plain dictionaries: whatever the names of fields are and whatever they hold."""
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from currents_bridge.catalogue import catalogue, general_event_type
-from currents_bridge.decode import Slice
+from currents_bridge.decode import Container, Slice
 from currents_bridge.json_objects import events_as_json
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
+from currents_bridge.testing.currents_files import write_container
 
 NEW_TYPE = general_event_type("users.messages.carrierpigeon.Send")
 CUSTOM = catalogue()["users.behaviors.CustomEvent"]
@@ -214,3 +216,14 @@ def test_a_nested_field_of_the_catalogue_stays_in_its_place() -> None:
     mapper = Mapper(MappingRules(library_version="1", properties=Properties.ALL))
     (message,) = mapper.map(piece(columns), catalogue()["users.messages.email.Click"], "key").messages["message"]
     assert json.loads(message)["properties"] == {"link_url": {"b": 1}, "timezone": [None, {}]}
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if "\0" not in name])
+def test_fields_of_a_file_arrive_under_any_name(name: str) -> None:
+    """From the bytes on: a number that polars may read, and a map."""
+    for avro_type, value in (("int", 0), ({"type": "map", "values": "int"}, {"": 0, 'k"': 1})):
+        fields = [{"name": field, "type": "long" if field == "time" else "string"} for field in PERSON]
+        schema = {"type": "record", "name": "R", "fields": [*fields, {"name": name, "type": avro_type}]}
+        (read,) = Container(io.BytesIO(write_container(schema, [PERSON | {name: value}]))).slices()
+        (message,) = Mapper(MappingRules(library_version="1")).map(read, NEW_TYPE, "key").messages["message"]
+        assert exactly(message)["properties"] == {name: value}

@@ -13,11 +13,18 @@ from currents_bridge.custom_properties import merged
 from currents_bridge.decode import Slice
 from currents_bridge.errors import QuarantineObjectError
 from currents_bridge.mapping import MAX_GUILTY_EVENTS, Mapped, Mapper, MappingRules, Origin
-from currents_bridge.model import KEPT_EVENT_BYTES, DeadLetter
+from currents_bridge.model import KEPT_EVENT_BYTES, DeadLetter, ObjectState
+from tests.workbench import Bench, clicks
 
 CUSTOM = catalogue()["users.behaviors.CustomEvent"]
 PERSON = {"id": "e1", "user_id": "u1", "external_user_id": "x1", "time": 1767322800, "name": "n", "properties": "{}"}
 RULES = MappingRules(library_version="1")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A connector's core on fakes."""
+    return Bench()
 
 
 def custom_events(texts: list[str]) -> pl.DataFrame:
@@ -122,7 +129,20 @@ def test_what_could_not_be_read_is_a_dead_letter_whoever_it_is_of() -> None:
     events = custom_events(["{}"] * 3).with_columns(external_user_id=pl.lit(None, dtype=pl.String))
     found = Mapper(RULES).map(Slice(events, 0, unreadable=[(1, "an odd byte")]), CUSTOM, "key")
     assert found.skipped_anonymous == 2
-    assert [(letter.row, letter.reason) for letter in found.dead_letters] == [(1, "an odd byte")]
+    (letter,) = found.dead_letters
+    assert (letter.row, letter.reason) == (1, "an odd byte")
+    assert letter.event.endswith('"properties":"{}"}… (the rest could not be read)')
+
+
+def test_a_deep_custom_event_among_files_of_other_types_costs_nobody(bench: Bench) -> None:
+    """All of what was claimed with it arrives."""
+    bench.include = ("supported", CUSTOM.name)
+    bench.put(60)
+    people = clicks(9, event_type=CUSTOM.name)
+    people[4]["properties"] = '{"a":' * 260 + "1" + "}" * 260
+    bench.put(people, event_type=CUSTOM.name)
+    bench.connector().poll()
+    assert (len(bench.sent_ids()), bench.states()) == (69, {ObjectState.DELIVERED: 2})
 
 
 def test_plans_of_old_schemas_are_forgotten() -> None:
