@@ -18,6 +18,7 @@ _BLOCK_CELLS = 4_000_000, 1
 _BLOCK_MEMORY_BYTES = 48 * _MIB, 12  # of what is decoded record by record
 _FILE_BYTES = 256 * _MIB, 30
 _FILE_ROWS = 250_000, 0.1
+_FILE_BLOCKS = 250_000, 0.001
 _FILE_CELLS = 16_000_000, 1
 _FILE_MEMORY_BYTES = 384 * _MIB, 4
 
@@ -26,6 +27,7 @@ _FILE_MEMORY_BYTES = 384 * _MIB, 4
 class Allowance:
     """What one file has used of its bounds so far."""
 
+    blocks: int = 0  # and gaps between them
     packed_bytes: int = 0
     unpacked_bytes: int = 0
     rows: int = 0
@@ -35,6 +37,12 @@ class Allowance:
     def block_bytes(self, packed_bytes: int) -> int:
         """Return how many bytes a block may unpack to."""
         return min(_bound(_BLOCK_BYTES, packed_bytes), MAX_BLOCK_BYTES)
+
+    def count_block(self) -> None:
+        """Count what was found; raises QuarantineObjectError where it is too much."""
+        self.blocks += 1
+        if self.blocks > _bound(_FILE_BLOCKS, self.packed_bytes):
+            raise QuarantineObjectError(f"the file has more than {self.blocks - 1} blocks")
 
     def add(self, packed_bytes: int, unpacked_bytes: int, rows: int, columns: int) -> None:
         """Count a block before it is decoded; raises QuarantineObjectError where the file holds too much."""

@@ -148,6 +148,7 @@ class Container:
         pending: list[_Unpacked] = []
         pending_bytes = pending_rows = row = 0
         for block in chain(self._ahead, self._frames):
+            self._allowance.count_block()
             first_row, row = row, row + (block.rows or 0)
             if row > _MAX_ROWS:
                 raise QuarantineObjectError(f"the blocks promise more than {_MAX_ROWS} events")

@@ -9,7 +9,7 @@ Format: https://avro.apache.org/docs/1.12.0/specification/#object-container-file
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fastavro
 
@@ -18,6 +18,8 @@ MAX_BLOCK_BYTES = 64 * 1024 * 1024  # one block that holds the largest file of C
 MAX_BLOCK_EVENTS = 250_000  # the largest file of Currents holds 100,000
 SYNC_BYTES = 16
 
+_MAGIC = b"Obj\x01"
+_PADDING_BYTES = 4096  # a page; holes in files are whole ones
 _READ_BYTES = 256 * 1024
 _HEADER = fastavro.parse_schema(
     {
@@ -68,22 +70,34 @@ class Frames:
     def __init__(self, stream: BinaryIO) -> None:
         self._tape = _Tape(stream)
         start = self._tape.peek(MAX_HEADER_BYTES)
-        if not start.startswith(b"Obj\x01"):
+        if not start.startswith(_MAGIC):
             raise ValueError("the file does not begin as one")
-        head = io.BytesIO(start)
         try:
-            header = fastavro.schemaless_reader(head, _HEADER, None)
+            self.metadata, self._sync, self._header_bytes = _header(start)
         except (EOFError, IndexError) as error:
             raise ValueError("the file ends in its header, or the header is too long") from error
-        self._tape.skip(head.tell())
-        self._sync: bytes = header["sync"]  # type: ignore[index, call-overload, assignment]
-        self.metadata: dict[str, bytes] = header["meta"]  # type: ignore[index, call-overload, assignment]
+        self._tape.skip(self._header_bytes)
 
     def __iter__(self) -> Iterator[Block | Gap]:
         while head := self._tape.peek(_BLOCK_HEAD_BYTES):
-            yield self._block(io.BytesIO(head))
+            if head.startswith(_MAGIC) and self._goes_on():
+                continue
+            if found := self._block(io.BytesIO(head)):
+                yield found
 
-    def _block(self, head: io.BytesIO) -> Block | Gap:
+    def _goes_on(self) -> bool:
+        """Read on in a container of the same schema and codec that was put behind this one."""
+        try:
+            metadata, sync, header_bytes = _header(self._tape.peek(2 * self._header_bytes))
+        except Exception:  # noqa: BLE001 - whatever fastavro raises about it: it is no header
+            return False
+        if any(metadata.get(name) != self.metadata.get(name) for name in ("avro.schema", "avro.codec")):
+            return False
+        self._sync = sync
+        self._tape.skip(header_bytes)
+        return True
+
+    def _block(self, head: io.BytesIO) -> Block | Gap | None:
         tape, offset = self._tape, self._tape.offset_bytes
         try:
             told = fastavro.schemaless_reader(head, _BLOCK_HEAD, None)
@@ -104,10 +118,14 @@ class Frames:
             return Gap(offset, None, f"a block says that it has {rows} events")
         return Block(offset, rows, content)
 
-    def _gap(self, rows: int | None, end: int, reason: str) -> Gap:
-        """Go on behind the next marker; one that lies within the block (`end`) makes its count credible."""
+    def _gap(self, rows: int | None, end: int, reason: str) -> Gap | None:
+        """Go on behind the next marker; one that lies within the block (`end`) makes its count credible.
+
+        None for some zeros up to the end of the file: padding. More of them may be a hole where events were.
+        """
         offset = self._tape.offset_bytes
-        self._tape.skip_past(self._sync)
+        if self._tape.skip_past(self._sync) and self._tape.offset_bytes - offset < _PADDING_BYTES:
+            return None
         alone = self._tape.offset_bytes - offset <= end
         credible = alone and rows is not None and 0 <= rows <= MAX_BLOCK_EVENTS
         return Gap(offset, rows if credible else None, reason)
@@ -151,11 +169,23 @@ class _Tape:
         """Go forward over bytes that are held."""
         self._at += count
 
-    def skip_past(self, marker: bytes) -> None:
-        """Go behind the next marker, or to the end."""
+    def skip_past(self, marker: bytes) -> bool:
+        """Go behind the next marker, or to the end; tell whether there was nothing but zeros, and the end."""
+        zeros = True
         while (found := self._window.find(marker, self._at)) < 0:
-            self._at = max(self._at, len(self._window) - len(marker) + 1)
+            searched = max(self._at, len(self._window) - len(marker) + 1)
+            zeros = zeros and not self._window[self._at : searched].strip(b"\0")
+            self._at = searched
             if not self.holds(len(marker)):
+                zeros = zeros and not self._window[self._at :].strip(b"\0")
                 self._at = len(self._window)
-                return
+                return zeros
         self._at = found + len(marker)
+        return False
+
+
+def _header(start: bytes) -> tuple[dict[str, bytes], bytes, int]:
+    """Return a header's metadata, its sync marker and its length; raises what fastavro raises."""
+    head = io.BytesIO(start)
+    header: Any = fastavro.schemaless_reader(head, _HEADER, None)
+    return header["meta"], header["sync"], head.tell()

@@ -361,3 +361,116 @@ def test_a_record_of_no_bytes_is_refused() -> None:
     """A block could hold any number of them."""
     with pytest.raises(QuarantineObjectError, match="cannot hold 1000 events"):
         list(Container(io.BytesIO(header(record("null")) + block(b"", rows=1000))).slices())
+
+
+@pytest.mark.parametrize("codec", ["deflate", "snappy", "zstandard", "bzip2", "xz", "null"])
+def test_a_block_without_events_costs_nothing(codec: str) -> None:
+    """Some writers end with one that no codec has touched."""
+    found, container, reason = read(header(codec=codec) + block(b"", rows=0))
+
+    assert (found, reason) == ([], "")
+    assert not container.damage
+
+
+@pytest.mark.parametrize("codec", ["Deflate", " deflate ", "DEFLATE"])
+def test_a_codec_may_be_spelled_in_any_case(codec: str) -> None:
+    """There is no other that could be meant."""
+    packed = zlib.compress(records(0))[2:-4]
+    assert read(header(codec=codec) + block(packed))[0] == events(0)
+
+
+@pytest.mark.parametrize("codec", ["", None])
+def test_without_a_codec_nothing_is_compressed(codec: str | None) -> None:
+    """So says Avro of a header that names none."""
+    metadata = {"avro.schema": json.dumps(SCHEMA).encode()} | ({} if codec is None else {"avro.codec": b""})
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, {"type": "map", "values": "bytes"}, metadata)
+
+    assert read(b"Obj\x01" + out.getvalue() + SYNC + BLOCKS[0])[0] == events(0)
+
+
+@pytest.mark.parametrize("count", [1, 20, 4_000])
+def test_some_zeros_behind_the_last_block_are_no_damage(count: int) -> None:
+    """Some tools pad what they copy."""
+    found, container, reason = read(header() + BLOCKS[0] + bytes(count))
+
+    assert (found, reason) == (events(0), "")
+    assert not container.damage
+
+
+def test_many_zeros_behind_the_last_block_may_be_a_hole() -> None:
+    """A copy that left out pages has zeros where events were."""
+    assert "1 of 2 blocks is unreadable" in read(header() + BLOCKS[0] + bytes(4_096))[2]
+
+
+def test_zeros_between_blocks_are_damage() -> None:
+    """Something stood there."""
+    found, _, reason = read(header() + BLOCKS[0] + bytes(10_000) + SYNC + BLOCKS[2])
+
+    assert [name for _, name in found] == [name for _, name in events(0, 2)]
+    assert reason.startswith("1 of 3 blocks")
+
+
+def test_containers_put_together_are_read_on() -> None:
+    """Each with a marker of its own; of one schema and codec."""
+    other = b"another 16 bytes"
+    second = (header() + BLOCKS[1] + BLOCKS[2]).replace(SYNC, other)
+
+    found, container, reason = read(header() + BLOCKS[0] + second)
+
+    assert (found, reason) == (events(0, 1, 2), "")
+    assert not container.damage
+
+
+def test_a_container_of_another_schema_behind_the_first_is_damage() -> None:
+    """Its events have other fields."""
+    found, _, reason = read(header() + BLOCKS[0] + header(record("int")) + block(b"\2", rows=1))
+
+    assert found == events(0)
+    assert "unreadable" in reason
+
+
+@pytest.mark.parametrize("garbage", [b"\n", b"garbage", b"\0" * 7 + b"x", b"\0" * 500_000 + b"x", SYNC])
+def test_garbage_behind_the_last_block_costs_no_event(garbage: bytes) -> None:
+    """It is told all the same: something else may have been there."""
+    found, _, reason = read(header() + BLOCKS[0] + garbage)
+
+    assert found == events(0)
+    assert reason.startswith("1 of 2 blocks is unreadable (0 events")
+
+
+def test_a_hostile_name_can_be_stored() -> None:
+    """A schema of one half of a character: its reason is text like any other."""
+    with pytest.raises(QuarantineObjectError) as caught:
+        read(header(b'"\\ud800"'))
+    assert caught.value.reason.encode()
+
+
+def test_one_bad_text_costs_nothing_and_one_bad_symbol_its_event() -> None:
+    """The events around it in the block are good, at their rows."""
+    schema = {
+        "type": "record",
+        "name": "Click",
+        "fields": [
+            {"name": "id", "type": "string"},
+            {"name": "e", "type": {"type": "enum", "name": "E", "symbols": ["a", "b"]}},
+        ],
+    }
+    body = header(schema) + block(b"\x02k\x00" + b"\x04\xffm\x02" + b"\x02n\x08" + b"\x02o\x00", rows=4)
+
+    (piece,) = Container(io.BytesIO(body)).slices()
+
+    assert piece.events.rows() == [("k", "a"), ("\ufffdm", "b"), ("n", None), ("o", "a")]
+    assert piece.unreadable == [(2, "e: symbol 4 of an enum of 2")]
+
+
+@pytest.mark.parametrize("rows_behind", [0, 3])
+def test_a_branch_that_a_union_does_not_have_is_no_good_event(rows_behind: int) -> None:
+    """Nor is what follows it in the block: nobody knows how long the value is."""
+    content = records(1)[:-2] + b"\x04\x09"
+
+    found, container, reason = read(header() + BLOCKS[0] + block(content) + BLOCKS[2] * bool(rows_behind))
+
+    assert [name for _, name in found][:5] == [name for _, name in events(0)]
+    assert container.damage.events == PER_BLOCK
+    assert "branch 2 of a union of 2" in reason
