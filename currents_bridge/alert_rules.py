@@ -53,6 +53,7 @@ _OVER = {
     AlertKind.QUARANTINED: "No object is quarantined any more",
     AlertKind.DEAD_LETTERS: "Events no longer become dead letters at that rate",
     AlertKind.UNKNOWN_EVENT_TYPE: "The event type {subject} is no longer unknown",
+    AlertKind.OBJECT_CHANGED: "No object of {subject} differs from what was delivered any more",
     AlertKind.UNREAD_KEYS: "No keys are passed over any more for this reason: {subject}",
     AlertKind.SCHEMA_DRIFT: "Files of {subject} match the catalogue again",
     AlertKind.NEW_INTEGRATION: "The integration {subject} is gone",
@@ -355,25 +356,31 @@ def _notice(health: Health, notice: Notice) -> tuple[AlertKind, Severity, str, s
         case NoticeKind.UNKNOWN_EVENT_TYPE:
             what = f"Files of an unknown event type came: {notice.subject}, {notice.detail}"
             todo = "update currents-bridge, or name the type in events.include or events.exclude"
-            return AlertKind.UNKNOWN_EVENT_TYPE, Severity.INFO, what, todo
+            kind, severity = AlertKind.UNKNOWN_EVENT_TYPE, Severity.INFO
         case NoticeKind.UNREAD_KEYS | NoticeKind.MISPLACED if notice.subject != Reason.NOT_CURRENTS:
             what = f"{_count(notice.count, 'key')} under the prefix look like Currents files and are not read: they "
             todo = "do what is said there; `currents-bridge check` shows whether it helped"
-            return AlertKind.UNREAD_KEYS, Severity.WARNING, what + notice.detail, todo
+            what += notice.detail
+            kind, severity = AlertKind.UNREAD_KEYS, Severity.WARNING
+        case NoticeKind.OBJECT_CHANGED:
+            what = f"{_count(notice.count, 'object')} of {notice.subject}: {notice.detail}"
+            todo = "run that command if what was written again has events that were not sent"
+            kind, severity = AlertKind.OBJECT_CHANGED, Severity.WARNING
         case NoticeKind.SCHEMA_DRIFT:
             what = f"Files of {notice.subject} differ from the catalogue: {notice.detail}"
             todo = "see with `currents-bridge inspect` that the properties arrive as you need them"
-            return AlertKind.SCHEMA_DRIFT, Severity.INFO, what, todo
+            kind, severity = AlertKind.SCHEMA_DRIFT, Severity.INFO
         case NoticeKind.INTEGRATION if started_at and since > started_at + SETTLING:
             what = f"A new Currents integration writes under the prefix: {notice.subject}"
             todo = "nothing, if it is meant for this connector; else give each its own source.prefix"
-            return AlertKind.NEW_INTEGRATION, Severity.INFO, what, todo
+            kind, severity = AlertKind.NEW_INTEGRATION, Severity.INFO
         case NoticeKind.PROBE if health.now - since >= PROBE_PATIENCE:
             what = f"The probe {notice.subject} cannot tell whether the write key works: {notice.detail}"
             todo = "mend what it names; until then a dead key is noticed later, or not at all"
-            return AlertKind.PROBE_FAILING, Severity.WARNING, what, todo
+            kind, severity = AlertKind.PROBE_FAILING, Severity.WARNING
         case _:
             return None
+    return kind, severity, what, todo
 
 
 def _alert(  # noqa: PLR0913 - one parameter a field

@@ -27,6 +27,7 @@ class AlertKind(StrEnum):
     QUARANTINED = "quarantined"
     DEAD_LETTERS = "dead_letters"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"  # subject: the event type
+    OBJECT_CHANGED = "object_changed"  # subject: the event type
     UNREAD_KEYS = "unread_keys"  # subject: unread.Reason
     SCHEMA_DRIFT = "schema_drift"  # subject: the event type
     SILENCE = "silence"  # subject: "" for the connector, else the event type

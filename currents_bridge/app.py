@@ -188,7 +188,6 @@ def open_bridge(
                     mapper=make_mapper(connector),
                     settings=settings.delivery,
                     loss=connector.loss,
-                    remember=None if connector.dedup == "group" else connector.dedup,
                     audit_depth=connector.source.audit_depth,
                     now=now,
                     stop=stop,
@@ -284,6 +283,7 @@ def make_source(connector: ConnectorSettings, ledger: Ledger) -> Source:
         start_from=connector.source.start_from,
         lookback=connector.source.lookback,
         place=connector.source.place,
+        remember=None if connector.dedup == "group" else connector.dedup,
     )
 
 

@@ -101,6 +101,8 @@ def backfill(
     if connector.discover(report, selection):
         pace = connector.pace(requests_per_second) if requests_per_second else None
         connector.deliver(report, selection, pace=pace, again=resend, on_group=on_group)
+        if resend:
+            connector.forget_rewritten(selection)
     return report
 
 

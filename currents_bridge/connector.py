@@ -74,7 +74,6 @@ class Connector:
         mapper: its rules.
         settings: how much at once and how fast.
         loss: what a failing credential may cost.
-        remember: for how long message ids that were sent are left out; None: only repeats within a group are.
         audit_depth: how far back an audit lists; None: to the beginning.
         now: the time, aware.
         stop: set when the program stops; work that was begun is settled, nothing more is begun.
@@ -88,7 +87,6 @@ class Connector:
         mapper: Mapper,
         settings: DeliverySettings,
         loss: LossPolicy,
-        remember: timedelta | None = None,
         audit_depth: timedelta | None = None,
         now: Callable[[], datetime],
         stop: threading.Event,
@@ -99,7 +97,7 @@ class Connector:
         self.watch = watch
         self.loss = loss
         self._settings = settings
-        self._remember = remember
+        self._remember = source.remember
         self._audit_depth = audit_depth
         self.now = now
         self._stop = stop
@@ -154,6 +152,15 @@ class Connector:
     def keep_expiry_rules(self, rules: Sequence[ExpiryRule]) -> None:
         """Keep those of the bucket's lifecycle rules that may delete the connector's objects; raises LedgerError."""
         self.ledger.save_expiry_rules(self.name, rules_under(self.source.prefix, rules))
+
+    def forget_rewritten(self, selection: Selection) -> None:
+        """Say no longer of a selection's types that objects changed: they were sent again; raises LedgerError.
+
+        What changed in other hours is found again by the next audit.
+        """
+        notices = self.ledger.totals(self.name).notices
+        left = [n for n in notices if n.kind is NoticeKind.OBJECT_CHANGED and n.subject not in selection.event_types]
+        self.ledger.replace_notices(self.name, NoticeKind.OBJECT_CHANGED, left, self.now())
 
     def once(self, audit_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
         """Audit if that is due, then poll, whatever became of the audit; the report is that of both."""
@@ -212,6 +219,9 @@ class Connector:
                 self.ledger.keep_canary(self.name, None, self.now())
                 self.watch.denied(denial)
             self.raise_if_paused()
+        if report.changed:
+            with kept(report):
+                discovery.look_again(self.source, report.changed, self.now())
 
     def _send_all(self, job: "_Job") -> CredentialError | None:
         """Deliver all that is due; returns what Segment denied."""

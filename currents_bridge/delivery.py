@@ -18,6 +18,7 @@ from currents_bridge.credentials import Sending
 from currents_bridge.errors import (
     ClaimLostError,
     CredentialError,
+    ObjectChangedError,
     QuarantineObjectError,
     Side,
 )
@@ -27,6 +28,7 @@ from currents_bridge.model import (
     Books,
     Checkpoint,
     ClaimedObject,
+    CurrentsObject,
     Failed,
     Part,
     Settlement,
@@ -62,6 +64,7 @@ class GroupReport:
     credential_error: CredentialError | None = None  # what it hit was released, all else settled
     destination_down: bool = False  # batches failed and none was acknowledged
     tried_events: int = 0  # acknowledged on trial
+    changed: list[CurrentsObject] = field(default_factory=list)  # failed, since they were written again
 
 
 class Delivery:
@@ -129,6 +132,7 @@ class Delivery:
             sent.expect(batch, self._sender.submit(batch))
         sent.wait()
         self._settle([work for work in works if not work.settled], sent, report)
+        report.changed = [work.claimed.object for work in works if isinstance(work.failure, ObjectChangedError)]
         report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
         report.destination_down = sent.destination_down
         return report

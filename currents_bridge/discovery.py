@@ -31,6 +31,7 @@ from currents_bridge.model import (
     format_hour,
 )
 from currents_bridge.ports import Ledger, ObjectStore
+from currents_bridge.rewritten import Rewritten
 from currents_bridge.unread import Line, Unread
 
 MAX_LEVELS = 4  # of folders from the prefix down to the `event_type=` folders; Braze needs two
@@ -60,6 +61,7 @@ class Source:
     start_from: StartFrom = "earliest"
     lookback: timedelta = timedelta(hours=6)
     place: str = ""
+    remember: timedelta | None = None  # for how long message ids that were sent are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +191,19 @@ def discover(
     with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="listing") as pool:
         looks = list(pool.map(lambda spot: _look(source, spot, now), spots))
     of_unknown: Counter[str] = Counter()
+    rewritten = Rewritten()
     for look in looks:
         unread.merge(look.unread)
+        rewritten.merge(look.rewritten)
         if look.spot.event_type in unknown:
             of_unknown[look.spot.event_type] += look.listed
         if look.failure:
             failures[look.spot.folder] = look.failure
     _note_unread(source, unread, now, whole=whole and not failures)
-    _note_types(source, _unknown_types(of_unknown, included), now, whole=whole and not failures)
+    unknown_types = _unknown_types(of_unknown, included)
+    _note(source, NoticeKind.UNKNOWN_EVENT_TYPE, unknown_types, now, whole=whole and not failures)
+    changed = rewritten.notices(source.connector)
+    _note(source, NoticeKind.OBJECT_CHANGED, changed, now, whole=whole and not failures)
     if folders:
         source.ledger.replace_notices(source.connector, NoticeKind.INTEGRATION, list(_integrations(folders)), now)
     source.ledger.replace_notices(source.connector, NoticeKind.FOLDER_DENIED, list(_denied(failures)), now)
@@ -209,6 +216,17 @@ def discover(
         covered=frozenset(look.spot.folder for look in looks if look.whole),
         failures=failures,
     )
+
+
+def look_again(source: Source, objects: Sequence[CurrentsObject], now: datetime) -> None:
+    """List the hours of objects that were written again while they waited, so that they take their new ETags.
+
+    Raises CredentialError, RetryLaterError or LedgerError.
+    """
+    for folder in sorted({item.key[: item.key.index("/", item.key.index(DATE_FOLDER)) + 1] for item in objects}):
+        listing = source.store.list(folder)
+        while page := list(islice(listing, PAGE_OBJECTS)):
+            source.ledger.admit(source.connector, list(filter(None, map(to_currents_object, page))), now)
 
 
 def list_objects(source: Source, selection: Selection) -> Iterator[CurrentsObject]:
@@ -302,6 +320,7 @@ class _Look:
     listed: int = 0
     changed: int = 0
     unread: Unread = field(default_factory=Unread)
+    rewritten: Rewritten = field(default_factory=Rewritten)
     failure: BridgeError | None = None
 
     @property
@@ -337,8 +356,9 @@ def _admit(source: Source, page: Iterable[ListedObject], look: _Look, now: datet
         discovered, changed = source.ledger.admit(source.connector, objects, now)
         look.discovered += discovered
         look.changed += len(changed)
-        if changed:
-            source.ledger.note(source.connector, [_changed(item) for item in changed], now)
+        if changed and source.remember:
+            changed = source.ledger.redeliver(source.connector, changed, now - source.remember, now)
+        look.rewritten.add(changed)
 
 
 def _list_hours(store: ObjectStore, spot: _Spot) -> Iterator[ListedObject]:
@@ -357,14 +377,6 @@ def _comes_before(key: str, item: ListedObject) -> bool:
     return item.key < key
 
 
-def _changed(changed: CurrentsObject) -> Notice:
-    return Notice(
-        NoticeKind.OBJECT_CHANGED,
-        changed.key,
-        f"has ETag {changed.etag} now; what was delivered is not sent again unless by `backfill --resend`",
-    )
-
-
 def _integrations(folders: Mapping[str, Sequence[str]]) -> Iterator[Notice]:
     """Yield the folders right above those of event types, with how many of these each has; never the bucket itself."""
     parents = (folder.rpartition(EVENT_TYPE_FOLDER)[0] for of_type in folders.values() for folder in of_type)
@@ -380,22 +392,20 @@ def _unknown_types(objects: Counter[str], included: frozenset[str]) -> Iterator[
             yield Notice(NoticeKind.UNKNOWN_EVENT_TYPE, event_type, f"not in the catalogue; {fate}", count)
 
 
-def _note_types(source: Source, unknown: Iterator[Notice], now: datetime, *, whole: bool) -> None:
+def _note(source: Source, kind: NoticeKind, notices: Iterable[Notice], now: datetime, *, whole: bool) -> None:
+    """Keep notices of a kind; what a look that is whole does not say holds no longer."""
     if whole:
-        source.ledger.replace_notices(source.connector, NoticeKind.UNKNOWN_EVENT_TYPE, list(unknown), now)
+        source.ledger.replace_notices(source.connector, kind, list(notices), now)
     else:
-        source.ledger.note(source.connector, list(unknown), now)
+        source.ledger.note(source.connector, list(notices), now)
 
 
 def _note_unread(source: Source, unread: Unread, now: datetime, *, whole: bool) -> None:
     """Keep a notice for each reason. What is wrong with the prefix every look sees; odd keys only one that is whole."""
     of_prefix = [_odd(NoticeKind.MISPLACED, line) for line in unread.lines() if line.of_prefix]
     of_keys = [_odd(NoticeKind.UNREAD_KEYS, line) for line in unread.lines() if not line.of_prefix]
-    source.ledger.replace_notices(source.connector, NoticeKind.MISPLACED, of_prefix, now)
-    if whole:
-        source.ledger.replace_notices(source.connector, NoticeKind.UNREAD_KEYS, of_keys, now)
-    else:
-        source.ledger.note(source.connector, of_keys, now)
+    _note(source, NoticeKind.MISPLACED, of_prefix, now, whole=True)
+    _note(source, NoticeKind.UNREAD_KEYS, of_keys, now, whole=whole)
 
 
 def _odd(kind: NoticeKind, line: Line) -> Notice:

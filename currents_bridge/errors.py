@@ -81,6 +81,10 @@ class RetryLaterError(BridgeError):
         self.wait_s = wait_s
 
 
+class ObjectChangedError(RetryLaterError):
+    """An object was written again after it was listed: what is known of it is no longer true, so list it again."""
+
+
 class RefusedError(BridgeError):
     """Segment refuses a whole request for something in it; sending the same again changes nothing."""
 

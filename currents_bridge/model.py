@@ -294,7 +294,7 @@ class NoticeKind(StrEnum):
     UNREAD_KEYS = "unread_keys"  # subject: unread.Reason; detail: what is odd, what would help
     EXCLUDED = "excluded"  # subject: an event type that the rules leave out; count: its objects that would wait
     MISPLACED = "misplaced"  # as unread_keys: Currents files that `source.prefix` misses
-    OBJECT_CHANGED = "object_changed"  # subject: the key; a new ETag after the object was recorded
+    OBJECT_CHANGED = "object_changed"  # subject: an event type; objects of it have another ETag than was delivered
     INTEGRATION = "integration"  # subject: the folder of one Currents integration
     FOLDER_DENIED = "folder_denied"  # subject: a folder that may not be listed, beside others that may
     SCHEMA_DRIFT = "schema_drift"  # subject: the event type; detail: its fields against the catalogue

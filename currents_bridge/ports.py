@@ -74,8 +74,8 @@ class ObjectStore(Protocol):
         """Return a buffered, readable, forward-only stream (with `tell`) of the object as it was when it had `etag`.
 
         Reads in ranges, so a slow reader holds no connection and memory stays bounded. Opening or reading raises
-        ObjectGoneError where the store says that there is no such object (any more), RetryLaterError where it has
-        another ETag by now, or the connection broke. The caller closes it.
+        ObjectGoneError where the store says that there is no such object (any more), ObjectChangedError where it has
+        another ETag by now, RetryLaterError where the connection broke. The caller closes it.
         """
         ...
 
@@ -182,10 +182,19 @@ class Ledger(Protocol):
     ) -> tuple[int, list[CurrentsObject]]:
         """Record objects that are not yet known as pending; known ones (also folded) stay as they are.
 
-        Returns the number of new objects, and the known objects whose ETag differs from the recorded one. A changed
-        object that was not delivered yet (pending or failed) takes the new ETag and size, loses its checkpoint, and is
-        not returned.
-        Idempotent.
+        Returns the number of new objects, and the delivered ones whose ETag differs from the recorded one. One that
+        was not delivered yet (pending, failed, excluded, quarantined) takes the new ETag and size and is as new; a
+        claimed one is left to a later look. A time of change that cannot be counts as `now`. Idempotent.
+        """
+        ...
+
+    def redeliver(
+        self, connector: str, changed: Sequence[CurrentsObject], since: datetime, now: datetime
+    ) -> list[CurrentsObject]:
+        """Make delivered objects that `admit` returned pending with their new ETag; returns the others.
+
+        Only of those that were settled since, and since the oldest message id that is remembered: what was sent of them
+        is left out then. Their books leave the sums, their dead letters are forgotten. Folded objects stay as they are.
         """
         ...
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.errors import BridgeError, CredentialError, LedgerError
-from currents_bridge.model import Books, ClaimedObject, Delivered, Failed, Quarantined
+from currents_bridge.model import Books, ClaimedObject, CurrentsObject, Delivered, Failed, Quarantined
 from currents_bridge.ports import Ledger
 
 
@@ -25,6 +25,7 @@ class TransferReport:
     batch_bytes: int = 0  # serialised, before compression
     seconds: float = 0.0
     sent_first: int = 0  # events acknowledged in objects that were never rewound, or on trial
+    changed: list[CurrentsObject] = field(default_factory=list)  # were written again while they waited
     error: BridgeError | None = None  # what ended the run early, the first one
     _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
     _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined
@@ -53,6 +54,7 @@ class TransferReport:
                     self.quarantined += 1
                     self.books += books  # of what could be read
                     self._set_aside[reason] += 1
+        self.changed += report.changed
         self.batches += report.batches
         self.batch_bytes += report.batch_bytes
         if report.credential_error and not isinstance(self.error, CredentialError):

@@ -4,7 +4,7 @@ import io
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -223,12 +223,11 @@ class Bench:
         """Return a connector without a limit on its pace, with one worker and one request at a time by default."""
         chosen = {"requests_per_second": None, "workers": 1, "max_in_flight": 1} | settings
         return Connector(
-            source=self.source(),
+            source=replace(self.source(), remember=remember),
             watch=self.watch(),
             mapper=self.mapper,
             settings=DeliverySettings.model_validate(chosen),
             loss=self.loss,
-            remember=remember,
             now=lambda: self.now,
             stop=self.stop,
         )

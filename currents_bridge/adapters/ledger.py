@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import (
     ledger_canaries,
+    ledger_changed,
     ledger_claims,
     ledger_exclude,
     ledger_fold,
@@ -27,7 +28,6 @@ from currents_bridge.adapters.ledger_connectors import SqlConnectors
 from currents_bridge.adapters.ledger_many import execute_many
 from currents_bridge.adapters.ledger_owner import ProcessIdentity, has_ended, this_process
 from currents_bridge.adapters.ledger_schema import (
-    BOOKS,
     DELIVERED,
     NOT_DELIVERED,
     OWNED,
@@ -71,11 +71,6 @@ _FIRST_FILES = datetime(2010, 1, 1, tzinfo=UTC)  # Braze was founded in 2011
 
 # Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
 _ADMIT = insert(objects).values(state=text(f"'{ObjectState.PENDING}'"))
-_RETAKE = (
-    update(objects)
-    .where(objects.c.connector == bindparam("of_connector"), objects.c.key == bindparam("of_key"))
-    .values(dict.fromkeys(("checkpoint_rows", "rewound_events", *BOOKS), text("0")))
-)
 _CLAIM = update(objects).where(objects.c.id.in_(bindparam("ids"))).values(state=text(f"'{ObjectState.CLAIMED}'"))
 _new_owner = insert(owners)
 _SAY_ALIVE = _new_owner.on_conflict_do_update(set_={"heartbeat_at": _new_owner.excluded.heartbeat_at})
@@ -116,14 +111,21 @@ class SqlLedger(SqlConnectors):
             for chunk in _chunks(listed):
                 found = sorter.sort(chunk)
                 execute_many(connection, _ADMIT, [fixed | _recorded(item, now) for item in found.new])
-                execute_many(
-                    connection,
-                    _RETAKE,
-                    [{"of_connector": connector, "of_key": item.key} | _recorded(item, now) for item in found.retaken],
-                )
+                ledger_changed.retake(connection, connector, [_recorded(item, now) for item in found.retaken])
                 new += len(found.new)
                 changed += found.changed
         return new, changed
+
+    def redeliver(
+        self, connector: str, changed: Sequence[CurrentsObject], since: datetime, now: datetime
+    ) -> list[CurrentsObject]:
+        """Take back what was settled since; costs the objects given."""
+        taken: set[str] = set()
+        with self._store.writing() as connection:
+            for chunk in _chunks(changed):
+                recorded = {item.key: _recorded(item, now) for item in chunk}
+                taken |= ledger_changed.redeliver(connection, connector, recorded, since)
+        return [item for item in changed if item.key not in taken]
 
     def claim(
         self, connector: str, selection: Selection, limits: GroupLimits, now: datetime

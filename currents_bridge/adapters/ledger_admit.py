@@ -10,7 +10,6 @@ from currents_bridge.adapters import ledger_digests, ledger_fold
 from currents_bridge.adapters.ledger_schema import hours, objects
 from currents_bridge.model import CurrentsObject, ObjectState, Recorded, format_hour
 
-_RETAKEN = {ObjectState.PENDING, ObjectState.FAILED}
 # Hour and event type; writing each object's hour as text would cost more than looking it up.
 _Slot = tuple[datetime, str]
 
@@ -20,8 +19,8 @@ class Sorted:
     """What a listing means to the ledger; each list in the order of the listing."""
 
     new: list[CurrentsObject] = field(default_factory=list)
-    retaken: list[CurrentsObject] = field(default_factory=list)  # waits for delivery, and has another ETag now
-    changed: list[CurrentsObject] = field(default_factory=list)  # has another ETag than the one that was worked on
+    retaken: list[CurrentsObject] = field(default_factory=list)  # was not delivered, and has another ETag now
+    changed: list[CurrentsObject] = field(default_factory=list)  # has another ETag than the one that was delivered
 
 
 class Sorter:
@@ -39,8 +38,8 @@ class Sorter:
         result = Sorted()
         for key, item in by_key.items():
             if row := rows.get(key):
-                if item.etag != row.etag:
-                    (result.retaken if row.state in _RETAKEN else result.changed).append(item)
+                if item.etag != row.etag and row.state != ObjectState.CLAIMED:  # whoever has it finds out by itself
+                    (result.changed if row.state == ObjectState.DELIVERED else result.retaken).append(item)
             else:
                 match self._folded(item):
                     case Recorded.UNKNOWN:

@@ -3,7 +3,18 @@
 from dataclasses import asdict, astuple
 from datetime import datetime
 
-from sqlalchemy import CompoundSelect, Connection, bindparam, delete, func, select, union, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    TextClause,
+    bindparam,
+    delete,
+    func,
+    select,
+    union,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_letters
@@ -29,7 +40,7 @@ def rewind(connection: Connection, connector: str, since: datetime) -> Rewound:
     """Take back all that was acknowledged since; returns what that was."""
     take_away(connection, objects.c.connector == connector)
     meant = objects.c.id.in_(_meant(connector, since))
-    _take_from_hours(connection, connector, since)
+    take_from_hours(connection, connector, DELIVERED, objects.c.connector == connector, objects.c.settled_at >= since)
     of_meant = dead_letters.c.object_key.in_(select(objects.c.key).where(meant))
     connection.execute(delete(dead_letters).where(dead_letters.c.connector == connector, of_meant))
     count, events = connection.execute(
@@ -62,11 +73,11 @@ def _meant(connector: str, since: datetime) -> CompoundSelect[int]:
     )
 
 
-def _take_from_hours(connection: Connection, connector: str, since: datetime) -> None:
+def take_from_hours(connection: Connection, connector: str, *which: ColumnElement[bool] | TextClause) -> None:
+    """Take delivered objects, which the caller makes pending, out of the sums of their hours."""
     slot = (objects.c.connector, objects.c.hour, objects.c.event_type)
     lost = (-func.count()).label("objects"), *((-func.sum(objects.c[name])).label(name) for name in BOOKS)
-    delivered = (DELIVERED, objects.c.connector == connector, objects.c.settled_at >= since)
-    sums = [dict(row) for row in connection.execute(select(*slot, *lost).where(*delivered).group_by(*slot)).mappings()]
+    sums = [dict(row) for row in connection.execute(select(*slot, *lost).where(*which).group_by(*slot)).mappings()]
     if not sums:
         return
     add_to_hours(connection, sums)

@@ -14,7 +14,14 @@ import urllib3
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
+from currents_bridge.errors import (
+    BridgeError,
+    CredentialError,
+    ObjectChangedError,
+    ObjectGoneError,
+    RetryLaterError,
+    Side,
+)
 
 VENDOR_ERRORS = (boto.BotoCoreError, boto.ClientError, ResponseParserError, urllib3.exceptions.HTTPError)
 
@@ -73,7 +80,9 @@ _REGION = _Meaning(
 )
 _ELSEWHERE = _Meaning("S3 redirects to another place for now", "nothing is lost: it is tried again")
 _GONE = _Meaning("the object is gone", "see whether a lifecycle rule or a person deleted it")
-_CHANGED = _Meaning("the object has changed since it was listed", "the next poll looks at it again")
+_CHANGED = _Meaning(
+    "the object has changed since it was listed", "nothing is lost: it is listed again, and tried again"
+)
 _ARCHIVED = _Meaning("the object is archived", "restore it from its storage class, then it is read")
 _BUSY = _Meaning("S3 asks for fewer requests", "nothing is lost: it is tried again")
 _UNWELL = _Meaning("S3 has an internal error", "nothing is lost: it is tried again")
@@ -154,6 +163,8 @@ _BY_CLASS: tuple[tuple[type[Exception], _Meaning], ...] = (  # the first that fi
 def translate(error: Exception, access: Access, bucket: str, name: str) -> BridgeError:
     """Return one of VENDOR_ERRORS as CredentialError(Side.SOURCE), ObjectGoneError or RetryLaterError.
 
+    The last is an ObjectChangedError for a key that was written again.
+
     `name` is the key that was to be read, or the prefix that was to be listed; empty for the bucket itself.
     """
     if isinstance(error, boto.ClientError):
@@ -171,8 +182,9 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     hint = meaning.hint.format(permission=permission, grant=grant, bucket=bucket)
     if meaning.credential:
         return CredentialError(Side.SOURCE, message, hint)
-    gone = meaning is _GONE and access is Access.READ
-    return ObjectGoneError(message, hint) if gone else RetryLaterError(message, hint)
+    if meaning is _GONE and access is Access.READ:
+        return ObjectGoneError(message, hint)
+    return (ObjectChangedError if meaning is _CHANGED else RetryLaterError)(message, hint)
 
 
 def _parts_of(answer: Mapping[str, Any]) -> tuple[str, str, int]:

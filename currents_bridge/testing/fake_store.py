@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import BinaryIO
 
-from currents_bridge.errors import ObjectGoneError, RetryLaterError
+from currents_bridge.errors import ObjectChangedError, ObjectGoneError, RetryLaterError
 from currents_bridge.model import ExpiryRule, ListedObject
 
 PAGE_KEYS = 1_000  # of one LIST answer, as in S3
@@ -74,7 +74,7 @@ class FakeObjectStore:
         if item is None:
             raise ObjectGoneError(f"cannot read {key}: the object is gone")
         if item.etag != etag:
-            raise RetryLaterError(f"cannot read {key}: it has changed since it was listed")
+            raise ObjectChangedError(f"cannot read {key}: it has changed since it was listed")
         return _ForwardOnly(content)
 
     def _under(self, prefix: str) -> Sequence[ListedObject]:

@@ -97,24 +97,41 @@ class TestAdmit:
         assert ledger.admit("acme", [changed], NOW) == (0, [])
         assert [claimed.object for claimed in claim(ledger)] == [changed]
 
-    def test_a_changed_object_that_failed_is_taken_over(self, ledger: Ledger) -> None:
-        """A failed object waits on with its new ETag."""
+    @pytest.mark.parametrize(
+        "settlement",
+        [
+            Failed(0, "changed", NOW + timedelta(hours=6)),
+            Quarantined(0, "no Avro"),
+            Quarantined(0, "damaged", Books(read=1, dead_lettered=1), [DeadLetter(0, "m-0", "no time")]),
+        ],
+    )
+    def test_a_changed_object_that_failed_or_was_set_aside_is_as_new(
+        self, ledger: Ledger, settlement: Failed | Quarantined
+    ) -> None:
+        """It is due at once with its new ETag; what was kept of the old content is forgotten."""
         ledger.admit("acme", [an_object("a")], NOW)
-        ledger.settle([Failed(claim(ledger)[0].id, "gone", NOW)], NOW)
+        ledger.settle([replace(settlement, id=claim(ledger)[0].id)], NOW)
         changed = replace(an_object("a"), etag="etag-2")
         assert ledger.admit("acme", [changed], NOW) == (0, [])
+        totals = ledger.totals("acme")
+        assert (totals.books, totals.failed_reasons) == (Books(), {})
+        assert letters(ledger) == []
         (claimed,) = claim(ledger)
-        assert (claimed.object, claimed.attempts) == (changed, 1)
+        assert (claimed.object, claimed.attempts, claimed.checkpoint) == (changed, 0, Checkpoint())
 
-    @pytest.mark.parametrize("settlement", [None, Delivered(0, ONE_EVENT), Quarantined(0, "no Avro")])
-    def test_a_changed_object_that_was_worked_on_is_reported(
-        self, ledger: Ledger, settlement: Delivered | Quarantined | None
-    ) -> None:
-        """Claimed, delivered and quarantined objects keep their ETag and are returned at every look."""
+    def test_a_changed_object_that_is_claimed_is_left_to_a_later_look(self, ledger: Ledger) -> None:
+        """Whoever reads it finds out; only then does it take the new ETag."""
         ledger.admit("acme", [an_object("a")], NOW)
         (claimed,) = claim(ledger)
-        if settlement:
-            ledger.settle([replace(settlement, id=claimed.id)], NOW)
+        changed = replace(an_object("a"), etag="etag-2")
+        assert ledger.admit("acme", [changed], NOW) == (0, [])
+        ledger.settle([Failed(claimed.id, "changed", NOW)], NOW)
+        assert ledger.admit("acme", [changed], NOW) == (0, [])
+        assert [again.object for again in claim(ledger)] == [changed]
+
+    def test_a_changed_object_that_was_delivered_is_reported(self, ledger: Ledger) -> None:
+        """It keeps its ETag, and is returned at every look."""
+        deliver(ledger, an_object("a"))
         changed = replace(an_object("a"), etag="etag-2")
         assert ledger.admit("acme", [changed], NOW) == (0, [changed])
         assert ledger.admit("acme", [changed, an_object("b")], NOW) == (1, [changed])

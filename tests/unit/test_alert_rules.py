@@ -309,7 +309,7 @@ def test_silence_ends_with_files_and_not_with_time() -> None:
         (Notice(NoticeKind.UNREAD_KEYS, "no_hour", since=NOW), [("unread_keys", "no_hour")]),
         (Notice(NoticeKind.UNREAD_KEYS, "not_currents", since=NOW), []),
         (Notice(NoticeKind.MISPLACED, "prefix_too_high", since=NOW), [("unread_keys", "prefix_too_high")]),
-        (Notice(NoticeKind.OBJECT_CHANGED, "x/y.avro", since=NOW), []),
+        (Notice(NoticeKind.OBJECT_CHANGED, "a.B", since=NOW), [("object_changed", "a.B")]),
     ],
 )
 def test_notices_that_someone_should_act_on_are_told(notice: Notice, expected: list[tuple[str, str]]) -> None:

@@ -272,7 +272,7 @@ class TestDiscover:
         store.put(key(), b"second")
 
         assert found(discover(source, EVERYTHING, NOW)) == (0, 1, 1, 0)
-        assert notices(source) == {(NoticeKind.OBJECT_CHANGED, key()): 1}
+        assert notices(source) == {(NoticeKind.OBJECT_CHANGED, CLICK): 1}
         assert waiting(source) == []
 
     def test_more_objects_than_a_page_are_admitted(self, store: FakeObjectStore, source: Source) -> None:

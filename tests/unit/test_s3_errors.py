@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from currents_bridge.adapters.s3 import BODY_TIMEOUT_S, MAX_BODY_ATTEMPTS, RANGE_TIMEOUT_S, S3ObjectStore
 from currents_bridge.adapters.s3_errors import _BY_CODE, VENDOR_ERRORS, Access, translate
-from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError, Side
+from currents_bridge.errors import (
+    BridgeError,
+    CredentialError,
+    ObjectChangedError,
+    ObjectGoneError,
+    RetryLaterError,
+    Side,
+)
 
 URL = "https://acme.s3.amazonaws.com/?X-Amz-Credential=LEAKED&X-Amz-Signature=LEAKED"
 
@@ -162,6 +169,7 @@ def test_an_unknown_code_is_understood_by_its_status(status: int) -> None:
         401: CredentialError,
         403: CredentialError,
         404: ObjectGoneError,
+        412: ObjectChangedError,
     }.get(status, RetryLaterError)
     assert type(translated) is expected
 

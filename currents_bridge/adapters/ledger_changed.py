@@ -1,0 +1,50 @@
+"""Objects that were written again after they were recorded: they take the new ETag, and start as new."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, null, select, text, update
+
+from currents_bridge.adapters.ledger_many import execute_many
+from currents_bridge.adapters.ledger_rewind import take_from_hours
+from currents_bridge.adapters.ledger_schema import BOOKS, DELIVERED, dead_letters, objects, sent_messages
+from currents_bridge.model import ObjectState
+
+_AS_NEW = (
+    update(objects)
+    .where(objects.c.connector == bindparam("of_connector"), objects.c.key == bindparam("of_key"))
+    .values(
+        {"state": text(f"'{ObjectState.PENDING}'")}
+        | dict.fromkeys(("attempts", "crashes", "checkpoint_rows", "rewound_events", *BOOKS), text("0"))
+        | dict.fromkeys(("retry_at", "reason", "settled_at"), null())
+    )
+)
+_FORGET_LETTERS = delete(dead_letters).where(
+    dead_letters.c.connector == bindparam("of_connector"), dead_letters.c.object_key == bindparam("of_key")
+)
+
+
+def retake(connection: Connection, connector: str, recorded: Sequence[Mapping[str, Any]]) -> None:
+    """Make objects that are not delivered as new; `recorded` are their columns as they are listed now."""
+    if recorded:
+        named = [{"of_connector": connector, "of_key": columns["key"]} for columns in recorded]
+        connection.execute(_FORGET_LETTERS, named)
+        execute_many(connection, _AS_NEW, [{**name, **columns} for name, columns in zip(named, recorded, strict=True)])
+
+
+def redeliver(
+    connection: Connection, connector: str, recorded: Mapping[str, Mapping[str, Any]], since: datetime
+) -> set[str]:
+    """Take back those of the delivered objects (by key, a few hundred) that were settled since; returns their keys."""
+    oldest_s = connection.execute(
+        select(func.min(sent_messages.c.settled_s)).where(sent_messages.c.connector == connector)
+    ).scalar()
+    if oldest_s is None:
+        return set()
+    since = max(since, datetime.fromtimestamp(oldest_s, UTC))
+    which = (DELIVERED, objects.c.connector == connector, objects.c.key.in_(recorded), objects.c.settled_at >= since)
+    keys = set(connection.execute(select(objects.c.key).where(*which)).scalars())
+    take_from_hours(connection, connector, *which)
+    retake(connection, connector, [recorded[key] for key in sorted(keys)])
+    return keys
