@@ -165,6 +165,23 @@ def test_a_key_that_fits_no_layout_is_reported(site: Site) -> None:
     assert "notes/readme.txt" in site.run("check").stdout
 
 
+def test_keys_a_little_different_are_read_or_said_with_what_helps(site: Site) -> None:
+    """A mirrored file with a folder more is delivered; one compressed as a whole, and a prefix too low, are told."""
+    body = write_container(schema_of(CLICK), events(3))
+    mirrored = object_key(CLICK, this_hour(), storage="GCS", prefix="gcs/")
+    site.put(mirrored.replace("/414/", "/414/more/"), body)
+    site.put(f"{mirrored}.gz", body)
+    assert site.once()["events"]["sent"] == 3
+    checked = site.run("check")
+    assert checked.returncode == 1
+    assert ".gz" in checked.stdout
+    assert "rename" in checked.stdout
+    site.connector["source"]["prefix"] = mirrored.partition("date=")[0]
+    checked = site.run("check")
+    assert checked.returncode == 1
+    assert "set source.prefix to gcs/" in checked.stdout
+
+
 @pytest.mark.parametrize("kind", ["corrupt", "not writable"])
 def test_a_ledger_that_cannot_be_used_stops_the_program_before_anything_is_sent(
     site: Site, kind: str, tmp_path: Path

@@ -393,10 +393,20 @@ def test_an_object_of_another_type_than_its_key_says_costs_itself_only(bench: Be
     assert bench.states()[DELIVERED] == 1
 
 
-@pytest.mark.parametrize("name", ["record", "com.acme.Click", "", f"dataexport.S3.inner.{CLICK}"])
+@pytest.mark.parametrize(
+    "name",
+    ["record", "com.acme.Click", "", *(f"dataexport.{word}.inner.{CLICK}" for word in ("S3", "GCS", "AzureBlob"))],
+)
 def test_a_record_of_another_kind_or_of_the_same_type_is_no_contradiction(name: str) -> None:
     """Only Braze's own way to name a record can speak against the key."""
     check_witness(name, CLICK)
+
+
+@pytest.mark.parametrize("word", ["S3", "GCS", "AzureBlob"])
+def test_a_record_of_another_type_contradicts_whatever_store_braze_wrote_to(word: str) -> None:
+    """Files that were mirrored keep the name of their first store."""
+    with pytest.raises(QuarantineObjectError, match="the records in the file are"):
+        check_witness(f"dataexport.{word}.inner.{OPEN}", CLICK)
 
 
 @pytest.mark.parametrize(
