@@ -19,6 +19,8 @@ def note_inside(store: ObjectStore, prefix: str, unread: Unread) -> None:
     """Count a prefix inside an event type, if anything lies under it; raises as the store's `list`."""
     if first := next(store.list(prefix), None):
         unread.count(Reason.PREFIX_TOO_LOW, first.key)
+    else:
+        note_beside(store, prefix, unread)
 
 
 def note_unwalked(store: ObjectStore, folders: Sequence[str], unread: Unread) -> None:

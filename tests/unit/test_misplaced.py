@@ -23,6 +23,7 @@ def unread_under(store: FakeObjectStore, prefix: str) -> Unread:
         pytest.param(folder(), Reason.PREFIX_TOO_LOW, id="folder of an event type"),
         pytest.param(folder().removesuffix("/"), Reason.PREFIX_TOO_LOW, id="without its slash"),
         pytest.param(f"{folder()}date=2024-03-09-17/", Reason.PREFIX_TOO_LOW, id="an hour in it"),
+        pytest.param(folder("users.messages.email.Klick"), Reason.PREFIX_ELSEWHERE, id="a misspelt event type"),
         pytest.param("brase/", Reason.PREFIX_ELSEWHERE, id="misspelt"),
         pytest.param("bra", Reason.PREFIX_ELSEWHERE, id="the beginning of a name"),
         pytest.param("braze/dataexport.", Reason.PREFIX_ELSEWHERE, id="the beginning of a name below"),

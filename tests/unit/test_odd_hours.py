@@ -64,3 +64,11 @@ def test_objects_of_odd_hours_are_delivered_beside_the_others(hour: datetime) ->
 
     assert bench.connector().audit().error is None
     assert bench.states() == {ObjectState.DELIVERED: 3}
+
+
+def test_an_event_type_that_is_left_out_is_not_missed(bench: Bench) -> None:
+    """Its files are no longer looked for."""
+    assert "silence" in alerts(bench)
+    bench.include = ("users.messages.email.Open",)
+
+    assert "silence" not in alerts(bench)
