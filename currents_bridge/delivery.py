@@ -16,6 +16,7 @@ from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType
 from currents_bridge.credentials import Sending
 from currents_bridge.errors import (
+    BridgeError,
     ClaimLostError,
     CredentialError,
     ObjectChangedError,
@@ -31,11 +32,12 @@ from currents_bridge.model import (
     CurrentsObject,
     Failed,
     Part,
+    Quarantined,
     Settlement,
 )
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, ObjectStore
-from currents_bridge.reading import Reader
+from currents_bridge.reading import Reader, failure_of
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import Sender
 from currents_bridge.witnesses import Witnesses
@@ -144,10 +146,11 @@ class Delivery:
             mapped = self._mapper.map_together(
                 run.events, run.event_type, origins, json_fields=run.json_fields, unreadable=run.unreadable
             )
-        except (QuarantineObjectError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a panic is a BaseException
             if len(run.shares) > 1:
                 return [pair for alone in run.each_alone() for pair in self._mapped(alone)]
-            run.shares[0].work.failure = not_mapped(error)
+            work = run.shares[0].work
+            work.failure = failure_of(error, work.claimed.object.key)
             return []
         return list(zip(run.shares, mapped, strict=True))
 
@@ -229,14 +232,29 @@ class Delivery:
                     at = retry_at(now, work.claimed.attempts)
                     log.warning("object_failed", key=work.claimed.object.key, reason=failure.message, retry_at=at)
                     settlements.append(Failed(work.claimed.id, failure.message, at))
+        report.settlements += self._recorded(settlements, now)
+        if released:
+            self._ledger.release(released)
+
+    def _recorded(self, settlements: Sequence[Settlement], now: datetime) -> Sequence[Settlement]:
+        """Record what became of objects; return what was recorded. One that cannot be settled costs itself."""
         try:
             self._ledger.settle(settlements, now)
         except ClaimLostError as error:
             log.warning("claims_lost", reason=error.message)
-            settlements = [settlement for settlement in settlements if settlement.id not in error.ids]
-        report.settlements += settlements
-        if released:
-            self._ledger.release(released)
+            return [settlement for settlement in settlements if settlement.id not in error.ids]
+        except BridgeError:
+            raise
+        except Exception as error:
+            if len(settlements) > 1:
+                return [recorded for alone in settlements for recorded in self._recorded([alone], now)]
+            log.exception("settlement_bug", id=settlements[0].id)
+            aside = Quarantined(
+                settlements[0].id, f"a bug in currents-bridge: {type(error).__name__} when it was settled"
+            )
+            self._ledger.settle([aside], now)
+            return [aside]
+        return settlements
 
     def _is_its_own_trouble(self, denial: CredentialError, work: Work) -> bool:
         """Return whether a denial says nothing of the credential, since S3 gives out other objects."""
@@ -246,11 +264,3 @@ class Delivery:
 def _origin(share: Share) -> Origin:
     claimed = share.work.claimed
     return Origin(claimed.object.key, share.first_row, share.height, claimed.rewinds)
-
-
-def not_mapped(error: BaseException) -> QuarantineObjectError:
-    """Return why an object is set aside that has a column which no rule of ours foresaw."""
-    if isinstance(error, QuarantineObjectError):
-        return error
-    reason, _, _ = str(error).strip().partition("\n")
-    return QuarantineObjectError(f"cannot be mapped: {reason or type(error).__name__}")

@@ -203,9 +203,9 @@ class Ledger(Protocol):
     ) -> Sequence[ClaimedObject]:
         """Take the next group for this process: pending objects, and failed ones whose retry time has come.
 
-        Oldest hour first, then event type, then key; a suspect is a group of its own. At least one object if any is
-        due, at most what `limits` allow. No object is ever claimed by two live owners at once. Empty when nothing is
-        due.
+        Oldest hour first, then event type, then key; a suspect is a group of its own, and so is what has failed before.
+        At least one object if any is due, at most what `limits` allow. No object is ever claimed by two live owners at
+        once. Empty when nothing is due.
 
         An object whose claim is taken away, by `reclaim` or `rewind`, has a new id from then on. So what is said of a
         lost claim by its id never counts for a later one, also where the same owner has claimed the object anew.

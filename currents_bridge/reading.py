@@ -12,8 +12,8 @@ import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType, canonical_name
-from currents_bridge.decode import Container, decode_together
-from currents_bridge.errors import CredentialError, ObjectGoneError, QuarantineObjectError, RetryLaterError
+from currents_bridge.decode import Container, Together, decode_together
+from currents_bridge.errors import BridgeError, LedgerError, ObjectGoneError, QuarantineObjectError, RetryLaterError
 from currents_bridge.fetching import FetchAhead
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
@@ -95,7 +95,7 @@ class Reader:
         if len(small) < 2:  # noqa: PLR2004 - nothing to put together
             for opened in small:
                 yield from self._slices(opened.work, opened.container, sent)
-        elif together := decode_together([opened.container for opened in small]):
+        elif together := _decoded_together(small):
             shares = [Share(opened.work, 0, height) for opened, height in zip(small, together.heights, strict=True)]
             for share in shares:
                 share.work.ended = True
@@ -166,16 +166,40 @@ def _fits(opened: _Opened, small: Sequence[_Opened]) -> bool:
     )
 
 
+def _decoded_together(small: Sequence[_Opened]) -> Together | None:
+    """Return the events of all, None where one cannot be read, whatever the reason: alone it costs itself."""
+    try:
+        return decode_together([opened.container for opened in small])
+    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001 - told once it comes again, alone
+        return None
+
+
 @contextmanager
 def _failure_kept(work: Work) -> Iterator[None]:
-    """Keep what stops an object as its failure, unless it is a mistake of ours or the ledger's."""
+    """Keep what stops an object as its failure, whatever it is, unless it is the ledger's."""
     try:
         yield
-    except (RetryLaterError, QuarantineObjectError, CredentialError) as error:
-        work.failure = error
+    except LedgerError:
+        raise
     except ObjectGoneError as error:
         log.warning("object_gone", reason=error.message)
         work.failure = QuarantineObjectError("the object is gone from the bucket")
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a panic is a BaseException
+        work.failure = failure_of(error, work.claimed.object.key)
+
+
+def failure_of(error: BaseException, key: str) -> BridgeError:
+    """Return what an exception that came up with an object means for it; one that nobody foresaw sets it aside.
+
+    What does not fit into memory now may do so later.
+    """
+    if isinstance(error, BridgeError):
+        return error
+    if isinstance(error, MemoryError):
+        return RetryLaterError(f"no memory for {key}", "give the process more memory, or fewer delivery.workers")
+    log.error("object_bug", key=key, exc_info=error)
+    said, _, _ = str(error).strip().partition("\n")
+    return QuarantineObjectError(f"a bug in currents-bridge: {type(error).__name__}" + (f": {said}" if said else ""))
 
 
 def check_witness(record_name: str, event_type: str) -> None:

@@ -93,15 +93,19 @@ def free_orphans(connection: Connection, owner: str, now: datetime) -> int:
 
 
 def _group(rows: Iterable[Row[*tuple[Any, ...]]], max_bytes: int) -> Iterator[ClaimedObject]:
-    """Yield objects while they fit, and the first one in any case; a suspect comes first or not at all, and alone."""
+    """Yield objects while they fit, and the first one in any case.
+
+    A suspect, and what has failed before, comes first or not at all, and alone: so what is wrong with it is its own.
+    """
     total_bytes = 0
     for number, row in enumerate(rows):
         claimed = claimed_object(row)
         total_bytes += claimed.object.size_bytes
-        if number and (total_bytes > max_bytes or claimed.suspect):
+        alone = claimed.suspect or claimed.attempts > 0
+        if number and (total_bytes > max_bytes or alone):
             return
         yield claimed
-        if claimed.suspect:
+        if alone:
             return
 
 

@@ -1,5 +1,6 @@
 """The tables of the ledger, as they are after the newest migration, and what every query of them shares."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 from currents_bridge.model import Books, Credential, Selection, format_hour
+
+MAX_REASON_CHARS = 1_000
+MAX_EVENT_CHARS = 128 * 1024  # Braze drops events over 900 KB, Segment takes 32 KB
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class UtcTime(UserDefinedType[datetime]):
@@ -44,6 +49,30 @@ class UtcTime(UserDefinedType[datetime]):
 def time_text(time: datetime) -> str:
     """Return an aware time as the tables hold it; such texts sort as the times do."""
     return time.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+
+
+class Words(UserDefinedType[str]):
+    """What is said of something, which may quote a hostile file or answer: kept as `words` leaves it."""
+
+    cache_ok = True
+
+    def __init__(self, max_chars: int) -> None:
+        self.max_chars = max_chars
+
+    def get_col_spec(self, **_: object) -> str:  # noqa: D102
+        return "TEXT"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:  # noqa: ARG002, D102
+        return lambda text: None if text is None else words(text, self.max_chars)
+
+
+def words(text: str, max_chars: int = MAX_REASON_CHARS) -> str:
+    """Return the text as any database can hold it and any terminal can show it, cut to a length.
+
+    Lone surrogates and control characters other than line breaks and tabs become U+FFFD.
+    """
+    clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text[: max_chars + 1])
+    return clean if len(clean) <= max_chars else clean[: max_chars - 3] + "..."
 
 
 BOOKS = tuple(field.name for field in fields(Books))
@@ -82,7 +111,7 @@ objects = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),  # that failed
     Column("retry_at", UtcTime),
     Column("owner", Text),  # owners.id of the claim; not a foreign key, since an owner may vanish before its claims
-    Column("reason", Text),  # of the latest failure or of the quarantine
+    Column("reason", Words(MAX_REASON_CHARS)),  # of the latest failure or of the quarantine
     Column("crashes", Integer, nullable=False, server_default="0"),  # of its owners, one after the other
     Column("checkpoint_rows", Integer, nullable=False, server_default="0"),  # 0 once delivered or quarantined
     *_books(),  # of what was delivered, could be read before the quarantine, or stands before the checkpoint
@@ -139,10 +168,10 @@ dead_letters = Table(
     Column("row", Integer, nullable=False),
     Column("hour", Text, nullable=False),
     Column("event_type", Text, nullable=False),
-    Column("message_id", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("event", Text, nullable=False),
-    Column("message", Text, nullable=False),
+    Column("message_id", Words(MAX_REASON_CHARS), nullable=False),
+    Column("reason", Words(MAX_REASON_CHARS), nullable=False),
+    Column("event", Words(MAX_EVENT_CHARS), nullable=False),
+    Column("message", Words(MAX_EVENT_CHARS), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),  # replays that were refused
     Column("created_at", UtcTime, nullable=False),
     Column("sent_at", UtcTime),  # acknowledged replay; the row is kept for a rewind until it is folded away
@@ -168,8 +197,8 @@ notices = Table(
     metadata,
     Column("connector", Text, primary_key=True),
     Column("kind", Text, primary_key=True),  # model.NoticeKind
-    Column("subject", Text, primary_key=True),
-    Column("detail", Text, nullable=False),
+    Column("subject", Words(MAX_REASON_CHARS), primary_key=True),
+    Column("detail", Words(MAX_REASON_CHARS), nullable=False),
     Column("count", Integer, nullable=False),
     Column("noted_at", UtcTime, nullable=False),  # first
 )
@@ -210,8 +239,8 @@ credentials = Table(
     Column("side", Text, primary_key=True),  # errors.Side
     Column("state", Text, nullable=False),  # model.CredentialState, never expired
     Column("since", UtcTime),
-    Column("evidence", Text),
-    Column("hint", Text),
+    Column("evidence", Words(MAX_REASON_CHARS)),
+    Column("hint", Words(MAX_REASON_CHARS)),
     Column("cause", Text),  # model.EvidenceKind
     Column("key", Text),  # a fingerprint
     Column("accepted_at", UtcTime),

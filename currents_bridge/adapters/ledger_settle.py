@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_letters, ledger_memory
 from currents_bridge.adapters.ledger_many import execute_many
-from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, time_text
+from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, time_text, words
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -84,9 +84,9 @@ def _write_outcomes(connection: Connection, settlements: Sequence[Settlement], n
             case Delivered(books=books):
                 delivered.append(values | _columns(books))
             case Quarantined(reason=reason, books=books):
-                quarantined.append(values | _columns(books) | {"reason": reason})
+                quarantined.append(values | _columns(books) | {"reason": words(reason)})
             case Failed(reason=reason, retry_at=at):
-                failed.append(values | {"reason": reason, "retry_at": time_text(at)})
+                failed.append(values | {"reason": words(reason), "retry_at": time_text(at)})
     execute_many(connection, _DELIVER, delivered)
     execute_many(connection, _QUARANTINE, quarantined)
     execute_many(connection, _FAIL, failed)

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from currents_bridge.errors import ClaimLostError, Side
 from currents_bridge.model import (
@@ -223,6 +225,18 @@ class TestClaim:
         assert ledger.totals("acme").books == Books(read=320, sent=320)
 
 
+class TestAlone:
+    """What is claimed by itself."""
+
+    def test_an_object_that_failed_comes_without_others(self, ledger: Ledger) -> None:
+        """So that what is packed with it never fails with it again; new ones come together."""
+        ledger.admit("acme", objects(4), NOW)
+        group = claim(ledger)
+        ledger.settle([Failed(claimed.id, "503", NOW) for claimed in group[1:3]], NOW)
+        ledger.release([group[0].id, group[3].id])
+        assert [keys(claim(ledger)) for _ in range(5)] == [["key-0000"], ["key-0001"], ["key-0002"], ["key-0003"], []]
+
+
 class TestGivingBack:
     """Release, close, and the claims of the dead."""
 
@@ -233,11 +247,11 @@ class TestGivingBack:
         ledger.settle([Failed(second.id, "boom", NOW)], NOW)
         ledger.release([first.id])
         before = ledger.totals("acme")
-        group = claim(ledger)
+        group = [*claim(ledger), *claim(ledger)]
         assert group == [first, replace(second, attempts=1)]
         ledger.release([claimed.id for claimed in group])
         assert ledger.totals("acme") == before
-        assert claim(ledger) == group
+        assert claim(ledger) == group[:1]
 
     def test_only_own_claims_are_released(self, case: Case) -> None:
         """Objects that another owner has claimed are left alone."""
@@ -379,8 +393,32 @@ class TestSettle:
         totals = ledger.totals("acme")
         assert totals.failed_reasons == {"429": 2, "no Avro": 1}
         assert (totals.objects[ObjectState.FAILED], totals.objects[ObjectState.QUARANTINED]) == (2, 1)
-        ledger.settle([Delivered(claimed.id, ONE_EVENT) for claimed in claim(ledger)], NOW)
+        for _ in range(2):
+            ledger.settle([Delivered(claimed.id, ONE_EVENT) for claimed in claim(ledger)], NOW)
         assert ledger.totals("acme").failed_reasons == {"no Avro": 1}
+
+
+class TestWords:
+    """What is said of things, by whomever."""
+
+    @given(text=st.text(st.characters(min_codepoint=0, exclude_categories=[]), max_size=2_000))
+    @example(text="\ud800")
+    @example(text="a\0b")
+    @example(text="x" * 100_000)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+    def test_whatever_a_reason_says_the_object_is_settled(self, case: Case, text: str) -> None:
+        """It is cleaned and cut where that is needed, and so are notices and dead letters."""
+        ledger = case.open()
+        ledger.admit("acme", objects(3), NOW)
+        for claimed in claim(ledger):
+            letter = DeadLetter(0, text, text, event=text, message=text)
+            ledger.settle([Quarantined(claimed.id, text, Books(1, dead_lettered=1), [letter])], NOW)
+        ledger.note("acme", [Notice(NoticeKind.PROBE, text, text)], NOW)
+        ledger.save_credential("acme", Side.SOURCE, Credential(evidence=text, hint=text))
+        assert all(len(found.reason) <= 1_000 for found in ledger.quarantined("acme"))
+        for found in ledger.quarantined("acme"):
+            found.reason.encode()
+        ledger.replay_quarantined([found.id for found in ledger.quarantined("acme")])
 
 
 class TestWaiting:

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from currents_bridge import delivery, reading
 from currents_bridge.decode import Container, decode_together
@@ -30,6 +31,7 @@ from currents_bridge.model import (
     ObjectState,
     Quarantined,
     Refusal,
+    Settlement,
 )
 from currents_bridge.reading import check_witness
 from currents_bridge.testing.currents_files import schema_of, write_container
@@ -412,14 +414,16 @@ def test_a_record_of_another_type_contradicts_whatever_store_braze_wrote_to(word
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (pl.exceptions.ComputeError("odd column\nin detail"), "cannot be mapped: odd column"),
-        (pl.exceptions.ComputeError(""), "cannot be mapped: ComputeError"),
-        (pl.exceptions.PanicException("not implemented"), "cannot be mapped: not implemented"),
+        (pl.exceptions.ComputeError("odd column\nin detail"), "a bug in currents-bridge: ComputeError: odd column"),
+        (pl.exceptions.ComputeError(""), "a bug in currents-bridge: ComputeError"),
+        (pl.exceptions.PanicException("no way"), "a bug in currents-bridge: PanicException: no way"),
+        (RecursionError("too deep"), "a bug in currents-bridge: RecursionError: too deep"),
+        (KeyError("name"), "a bug in currents-bridge: KeyError: 'name'"),
         (QuarantineObjectError("no Currents file"), "no Currents file"),
     ],
 )
 def test_an_object_that_cannot_be_mapped_costs_itself_only(bench: Bench, error: BaseException, reason: str) -> None:
-    """Also where polars panics, or says nothing."""
+    """Whatever went wrong: where polars panics, where it says nothing, and where we made a mistake."""
     bench.put(2, offset=0)
     bench.mapper.faults[bench.put(2, offset=1)] = error
     bench.put(2, offset=2)
@@ -607,9 +611,76 @@ def test_an_outcome_that_cannot_be_recorded_leaves_the_claims(bench: Bench) -> N
     assert bench.states() == {ObjectState.CLAIMED: 1}
 
 
-def test_a_mistake_of_ours_is_raised(bench: Bench) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("a mistake"), pl.exceptions.PanicException("no way")])
+def test_an_object_that_cannot_be_read_for_whatever_reason_costs_itself_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """The log tells of it once, with its traceback."""
+    bench.put(1)
+    bad = bench.put(2, event_type=OPEN)
+
+    def failing(_: str, event_type: str) -> None:
+        if event_type == OPEN:
+            raise error
+
+    monkeypatch.setattr(reading, "check_witness", failing)
+
+    with capture_logs() as logs:
+        bench.deliver()
+
+    assert bench.states_by_key()[bad] is ObjectState.QUARANTINED
+    assert bench.states()[DELIVERED] == 1
+    assert [line["key"] for line in logs if line["event"] == "object_bug"] == [bad]
+
+
+def test_objects_that_cannot_be_decoded_together_are_decoded_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason is: the one that is at fault shows then."""
+    bench.put(1, offset=1)
+    bench.put(1, offset=2)
+
+    def failing(_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(reading, "decode_together", failing)
+
+    bench.deliver()
+
+    assert bench.states() == {DELIVERED: 2}
+
+
+def test_an_object_that_does_not_fit_into_memory_waits(bench: Bench) -> None:
+    """There may be more of it later."""
+    bench.mapper.faults[bench.put(2)] = MemoryError()
+
+    bench.deliver()
+
+    assert bench.states() == {ObjectState.FAILED: 1}
+
+
+def test_an_object_that_cannot_be_settled_costs_itself_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its group are recorded."""
+    keys = [bench.put(1, offset=offset) for offset in range(3)]
+    settle = bench.ledger.settle
+
+    def picky(settlements: Sequence[Settlement], now: datetime) -> None:
+        if any(isinstance(settlement, Delivered) and settlement.id == 2 for settlement in settlements):
+            raise ValueError("the books do not balance")
+        settle(settlements, now)
+
+    monkeypatch.setattr(bench.ledger, "settle", picky)
+
+    bench.deliver()
+
+    states = [bench.states_by_key()[key] for key in keys]
+    assert states == [DELIVERED, ObjectState.QUARANTINED, DELIVERED]
+
+
+def test_what_cannot_be_settled_at_all_is_raised(bench: Bench) -> None:
     """Nothing hides it, and nothing is settled."""
-    bench.mapper.faults[bench.put(2)] = ZeroDivisionError("a mistake")
+    bench.put(2)
+    bench.ledger.faults["settle"] = ZeroDivisionError("a mistake")
     group = bench.claim()
 
     with pytest.raises(ZeroDivisionError):

@@ -158,7 +158,8 @@ def test_a_mistake_of_ours_is_raised_and_keeps_no_claim_it_can_release(
     bench: Bench, report: TransferReport, release_fault: LedgerError | None
 ) -> None:
     """It is no trouble to be kept in a report, also where the ledger fails on top of it."""
-    bench.mapper.faults[bench.put(1)] = ZeroDivisionError("a mistake")
+    bench.put(1)
+    bench.ledger.faults["settle"] = ZeroDivisionError("a mistake")
     if release_fault:
         bench.ledger.faults["release"] = release_fault
 
