@@ -57,7 +57,19 @@ _OVER = {
     AlertKind.UNREAD_KEYS: "No keys are passed over any more for this reason: {subject}",
     AlertKind.SCHEMA_DRIFT: "Files of {subject} match the catalogue again",
     AlertKind.NEW_INTEGRATION: "The integration {subject} is gone",
+    AlertKind.FOLDER_DENIED: "The folder {subject} may be listed again",
+    AlertKind.AUDIT_FINDING: "The latest audit found nothing {subject} any more",
     AlertKind.PROBE_FAILING: "The probe {subject} can tell again",
+}
+_FOUND = {  # by an audit: what, and what to do
+    "gone": (
+        "{count:,} objects that wait to be delivered and are not in the bucket any more: their events are lost",
+        "`currents-bridge reconcile` names them; see who or what deletes from the bucket (a lifecycle rule, a person)",
+    ),
+    "unproven": (
+        "{count:,} hours whose books do not add up with what was delivered",
+        "`currents-bridge reconcile` names them; send such an hour again with `backfill --resend`",
+    ),
 }
 
 
@@ -105,6 +117,7 @@ def conditions(health: Health, limits: Limits) -> list[Alert]:
         *_backlog(health, limits),
         *_set_aside(health, limits),
         *_silence(health, limits),
+        *_looks(health),
         *_notices(health),
     ]
     return sorted(found, key=lambda alert: list(Severity).index(Severity(alert.severity)), reverse=True)
@@ -341,6 +354,21 @@ def _is_silent(activity: TypeActivity, since: datetime, polled_at: datetime, sil
     idle_hours = hours - activity.active_hours
     regular = activity.active_hours >= max(MIN_ACTIVE_HOURS, hours / 2)
     return regular and polled_at - (activity.latest_hour + _HOUR) >= silence + idle_hours * _HOUR
+
+
+def _looks(health: Health) -> Iterator[Alert]:
+    """Tell of folders that may not be listed, and of what the last audit found."""
+    for denied in (notice for notice in health.totals.notices if notice.kind is NoticeKind.FOLDER_DENIED):
+        what = f"The folder {denied.subject} may not be listed, while others may: {denied.detail}"
+        todo = "grant s3:ListBucket for it; until then nothing of it is delivered, and nothing is lost"
+        kind, severity, since = AlertKind.FOLDER_DENIED, Severity.CRITICAL, denied.since
+        yield _alert(health, kind, what, todo, subject=denied.subject, severity=severity, since=since)
+    progress = health.totals.progress
+    for subject, (found, todo) in _FOUND.items():
+        if count := (progress.findings or {}).get(subject):
+            what, since = f"The audit found {found.format(count=count)}", progress.audited_at
+            critical = Severity.CRITICAL
+            yield _alert(health, AlertKind.AUDIT_FINDING, what, todo, subject=subject, severity=critical, since=since)
 
 
 def _notices(health: Health) -> Iterator[Alert]:

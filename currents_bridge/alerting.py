@@ -3,7 +3,7 @@
 An alert is told once when it opens, most again at intervals while they stay open, and once when it is over.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -32,6 +32,8 @@ class AlertKind(StrEnum):
     SCHEMA_DRIFT = "schema_drift"  # subject: the event type
     SILENCE = "silence"  # subject: "" for the connector, else the event type
     NEW_INTEGRATION = "new_integration"  # subject: its folder
+    FOLDER_DENIED = "folder_denied"  # subject: the folder
+    AUDIT_FINDING = "audit_finding"  # subject: gone or unproven
     PROBE_FAILING = "probe_failing"  # subject: the probe's name
     TEST = "test"  # asked for by `alerts test`; never open
 
@@ -144,6 +146,11 @@ def as_json(message: AlertMessage) -> dict[str, str]:
         "at": message.at.astimezone(UTC).isoformat(),
         "text": f"{title(message)}\n{text(message)}",
     }
+
+
+def verdict_of(findings: Mapping[str, int]) -> str:
+    """Return what an audit found, like `2 changed, 40 gone`; `well` where that is nothing."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(findings.items())) or "well"
 
 
 def when(moment: datetime) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from currents_bridge.adapters.segment_oauth import OAuth
 
 ALERTS_EVERY = timedelta(seconds=30)
+AUDIT_CHECK = timedelta(minutes=1)  # from one look at whether an audit is due to the next
 HEARTBEAT_S = 20.0
 
 log = get_logger()
@@ -152,7 +153,7 @@ class Bridge:
         for connector in self.connectors:
             for name, work, every in (
                 ("poll", connector.poll, schedule.poll),
-                ("audit", connector.audit, schedule.audit),
+                ("audit", partial(connector.audit_when_due, schedule.audit), AUDIT_CHECK),
                 ("probe", connector.probe, schedule.probe),
             ):
                 recorded = partial(self._records.run, connector.name, name, work)
@@ -382,9 +383,9 @@ def worst(codes: Iterable[int]) -> int:
 def _exit_codes(report: TransferReport) -> Iterator[int]:
     if report.error:
         yield 3 if isinstance(report.error, CredentialError) else 1
-    if report.failed:
+    if report.failed or report.denied_folders:
         yield 1
-    if report.quarantined or report.books.dead_lettered:
+    if report.quarantined or report.books.dead_lettered or report.findings:
         yield 4
 
 

@@ -13,13 +13,12 @@ from currents_bridge import catalogue
 from currents_bridge.connector import Connector, OnGroup, event_type_of
 from currents_bridge.coverage import HOUR, hour_of
 from currents_bridge.decode import Container
-from currents_bridge.discovery import find_event_type_folders, list_objects
+from currents_bridge.discovery import list_objects
 from currents_bridge.errors import QuarantineObjectError, UsageError
 from currents_bridge.keys import FIRST_YEAR
+from currents_bridge.listing import PAGE_OBJECTS, find_event_type_folders
 from currents_bridge.model import CurrentsObject, Selection
 from currents_bridge.transfer import TransferReport
-
-PAGE_OBJECTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,9 @@ def select(connector: Connector, span: tuple[datetime | None, datetime | None], 
 
     Raises UsageError where no type matches, CredentialError or RetryLaterError where the bucket cannot be listed.
     """
-    folders, _, _ = find_event_type_folders(connector.source.store, connector.source.prefix)
-    included = connector.source.event_types(folders)
-    wanted = included & catalogue.select(globs, (), known=folders) if globs else included
+    seen = find_event_type_folders(connector.source.store, connector.source.prefix).types
+    included = connector.source.event_types(seen)
+    wanted = included & catalogue.select(globs, (), known=seen) if globs else included
     if not wanted:
         raise UsageError(
             f"no event type of {connector.name} matches {' '.join(globs) or 'events.include'}",

@@ -1,6 +1,6 @@
 """`check`: what is set up, what is there, and what to do about what is wrong."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -9,10 +9,10 @@ from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import Connector
 from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
 from currents_bridge.credentials import state_at
-from currents_bridge.discovery import find_event_type_folders
 from currents_bridge.errors import BridgeError, CredentialError, ProbeError, RetryLaterError, Side
 from currents_bridge.expiry import deadline
-from currents_bridge.keys import DATE_FOLDER, to_currents_object
+from currents_bridge.keys import DATE_FOLDER, parse_key
+from currents_bridge.listing import Tree, find_event_type_folders
 from currents_bridge.model import CredentialState, NoticeKind
 from currents_bridge.unread import Reason, Unread
 
@@ -49,17 +49,13 @@ def check_connector(connector: Connector, reach_destination: Callable[[], None],
     yield from _probes(connector, now)
     yield _credential(connector, now)
     try:
-        folders, unread, denied = find_event_type_folders(connector.source.store, connector.source.prefix)
-        yield Verdict(f"{connector.name}: bucket", ok=True, detail=f"can be listed, {len(folders)} event types")
-        for folder, error in denied.items():
-            yield Verdict(f"{connector.name}: {folder}", False, error.message, error.hint, error.exit_code)
-        yield from _contents(connector, folders)
-        yield from _keys(connector, folders, unread)
+        tree = find_event_type_folders(connector.source.store, connector.source.prefix)
+        yield Verdict(f"{connector.name}: bucket", ok=True, detail=f"can be listed, {len(tree.types)} event types")
+        yield from _contents(connector, tree)
         yield _life(connector, now)
+        yield from _folders(connector, tree)
     except BridgeError as error:
         yield Verdict(f"{connector.name}: bucket", False, error.message, error.hint, error.exit_code)
-    else:
-        yield from _readable(connector, folders)
     yield _backlog(connector, now)
 
 
@@ -132,9 +128,9 @@ def _life(connector: Connector, now: datetime) -> Verdict:
     return Verdict(subject, ok=True, detail=detail)
 
 
-def _contents(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
-    included = connector.source.event_types(folders)
-    seen = frozenset(folders)
+def _contents(connector: Connector, tree: Tree) -> Iterator[Verdict]:
+    seen = tree.types
+    included = connector.source.event_types(seen)
     left_out, missing, unknown = seen & set(catalogue()) - included, included - seen, seen - set(catalogue())
     yield Verdict(
         f"{connector.name}: event types",
@@ -148,15 +144,34 @@ def _contents(connector: Connector, folders: dict[str, list[str]]) -> Iterator[V
         yield Verdict(f"{connector.name}: unknown event types", unknown <= included, detail, remedy)
 
 
-def _keys(connector: Connector, folders: dict[str, list[str]], unread: Unread) -> Iterator[Verdict]:
-    """Tell what looks like Currents data and is not read, as seen here and by earlier looks."""
+def _folders(connector: Connector, tree: Tree) -> Iterator[Verdict]:
+    """Look into the folders of each included type: which can be listed, the hours, the keys, and some objects."""
     store = connector.source.store
-    for folder in (folder for of_type in folders.values() for folder in of_type):
-        below, _ = store.folders(folder)
-        sampled = {item.key: item for place in (folder, *below[-1:]) for item in islice(store.list(place), SAMPLE_KEYS)}
-        for item in sampled.values():
-            if to_currents_object(item) is None:
-                unread.add(item.key)
+    listed: dict[str, list[str]] = {}  # folder -> folders of hours
+    folder_of: dict[str, str] = {}  # event type -> the first of its folders that can be listed
+    for event_type in sorted(connector.source.event_types(tree.types) & tree.types):
+        for folder in tree.by_type[event_type]:
+            try:
+                below, _ = store.folders(folder)
+                for key in {item.key for at in (folder, *below[-1:]) for item in islice(store.list(at), SAMPLE_KEYS)}:
+                    if parse_key(key) is None:
+                        tree.unread.add(key)
+                listed[folder] = [name for name in below if name.startswith(folder + DATE_FOLDER)]
+                folder_of.setdefault(event_type, folder)
+            except (CredentialError, RetryLaterError) as error:
+                tree.failures[folder] = error
+    for folder, failure in sorted(tree.failures.items()):
+        code = 1 if listed else failure.exit_code  # one folder costs itself; else it is the credential
+        yield Verdict(f"{connector.name}: folder {folder}", False, failure.message, failure.hint, code)
+    yield from _keys(connector, tree.unread)
+    hours = [dates[at][len(folder + DATE_FOLDER) : -1] for folder, dates in listed.items() if dates for at in (0, -1)]
+    if hours:
+        yield Verdict(f"{connector.name}: hours", ok=True, detail=f"{min(hours)} to {max(hours)}")
+        yield from _objects(connector, folder_of)
+
+
+def _keys(connector: Connector, unread: Unread) -> Iterator[Verdict]:
+    """Tell what looks like Currents data and is not read, as seen here and by earlier looks."""
     lines = {line.reason: line for line in unread.lines()}
     for line in lines.values():
         detail = f"{line.count:,} or more {line.what}"
@@ -167,36 +182,23 @@ def _keys(connector: Connector, folders: dict[str, list[str]], unread: Unread) -
             yield Verdict(f"{connector.name}: {notice.subject}", ok, f"{notice.count:,} {notice.detail}")
 
 
-def _readable(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
-    """Tell the hours that the bucket holds, and read the first object of some types."""
-    try:
-        store = connector.source.store
-        hours: list[str] = []
-        for folder in (folder for of_type in folders.values() for folder in of_type):
-            below, _ = store.folders(folder)
-            dates = [name for name in below if name.startswith(folder + DATE_FOLDER)]
-            hours += [date[len(folder + DATE_FOLDER) : -1] for date in (dates[:1] + dates[-1:])]
-        if not hours:
-            return
-        yield Verdict(f"{connector.name}: hours", ok=True, detail=f"{min(hours)} to {max(hours)}")
-        yield from _samples(connector, folders)
-    except BridgeError as error:
-        yield Verdict(f"{connector.name}: objects", False, error.message, error.hint, error.exit_code)
-
-
-def _samples(connector: Connector, folders: dict[str, list[str]]) -> Iterator[Verdict]:
+def _objects(connector: Connector, folder_of: Mapping[str, str]) -> Iterator[Verdict]:
     """Read the first object of some types: a denial is the object's own where another one can be read."""
     subject, store = f"{connector.name}: objects", connector.source.store
     read, denials = False, dict[str, CredentialError]()
-    for event_type in sorted(folders)[:SAMPLE_TYPES]:
-        if first := next(iter(store.list(folders[event_type][0])), None):
-            try:
-                with store.open(first.key, first.etag) as stream:
-                    stream.read(1)
-            except CredentialError as error:
-                denials[event_type] = error
-            else:
-                read = True
+    try:
+        for event_type, folder in islice(folder_of.items(), SAMPLE_TYPES):
+            if first := next(iter(store.list(folder)), None):
+                try:
+                    with store.open(first.key, first.etag) as stream:
+                        stream.read(1)
+                except CredentialError as error:
+                    denials[event_type] = error
+                else:
+                    read = True
+    except BridgeError as error:
+        yield Verdict(subject, False, error.message, error.hint, error.exit_code)
+        return
     if read:
         yield Verdict(subject, ok=True, detail="can be read")
     for event_type, denial in denials.items():

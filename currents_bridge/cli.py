@@ -212,14 +212,16 @@ def reconcile(  # noqa: PLR0913 - one parameter an option
     from_: Annotated[str | None, typer.Option("--from", help="First hour, ISO time")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Hour to stop before, ISO time")] = None,
     connector: ConnectorName = None,
+    hours: Annotated[bool, typer.Option("--hours", help="Show every hour, not only those that are not well")] = False,
     config: Config = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Prove that nothing is missing.
 
-    For each type and hour: read = sent + skipped + deduplicated + dead, and every object in the bucket is in the
-    ledger as it was delivered. Differences are listed, and end with 1.
+    Every object in the bucket is delivered or accounted for, every object that is still owed is in the bucket, and
+    for each type and hour read = sent + skipped + deduplicated + dead. What is not so is listed. Ends with 1 while
+    objects wait, are not known yet or cannot be listed, and with 4 for all that needs a person.
     """
     from currents_bridge import app, console
     from currents_bridge import reconcile as job
@@ -233,7 +235,7 @@ def reconcile(  # noqa: PLR0913 - one parameter an option
     if as_json:
         console.print_json({"connectors": {name: result.as_json() for name, result in results.items()}})
     else:
-        console.print_reconciliations(results)
+        console.print_reconciliations(results, all_hours=hours)
     raise typer.Exit(app.worst(result.exit_code for result in results.values()))
 
 

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 
 from currents_bridge import credentials, discovery
+from currents_bridge.audit import audit
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
 from currents_bridge.coverage import HourRange, hour_of
@@ -37,6 +37,7 @@ from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
 from currents_bridge.witnesses import Witnesses
 
+AUDIT_LISTINGS_PER_SECOND = 50  # so that an audit of any bucket leaves S3 and this process time for others
 FOLD_AFTER = timedelta(days=8)  # late files come within hours; what is folded stays known
 CANARIES = 3  # at most in a row, where one says nothing, as an unreadable file
 CANARY_GOOD_FOR = timedelta(hours=20)  # a message sent once more; Segment drops repeats for about a day
@@ -137,17 +138,36 @@ class Connector:
         self.watch.probe()
 
     def audit(self) -> TransferReport:
-        """Look for objects everywhere, whatever was looked at before, and fold hours that are long past."""
+        """Compare the whole bucket with ledger and books, admit what is missing, and fold hours that are long past."""
         report = TransferReport()
-        if self._look(report, partial(discovery.list_all, depth=self._audit_depth)):
-            with kept(report):
-                kept_from = credentials.provable_before(self.watch.credential(Side.DESTINATION), self.now())
-                self.ledger.fold(self.name, hour_of(self.now() - FOLD_AFTER), kept_from)
-                self.ledger.forget(self.name, self.now() - (self._remember or timedelta(0)))
-                if (rules := self.source.store.expiry_rules()) is not None:
-                    self.keep_expiry_rules(rules)
-                self.ledger.save_progress(self.name, Progress(audited_at=self.now()))
+        pace = Pace(AUDIT_LISTINGS_PER_SECOND, None, stop=self._stop)
+
+        def wait() -> None:
+            if self._stop.is_set():
+                raise BridgeError("the audit was stopped", "nothing is lost: the next start audits again")
+            pace.wait(0)
+
+        with kept(report):
+            if (rules := self.source.store.expiry_rules()) is not None:
+                self.keep_expiry_rules(rules)
+            kept_from = credentials.provable_before(self.watch.credential(Side.DESTINATION), self.now())
+            self.ledger.fold(self.name, hour_of(self.now() - FOLD_AFTER), kept_from)
+            self.ledger.forget(self.name, self.now() - (self._remember or timedelta(0)))
+            found = audit(self.source, self.now(), self._audit_depth, wait)
+            report.discovered = found.discovered
+            report.findings = found.findings
+            report.error = discovery.problem_with(self.source, found.tree)
+            self._seen_types = found.tree.types
+        self._take_in_denial(report)
         return self._finished(report, "audit_finished")
+
+    def audit_when_due(self, every: timedelta) -> TransferReport | None:
+        """Audit if the last one is so long ago. The very first look is left to `poll`, which does not dawdle."""
+        progress = self.ledger.progress(self.name)
+        return self.audit() if progress.looked_at and self._is_due(progress, every) else None
+
+    def _is_due(self, progress: Progress, every: timedelta) -> bool:
+        return progress.audited_at is None or not timedelta(0) <= self.now() - progress.audited_at < every
 
     def keep_expiry_rules(self, rules: Sequence[ExpiryRule]) -> None:
         """Keep those of the bucket's lifecycle rules that may delete the connector's objects; raises LedgerError."""
@@ -163,15 +183,17 @@ class Connector:
         self.ledger.replace_notices(self.name, NoticeKind.OBJECT_CHANGED, left, self.now())
 
     def once(self, audit_every: timedelta, on_group: OnGroup = lambda _: None) -> TransferReport:
-        """Audit if that is due, then poll, whatever became of the audit; the report is that of both."""
+        """Poll, then audit if that is due, and deliver what the audit found; the report is that of all."""
+        report = self.poll(on_group)
         audited = TransferReport()
         with kept(audited):
-            audited_at = self.ledger.progress(self.name).audited_at
-            if audited_at is None or audited_at <= self.now() - audit_every:
+            if self._is_due(self.ledger.progress(self.name), audit_every):
                 audited = self.audit()
-        report = self.poll(on_group)
         report.discovered += audited.discovered
+        report.findings = audited.findings
         report.error = report.error or audited.error
+        if audited.discovered:
+            self.deliver(report, self._everything(), on_group=on_group)
         return report
 
     def discover(self, report: TransferReport, selection: Selection) -> bool:
@@ -179,12 +201,7 @@ class Connector:
         hours: list[HourRange] = [(selection.first_hour, selection.end_hour)]
         source = replace(self.source, event_types=lambda _: selection.event_types)
 
-        def look(_: Source, now: datetime) -> Discovery:
-            found = discovery.discover(source, lambda _: hours, now, counted=hours)
-            found.raise_failure()
-            return found
-
-        return self._look(report, look)
+        return self._look(report, lambda _, now: discovery.discover(source, lambda _: hours, now, counted=hours))
 
     def deliver(
         self,
@@ -394,16 +411,25 @@ class Connector:
         return Selection(self.included_types())
 
     def _look(self, report: TransferReport, look: Callable[[Source, datetime], Discovery]) -> bool:
+        """Look for objects; returns whether the bucket could be listed, be it without some folders or in vain."""
+        problem = None
         with kept(report):
             found = look(self.source, self.now())
             report.discovered += found.discovered
+            report.denied_folders = len(found.denied)
             self._seen_types = found.seen_types
+            problem = found.problem
+        self._take_in_denial(report)
+        with kept(report):
+            self._apply_rules()
+        could = report.error is None
+        report.error = report.error or problem
+        return could
+
+    def _take_in_denial(self, report: TransferReport) -> None:
         if isinstance(report.error, CredentialError):
             with kept(report):
                 self.watch.denied(report.error)
-        with kept(report):
-            self._apply_rules()
-        return report.error is None
 
     def _apply_rules(self) -> None:
         """Hold back what waits of event types that the rules leave out by now, and let go what they include again."""

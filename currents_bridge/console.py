@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from currents_bridge.alerting import how_long, when
+from currents_bridge.alerting import how_long, verdict_of, when
 from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
-from currents_bridge.model import Books, ObjectState, QuarantinedObject, StoredDeadLetter, format_hour
+from currents_bridge.model import Books, ObjectState, QuarantinedObject, Recorded, StoredDeadLetter, format_hour
 
 if TYPE_CHECKING:  # the job that ran is there already; each command is to load its own only
     from currents_bridge.backfill import Plan
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # the job that ran is there already; each command is to load 
     from currents_bridge.transfer import TransferReport
 
 PROGRESS_LINE_S = 5.0
+SHOWN_OF_A_KIND = 20  # objects that a proof names; JSON names more
 WIDTH_OFF_TERMINAL = 10_000  # a row is a line, and a key can be copied
 
 log = get_logger()
@@ -52,6 +54,10 @@ def print_reports(reports: "Mapping[str, TransferReport]") -> None:
     for name, r in reports.items():
         for reason, count in r.reasons.most_common(10):
             _say(f"{name}: {count} objects: {reason}")
+        if r.denied_folders:
+            _say(f"{name}: {r.denied_folders} folders may not be listed; `status` names them")
+        if r.findings:
+            _say(f"{name}: the audit found {verdict_of(r.findings)}; `reconcile` names them")
 
 
 def print_plans(plans: "Mapping[str, Plan]") -> None:
@@ -94,12 +100,24 @@ def print_status(report: "StatusReport") -> None:
             _say(f"{status.name}: {held.objects:,} objects wait, {decimal(held.size_bytes)}{events}")
         if status.deleted_at:
             _say(f"{status.name}: the bucket deletes the oldest of them on {when(status.deleted_at)}")
+        _say_looks(status)
         for reason, count in status.totals.failed_reasons.items():
             _say(f"{status.name}: {count} objects: {reason}")
         for job in status.failing_jobs:
             _say(f"{status.name}: the job {job.job} fails since {when(job.since)}, {job.failures} times: {job.error}")
         for notice in status.notices:
             _say(f"{status.name}: {notice.kind} {notice.subject}: {notice.detail} (seen {notice.count} times)")
+
+
+def _say_looks(status: "ConnectorStatus") -> None:
+    progress = status.totals.progress
+    if progress.looked_at is None:
+        return
+    complete = f"not complete: {progress.poll_error}" if progress.poll_error else "complete"
+    _say(f"{status.name}: last poll {when(progress.looked_at)}, {complete}")
+    if progress.audited_at and status.audit_verdict:
+        hint = "; `reconcile` names them" if progress.findings else ""
+        _say(f"{status.name}: last audit {when(progress.audited_at)}: {status.audit_verdict}{hint}")
 
 
 def _say_credential(status: "ConnectorStatus", side: Side) -> None:
@@ -116,21 +134,42 @@ def _say_credential(status: "ConnectorStatus", side: Side) -> None:
         _say(f"{status.name}: to do: {found.credential.hint}")
 
 
-def print_reconciliations(results: "Mapping[str, Reconciliation]") -> None:
-    """Print a proof by event type and hour, then each difference."""
-    table = _table("connector", "event type", "hour", "objects", *_BOOKS, "balanced")
+def print_reconciliations(results: "Mapping[str, Reconciliation]", *, all_hours: bool) -> None:
+    """Print a proof by event type, with the hours that are not well or all, then what should not be so."""
+    kinds = [kind for kind in Recorded if any(result.audit.objects[kind] for result in results.values())]
+    table = _table("connector", "event type", "hour", *map(str, kinds), "deleted since", *_BOOKS, "well")
+
+    def add(names: Sequence[str], objects: Mapping[Recorded, int], deleted: int, books: Books, *, well: bool) -> None:
+        numbers = (*(objects.get(kind, 0) for kind in kinds), deleted)
+        table.add_row(*names, *map(_count, numbers), *_books(books), "yes" if well else "NO")
+
     for name, result in results.items():
-        for hour in result.hours:
-            balanced = "yes" if hour.books.balanced else "NO"
-            counts = (_count(hour.objects), *_books(hour.books))
-            table.add_row(name, hour.event_type, format_hour(hour.hour), *counts, balanced)
-        table.add_row(name, "all", "", _count(sum(h.objects for h in result.hours)), *_books(result.books), "")
+        for of_type in result.audit.types:
+            if of_type.hours:
+                well = all(hour.well for hour in of_type.hours)
+                add((name, of_type.event_type, "all"), of_type.objects, of_type.deleted, of_type.books, well=well)
+            for hour in of_type.hours:
+                if all_hours or not hour.well:
+                    names = ("", "", format_hour(hour.books.hour))
+                    add(names, hour.objects, hour.deleted, hour.books.books, well=hour.well)
+        deleted = sum(of_type.deleted for of_type in result.audit.types)
+        add((name, "all", ""), result.audit.objects, deleted, result.audit.books, well=result.exit_code == 0)
     _print(table)
     for name, result in results.items():
-        listed = ", ".join(f"{count:,} {state}" for state, count in result.listed.items() if count) or "none"
-        _say(f"{name}: objects in the bucket: {listed}")
-        for difference in result.differences:
+        _say_differences(name, result)
+
+
+def _say_differences(name: str, result: "Reconciliation") -> None:
+    objects = result.audit.objects
+    _say(f"{name}: objects: " + (", ".join(f"{count:,} {kind}" for kind, count in objects.items() if count) or "none"))
+    for kind, differences in groupby(result.differences, key=lambda difference: difference.kind):
+        named = list(differences)
+        for difference in named[:SHOWN_OF_A_KIND]:
             _say(f"{name}: {difference.subject} {difference.detail}")
+        if (more := result.counted(kind) - SHOWN_OF_A_KIND) > 0:
+            _say(f"{name}: and {more:,} more: {kind}")
+    if result.audit.excluded:
+        _say(f"{name}: left out by events.include and events.exclude: {', '.join(sorted(result.audit.excluded))}")
 
 
 def print_letters(letters: Sequence[StoredDeadLetter]) -> None:

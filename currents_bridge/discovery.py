@@ -11,31 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
-from itertools import islice, takewhile
 from typing import Literal
 
-from currents_bridge import misplaced
-from currents_bridge.catalogue import canonical_name
-from currents_bridge.coverage import HOUR, HourRange, covered_by_look, hour_of, hours_to_list
-from currents_bridge.errors import BridgeError, CredentialError, LedgerError
-from currents_bridge.keys import DATE_FOLDER, EVENT_TYPE_FOLDER, to_currents_object
-from currents_bridge.model import (
-    Coverage,
-    CurrentsObject,
-    ListedObject,
-    Notice,
-    NoticeKind,
-    Progress,
-    Selection,
-    format_hour,
-)
+from currents_bridge.coverage import HourRange, covered_by_look, hours_to_list
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
+from currents_bridge.keys import DATE_FOLDER, to_currents_object
+from currents_bridge.listing import Tree, find_event_type_folders, key_range, list_between, pages_of
+from currents_bridge.look_notices import Seen, note_denied, note_look
+from currents_bridge.model import Coverage, CurrentsObject, ListedObject, Progress, Selection
 from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.rewritten import Rewritten
-from currents_bridge.unread import Line, Unread
+from currents_bridge.unread import Unread
 
-MAX_LEVELS = 4  # of folders from the prefix down to the `event_type=` folders; Braze needs two
-PAGE_OBJECTS = 1_000  # admitted at once; one LIST answer holds as many
 LISTINGS_AT_ONCE = 8
 
 StartFrom = datetime | Literal["earliest", "now"]
@@ -60,8 +47,8 @@ class Source:
     catalogue_types: frozenset[str]
     start_from: StartFrom = "earliest"
     lookback: timedelta = timedelta(hours=6)
-    place: str = ""
     remember: timedelta | None = None  # for how long message ids that were sent are left out
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +61,13 @@ class Discovery:
     unread: int  # look like Currents data, and their keys are not understood
     seen_types: frozenset[str]  # every type that has a folder, included or not
     covered: frozenset[str]  # folders of included types of which all hours asked for were listed
-    failures: Mapping[str, BridgeError]  # folder -> why it could not be listed
+    denied: Mapping[str, CredentialError]  # folders that may not be listed, while others may: each costs itself
+    problem: RetryLaterError | None  # what else keeps the look from being complete
 
     @property
-    def complete(self) -> bool:
-        """Whether there is something under the prefix, and all that was wanted of it was listed."""
-        return bool(self.seen_types) and not self.failures
-
-    def raise_failure(self) -> None:
-        """Raise what kept folders from being listed, but for denials of some folders beside others that were listed.
-
-        One that may not be listed costs itself; the notice of it says so.
-        """
-        denied = [error for error in self.failures.values() if isinstance(error, CredentialError)]
-        for error in self.failures.values():
-            if error not in denied:
-                raise error
-        if denied and not self.covered:
-            raise denied[0]
+    def shortcoming(self) -> str:
+        """Why the look is not complete, empty where it is."""
+        return self.problem.message if self.problem else "; ".join(error.message for error in self.denied.values())
 
 
 def poll(source: Source, now: datetime) -> Discovery:
@@ -102,11 +78,11 @@ def poll(source: Source, now: datetime) -> Discovery:
     as it was, and a look that found no folder at all is none.
 
     Raises:
-        CredentialError, RetryLaterError: the bucket cannot be listed, or not all of it; the rest is admitted.
+        CredentialError, RetryLaterError: nothing can be listed.
         LedgerError: the ledger cannot be used.
     """
     ledger, connector = source.ledger, source.connector
-    progress = _started(source, now)
+    progress = started(source, now)
     start = resolve_start(source.start_from, progress)
     covered = ledger.coverage(connector, source.place)
     polled = Coverage(None, progress.polled_at) if progress.polled_at else None
@@ -114,33 +90,21 @@ def poll(source: Source, now: datetime) -> Discovery:
     def hours_of(known: Coverage | None) -> Sequence[HourRange]:
         return hours_to_list(known, start, source.lookback, now)
 
-    found = discover(
-        source, lambda folder: hours_of(covered.get(folder)), now, counted=hours_of(polled), whole=not covered
-    )
-    _keep_coverage(source, found, start, now)
-    if found.complete:
-        ledger.save_progress(connector, Progress(polled_at=now))
-    found.raise_failure()
+    try:
+        found = discover(
+            source, lambda folder: hours_of(covered.get(folder)), now, counted=hours_of(polled), whole=not covered
+        )
+    except (CredentialError, RetryLaterError) as error:
+        ledger.save_progress(connector, Progress(looked_at=now, poll_error=error.message))
+        raise
+    keep_coverage(source, found.covered, start, now)
+    note_denied(ledger, connector, found.denied, now)
+    polled_at = None if found.problem else now
+    ledger.save_progress(connector, Progress(polled_at=polled_at, looked_at=now, poll_error=found.shortcoming))
     return found
 
 
-def list_all(source: Source, now: datetime, depth: timedelta | None = None) -> Discovery:
-    """List of each folder every hour from `start_from`, or `depth` before now, on, and admit what is new.
-
-    So what landed in an hour after polls had left it is found, whatever its age. Costs one LIST for each 1,000
-    objects. Raises as `poll`.
-    """
-    start = resolve_start(source.start_from, _started(source, now))
-    if depth:
-        start = max(now - depth, start) if start else now - depth
-    hours: list[HourRange] = [(start and hour_of(start), None)]
-    found = discover(source, lambda _: hours, now, counted=hours, whole=True)
-    _keep_coverage(source, found, start, now)
-    found.raise_failure()
-    return found
-
-
-def _started(source: Source, now: datetime) -> Progress:
+def started(source: Source, now: datetime) -> Progress:
     """Return the progress, with the start of the very first look, which is kept even if that look fails."""
     progress = source.ledger.progress(source.connector)
     if progress.started_at is None:
@@ -149,9 +113,10 @@ def _started(source: Source, now: datetime) -> Progress:
     return progress
 
 
-def _keep_coverage(source: Source, found: Discovery, start: datetime | None, now: datetime) -> None:
+def keep_coverage(source: Source, folders: Iterable[str], start: datetime | None, now: datetime) -> None:
+    """Keep that the folders were listed by a look that began at `now` and wanted all from `start` on."""
     known = source.ledger.coverage(source.connector, source.place)
-    covered = {folder: covered_by_look(known.get(folder), start, source.lookback, now) for folder in found.covered}
+    covered = {folder: covered_by_look(known.get(folder), start, source.lookback, now) for folder in folders}
     source.ledger.save_coverage(source.connector, source.place, covered)
 
 
@@ -174,48 +139,86 @@ def discover(
     The ranges of a folder must not overlap. Types of the catalogue that are not included are not listed; types that
     it does not know are counted, in the hours `counted` where they are not included. Folders that cannot be listed
     are in the result; what the others hold is admitted. A look that is `whole` leaves out no hour from `start_from`
-    on, so what it does not meet is there no more.
+    on.
 
     Raises:
-        CredentialError, RetryLaterError: nothing can be listed below the prefix.
+        CredentialError, RetryLaterError: nothing can be listed.
         LedgerError: the ledger cannot be used.
     """
-    folders, unread, failures = find_event_type_folders(source.store, source.prefix)
-    seen = frozenset(folders)
-    included, unknown = source.event_types(seen), seen - source.catalogue_types
+    tree = find_event_type_folders(source.store, source.prefix)
+    included, unknown = source.event_types(tree.types), tree.types - source.catalogue_types
     spots = [
         _Spot(event_type, folder, event_type in included, hours_of(folder) if event_type in included else counted)
-        for event_type in sorted(seen & (included | unknown))
-        for folder in folders[event_type]
+        for event_type in sorted(tree.types & (included | unknown))
+        for folder in tree.by_type[event_type]
     ]
     with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="listing") as pool:
         looks = list(pool.map(lambda spot: _look(source, spot, now), spots))
     of_unknown: Counter[str] = Counter()
     rewritten = Rewritten()
     for look in looks:
-        unread.merge(look.unread)
         rewritten.merge(look.rewritten)
+        tree.unread.merge(look.unread)
         if look.spot.event_type in unknown:
             of_unknown[look.spot.event_type] += look.listed
         if look.failure:
-            failures[look.spot.folder] = look.failure
-    _note_unread(source, unread, now, whole=whole and not failures)
-    unknown_types = _unknown_types(of_unknown, included)
-    _note(source, NoticeKind.UNKNOWN_EVENT_TYPE, unknown_types, now, whole=whole and not failures)
-    changed = rewritten.notices(source.connector)
-    _note(source, NoticeKind.OBJECT_CHANGED, changed, now, whole=whole and not failures)
-    if folders:
-        source.ledger.replace_notices(source.connector, NoticeKind.INTEGRATION, list(_integrations(folders)), now)
-    source.ledger.replace_notices(source.connector, NoticeKind.FOLDER_DENIED, list(_denied(failures)), now)
+            tree.failures[look.spot.folder] = look.failure
+    seen = Seen(tree, of_unknown, rewritten, included, whole=whole)
+    note_look(source.ledger, source.connector, seen, now)
+    raise_if_all_failed(tree, anything=not looks or any(look.failure is None for look in looks))
     return Discovery(
         discovered=sum(look.discovered for look in looks),
         listed=sum(look.listed for look in looks),
         changed=sum(look.changed for look in looks),
-        unread=unread.odd,
-        seen_types=seen,
+        unread=tree.unread.odd,
+        seen_types=tree.types,
         covered=frozenset(look.spot.folder for look in looks if look.whole),
-        failures=failures,
+        denied=tree.denied,
+        problem=problem_with(source, tree),
     )
+
+
+def raise_if_all_failed(tree: Tree, *, anything: bool) -> None:
+    """Raise what kept folders from being listed unless anything else could be: one folder costs itself.
+
+    Raises:
+        CredentialError: none could be listed, and some may not be.
+        RetryLaterError: none could be listed.
+    """
+    if tree.failures and not (tree.types and anything):
+        errors = list(tree.failures.values())
+        raise next((error for error in errors if isinstance(error, CredentialError)), errors[0])
+
+
+def problem_with(source: Source, tree: Tree) -> RetryLaterError | None:
+    """Return why a look should be made again: there is no folder at all, or some could not be listed.
+
+    That a folder may not be listed is none: it costs itself.
+    """
+    if not tree.types:
+        hint = "see that source.bucket and source.prefix name the place that Braze writes to, and that it has written"
+        hints = (line.todo for line in tree.unread.lines() if line.of_prefix)
+        what = f"there is no folder event_type=... under {source.place}/{source.prefix}"
+        return RetryLaterError(what, next(hints, hint))
+    failures = {folder: error for folder, error in tree.failures.items() if folder not in tree.denied}
+    if not failures:
+        return None
+    folder, error = min(failures.items())
+    more = f" (and {len(failures) - 1} folders more)" if len(failures) > 1 else ""
+    return RetryLaterError(f"the folder {folder} could not be listed{more}: {error.message}", error.hint)
+
+
+def admit(source: Source, objects: Sequence[CurrentsObject], rewritten: Rewritten, now: datetime) -> tuple[int, int]:
+    """Record objects of included types; returns how many are new, and how many changed after they were delivered.
+
+    Those of the latter that are not delivered again by themselves are added to `rewritten`.
+    """
+    discovered, changed = source.ledger.admit(source.connector, objects, now)
+    count = len(changed)
+    if changed and source.remember:
+        changed = source.ledger.redeliver(source.connector, changed, now - source.remember, now)
+    rewritten.add(changed)
+    return discovered, count
 
 
 def look_again(source: Source, objects: Sequence[CurrentsObject], now: datetime) -> None:
@@ -224,9 +227,8 @@ def look_again(source: Source, objects: Sequence[CurrentsObject], now: datetime)
     Raises CredentialError, RetryLaterError or LedgerError.
     """
     for folder in sorted({item.key[: item.key.index("/", item.key.index(DATE_FOLDER)) + 1] for item in objects}):
-        listing = source.store.list(folder)
-        while page := list(islice(listing, PAGE_OBJECTS)):
-            source.ledger.admit(source.connector, list(filter(None, map(to_currents_object, page))), now)
+        for page in pages_of(source.store.list(folder)):
+            source.ledger.admit(source.connector, list(filter(None, map(to_currents_object, page.values()))), now)
 
 
 def list_objects(source: Source, selection: Selection) -> Iterator[CurrentsObject]:
@@ -234,71 +236,14 @@ def list_objects(source: Source, selection: Selection) -> Iterator[CurrentsObjec
 
     Raises CredentialError or RetryLaterError where a folder cannot be listed.
     """
-    folders, _, failures = find_event_type_folders(source.store, source.prefix)
-    for error in failures.values():
+    tree = find_event_type_folders(source.store, source.prefix)
+    for error in tree.failures.values():
         raise error
-    for event_type in sorted(selection.event_types & folders.keys()):
-        for folder in folders[event_type]:
-            spot = _Spot(event_type, folder, True, [(selection.first_hour, selection.end_hour)])
-            for item in _list_hours(source.store, spot):
-                if currents_object := to_currents_object(item):
-                    yield currents_object
-
-
-def find_event_type_folders(
-    store: ObjectStore, prefix: str
-) -> tuple[dict[str, list[str]], Unread, dict[str, BridgeError]]:
-    """Walk from the prefix down to the `event_type=` folders, at most MAX_LEVELS levels.
-
-    Returns the folders (each ends in '/') of each event type, one for each integration that exports it; whatever else
-    was met: objects beside the folders, folders too deep to be walked, and Currents files that the prefix misses; and
-    the folders that may not be listed.
-
-    Raises:
-        CredentialError, RetryLaterError: the prefix cannot be listed.
-    """
-    top = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
-    unread = Unread()
-    if misplaced.is_inside_event_type(top):
-        misplaced.note_inside(store, top, unread)
-        return {}, unread, {}
-    by_type, unwalked, denied = _walk(store, top, unread)
-    misplaced.note_unwalked(store, unwalked, unread)
-    if not (by_type or denied or unread.counts):
-        misplaced.note_beside(store, top, unread)
-    return {event_type: list(folders) for event_type, folders in by_type.items()}, unread, denied
-
-
-def _walk(
-    store: ObjectStore, top: str, unread: Unread
-) -> tuple[dict[str, dict[str, None]], list[str], dict[str, BridgeError]]:
-    """Return the folders of each event type, those that were left out, and those that may not be listed."""
-    by_type: dict[str, dict[str, None]] = {}
-    denied: dict[str, BridgeError] = {}
-    unwalked: list[str] = []
-    level = [top]
-    for _ in range(MAX_LEVELS):
-        below: dict[str, None] = {}
-        for parent in level:
-            try:
-                folders, objects = store.folders(parent)
-            except CredentialError as error:
-                if parent == top:
-                    raise
-                denied[parent] = error
-                continue
-            for item in objects:
-                unread.add(item.key)
-            for folder in folders:
-                name = folder[len(parent) : -1]
-                if name.startswith(EVENT_TYPE_FOLDER) and name != EVENT_TYPE_FOLDER:
-                    by_type.setdefault(canonical_name(name.removeprefix(EVENT_TYPE_FOLDER)), {})[folder] = None
-                elif name.startswith(DATE_FOLDER):
-                    unwalked.append(folder)  # hours outside an event type; there may be thousands
-                else:
-                    below[folder] = None
-        level = list(below)
-    return by_type, unwalked + level, denied
+    hours = (selection.first_hour, selection.end_hour)
+    for event_type in sorted(selection.event_types & tree.types):
+        for folder in tree.by_type[event_type]:
+            for page in pages_of(list_between(source.store, folder, *key_range(folder, hours))):
+                yield from filter(None, map(to_currents_object, page.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,25 +270,22 @@ class _Look:
 
     @property
     def whole(self) -> bool:
-        """Whether all was listed; a folder that is there though nothing is in it contradicts itself."""
-        empty = not (self.listed or self.unread.counts) and self.spot.hours == EVERYTHING
-        return self.spot.included and self.failure is None and not empty
+        """Whether all was listed. An answer without any object is not relied on: the next look asks for as much."""
+        return self.spot.included and self.failure is None and bool(self.listed or self.unread.counts)
 
 
 def _look(source: Source, spot: _Spot, now: datetime) -> _Look:
     look = _Look(spot)
-    listing = _list_hours(source.store, spot)
     try:
-        while page := {item.key: item for item in islice(listing, PAGE_OBJECTS)}:
-            _admit(source, page.values(), look, now)
-    except LedgerError:
-        raise
-    except BridgeError as error:
+        for hours in spot.hours:
+            for page in pages_of(list_between(source.store, spot.folder, *key_range(spot.folder, hours))):
+                _take(source, page.values(), look, now)
+    except (CredentialError, RetryLaterError) as error:
         look.failure = error
     return look
 
 
-def _admit(source: Source, page: Iterable[ListedObject], look: _Look, now: datetime) -> None:
+def _take(source: Source, page: Iterable[ListedObject], look: _Look, now: datetime) -> None:
     objects = []
     for item in page:
         currents_object = to_currents_object(item)
@@ -353,66 +295,6 @@ def _admit(source: Source, page: Iterable[ListedObject], look: _Look, now: datet
             objects.append(currents_object)
     look.listed += len(objects)
     if objects and look.spot.included:
-        discovered, changed = source.ledger.admit(source.connector, objects, now)
+        discovered, changed = admit(source, objects, look.rewritten, now)
         look.discovered += discovered
-        look.changed += len(changed)
-        if changed and source.remember:
-            changed = source.ledger.redeliver(source.connector, changed, now - source.remember, now)
-        look.rewritten.add(changed)
-
-
-def _list_hours(store: ObjectStore, spot: _Spot) -> Iterator[ListedObject]:
-    dates = spot.folder + DATE_FOLDER
-    for first, end in spot.hours:
-        # After all keys of the hour before, since '0' sorts after '/'. The bare name of the first hour's folder would
-        # do for S3, but SeaweedFS takes it for the whole folder and starts after that.
-        listing = store.list(spot.folder, start_after=f"{dates}{format_hour(first - HOUR)}0" if first else "")
-        if end is None:
-            yield from listing
-        else:
-            yield from takewhile(partial(_comes_before, dates + format_hour(end)), listing)
-
-
-def _comes_before(key: str, item: ListedObject) -> bool:
-    return item.key < key
-
-
-def _integrations(folders: Mapping[str, Sequence[str]]) -> Iterator[Notice]:
-    """Yield the folders right above those of event types, with how many of these each has; never the bucket itself."""
-    parents = (folder.rpartition(EVENT_TYPE_FOLDER)[0] for of_type in folders.values() for folder in of_type)
-    for folder, types in sorted(Counter(parents).items()):
-        if folder:
-            yield Notice(NoticeKind.INTEGRATION, folder, f"event types: {types}")
-
-
-def _unknown_types(objects: Counter[str], included: frozenset[str]) -> Iterator[Notice]:
-    for event_type, count in objects.items():
-        if count:  # hours without such objects say nothing new of the type
-            fate = "delivered by the general rules" if event_type in included else "not included, not delivered"
-            yield Notice(NoticeKind.UNKNOWN_EVENT_TYPE, event_type, f"not in the catalogue; {fate}", count)
-
-
-def _note(source: Source, kind: NoticeKind, notices: Iterable[Notice], now: datetime, *, whole: bool) -> None:
-    """Keep notices of a kind; what a look that is whole does not say holds no longer."""
-    if whole:
-        source.ledger.replace_notices(source.connector, kind, list(notices), now)
-    else:
-        source.ledger.note(source.connector, list(notices), now)
-
-
-def _note_unread(source: Source, unread: Unread, now: datetime, *, whole: bool) -> None:
-    """Keep a notice for each reason. What is wrong with the prefix every look sees; odd keys only one that is whole."""
-    of_prefix = [_odd(NoticeKind.MISPLACED, line) for line in unread.lines() if line.of_prefix]
-    of_keys = [_odd(NoticeKind.UNREAD_KEYS, line) for line in unread.lines() if not line.of_prefix]
-    _note(source, NoticeKind.MISPLACED, of_prefix, now, whole=True)
-    _note(source, NoticeKind.UNREAD_KEYS, of_keys, now, whole=whole)
-
-
-def _odd(kind: NoticeKind, line: Line) -> Notice:
-    return Notice(kind, line.reason, f"{line.what}; {line.todo}", line.count)
-
-
-def _denied(failures: Mapping[str, BridgeError]) -> Iterator[Notice]:
-    for folder, error in failures.items():
-        if isinstance(error, CredentialError):
-            yield Notice(NoticeKind.FOLDER_DENIED, folder, f"{error.message}; {error.hint}")
+        look.changed += changed

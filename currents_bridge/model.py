@@ -268,13 +268,26 @@ class Refusal:
 
 
 class Recorded(StrEnum):
-    """What the ledger says of an object in a listing."""
+    """What ledger and bucket say of an object; `Ledger.recorded` never says the last two."""
 
     DELIVERED = "delivered"  # with this ETag and size
-    WAITING = "waiting"  # pending, claimed or failed
+    WAITING = "waiting"  # pending or claimed
+    FAILED = "failed"  # waits for its next attempt
     QUARANTINED = "quarantined"
     CHANGED = "changed"  # delivered with another ETag or size
     UNKNOWN = "unknown"
+    GONE = "gone"  # waits or failed, and is not in the bucket any more
+    UNREAD = "unread"  # in the bucket, under a key that is not understood
+
+
+@dataclass(frozen=True, slots=True)
+class OwedObject:
+    """An object that the ledger needs the bucket to have."""
+
+    key: str
+    event_type: str
+    hour: datetime
+    recorded: Recorded  # waiting, failed or quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +338,12 @@ class Coverage:
 class Progress:
     """How far discovery of a connector has come; None: never."""
 
-    polled_at: datetime | None = None  # start of the last poll that listed everything it had to, and found folders
-    audited_at: datetime | None = None  # end of the last complete audit
+    polled_at: datetime | None = None  # start of the last poll that found folders and listed all it was not denied
+    audited_at: datetime | None = None  # start of the last audit that came to its end
     started_at: datetime | None = None  # start of the first poll; what `start_from: now` means for ever after
+    looked_at: datetime | None = None  # start of the last poll, complete or not
+    poll_error: str | None = None  # what kept that one from being complete; "": nothing
+    findings: Mapping[str, int] | None = None  # of the last audit, by kind (see audit.py); those that are none left out
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from currents_bridge.model import (
     ListedObject,
     Notice,
     NoticeKind,
+    OwedObject,
     Progress,
     QuarantinedObject,
     QueuedMessage,
@@ -344,6 +345,10 @@ class Ledger(Protocol):
 
         An object that waits or is quarantined counts as such, whatever its ETag.
         """
+        ...
+
+    def owed(self, connector: str, after: str, before: str, limit: int) -> list[OwedObject]:
+        """Return the first `limit` objects that wait, failed or are quarantined, in key order, after < key < before."""
         ...
 
     def hour_books(self, connector: str, selection: Selection) -> list[HourBooks]:

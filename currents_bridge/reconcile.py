@@ -1,79 +1,94 @@
 """`reconcile`: the proof that what the bucket holds is what the ledger delivered, and that the books balance."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 
+from currents_bridge.audit import compare
 from currents_bridge.connector import Connector
-from currents_bridge.discovery import list_objects
-from currents_bridge.model import Books, HourBooks, Recorded, Selection, format_hour
+from currents_bridge.findings import Audit, AuditedHour, Difference
+from currents_bridge.model import Recorded, Selection, format_hour
 
-PAGE_OBJECTS = 1_000
-
-# What is wrong with an object of the listing, by what the ledger says of it; delivered ones are as they should be,
-# and quarantined ones are accounted for.
-_WRONG = {
-    Recorded.UNKNOWN: "is not in the ledger; `once` or `backfill` delivers it",
-    Recorded.WAITING: "is not delivered yet",
-    Recorded.CHANGED: "has another ETag or size than what was delivered; `backfill --resend` sends it again",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Something that should not be so."""
-
-    subject: str  # an object's key, or an event type and hour
-    detail: str
+# Trouble that ends by itself, as far as the program knows; the rest needs a person.
+_TRIED_AGAIN = (Recorded.UNKNOWN, Recorded.WAITING, Recorded.FAILED)
+_NEEDS_A_PERSON = (Recorded.QUARANTINED, Recorded.CHANGED, Recorded.GONE, Recorded.UNREAD)
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What was compared for one connector, and each difference."""
+    """An audit of a selection, as it is shown."""
 
-    hours: Sequence[HourBooks]
-    listed: dict[Recorded, int]  # objects of the bucket, by what the ledger says of them
-    differences: Sequence[Difference]
+    audit: Audit
 
     @property
-    def books(self) -> Books:
-        """The books of all hours."""
-        return sum((hour.books for hour in self.hours), Books())
+    def hours(self) -> list[AuditedHour]:
+        """Every hour of every type, in order."""
+        hours = [hour for of_type in self.audit.types for hour in of_type.hours]
+        return sorted(hours, key=lambda hour: (hour.books.hour, hour.books.event_type))
+
+    @property
+    def differences(self) -> list[Difference]:
+        """What should not be so, by kind; of each kind the first of each event type."""
+        unread = (
+            Difference(line.examples[0], f"{line.count:,} objects {line.what}: {line.todo}", "unread")
+            for line in self.audit.tree.unread.lines()
+            if line.odd
+        )
+        of_types = (difference for of_type in self.audit.types for difference in of_type.differences)
+        return sorted([*of_types, *unread, *self._folders()], key=lambda difference: difference.kind)
+
+    def counted(self, kind: str) -> int:
+        """Return how many differences of a kind there are, also those that are not named."""
+        named = sum(difference.kind == kind for difference in self.differences)
+        counts = self.audit.findings | {str(recorded): self.audit.objects[recorded] for recorded in _TRIED_AGAIN}
+        return max(named, counts.get(kind, 0))
 
     @property
     def exit_code(self) -> int:
-        """0: proven; 1: there are differences; 4: none, but objects or events were set aside."""
-        if self.differences:
+        """0: proven; 1: something is not delivered yet or could not be listed; 4: a person has to look."""
+        objects = self.audit.objects
+        if any(objects[kind] for kind in _TRIED_AGAIN) or self.audit.tree.failures or not self.audit.tree.types:
             return 1
-        return 4 if self.listed[Recorded.QUARANTINED] or self.books.dead_lettered else 0
+        ill = any(objects[kind] for kind in _NEEDS_A_PERSON)
+        return 4 if ill or self.audit.unproven or self.audit.books.dead_lettered else 0
 
     def as_json(self) -> dict[str, object]:
         """Return the connector's part of the JSON document."""
+        audit = self.audit
         return {
-            "objects": {str(state): count for state, count in self.listed.items()},
-            "events": asdict(self.books),
+            "objects": {str(recorded): count for recorded, count in audit.objects.items()},
+            "events": asdict(audit.books),
+            "types": [
+                {
+                    "event_type": of_type.event_type,
+                    "objects": {str(recorded): count for recorded, count in of_type.objects.items()},
+                    "deleted": of_type.deleted,
+                    "events": asdict(of_type.books),
+                }
+                for of_type in audit.types
+                if of_type.hours
+            ],
             "hours": [
-                {"hour": format_hour(h.hour), "event_type": h.event_type, "objects": h.objects, **asdict(h.books)}
-                for h in self.hours
+                {
+                    "hour": format_hour(hour.books.hour),
+                    "event_type": hour.books.event_type,
+                    "objects": hour.books.objects,
+                    "well": hour.well,
+                    **asdict(hour.books.books),
+                }
+                for hour in self.hours
             ],
             "differences": [asdict(difference) for difference in self.differences],
+            "excluded": sorted(audit.excluded),
         }
+
+    def _folders(self) -> Iterator[Difference]:
+        for folder, error in sorted(self.audit.tree.failures.items()):
+            yield Difference(folder, f"could not be listed: {error.message}; {error.hint}", "unlisted")
+        if not self.audit.tree.types:
+            words = "holds no folder event_type=...; see source.bucket and source.prefix"
+            yield Difference(self.audit.tree.top or "the bucket", words, "unlisted")
 
 
 def reconcile(connector: Connector, selection: Selection) -> Reconciliation:
-    """Compare bucket and ledger for a selection; raises as the bucket and the ledger do."""
-    hours = connector.ledger.hour_books(connector.name, selection)
-    differences = [
-        Difference(f"{hour.event_type} {format_hour(hour.hour)}", f"the books do not balance: {asdict(hour.books)}")
-        for hour in hours
-        if not hour.books.balanced
-    ]
-    listed: Counter[Recorded] = Counter()
-    objects = list_objects(connector.source, selection)
-    while page := list(islice(objects, PAGE_OBJECTS)):
-        for item, recorded in zip(page, connector.ledger.recorded(connector.name, page), strict=True):
-            listed[recorded] += 1
-            if recorded in _WRONG:
-                differences.append(Difference(item.key, _WRONG[recorded]))
-    return Reconciliation(hours, {recorded: listed[recorded] for recorded in Recorded}, differences)
+    """Compare bucket, ledger and books for a selection, and write nothing; raises as the bucket and the ledger do."""
+    return Reconciliation(compare(connector.source, selection))

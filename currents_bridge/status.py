@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from currents_bridge.alerting import verdict_of
 from currents_bridge.credentials import LossPolicy, LossWindow, loss_window_of, state_at
 from currents_bridge.errors import Side
 from currents_bridge.expiry import waiting_deadline
@@ -113,6 +114,8 @@ class ConnectorStatus:
                 "deleted_at": _iso(self.deleted_at),
             },
             "rewound": asdict(totals.rewound),
+            "last_poll": self._last_poll(),
+            "last_audit": self._last_audit(),
             "unknown_event_types": self.unknown_event_types,
             "notices": [
                 {"kind": str(n.kind), "subject": n.subject, "detail": n.detail, "count": n.count} for n in self.notices
@@ -123,6 +126,20 @@ class ConnectorStatus:
                 for job in self.failing_jobs
             ],
         }
+
+    @property
+    def audit_verdict(self) -> str | None:
+        """What the last audit found; None before the first."""
+        findings = self.totals.progress.findings
+        return None if findings is None else verdict_of(findings)
+
+    def _last_poll(self) -> dict[str, object]:
+        progress = self.totals.progress
+        complete = progress.looked_at is not None and not progress.poll_error
+        return {"at": _iso(progress.looked_at), "complete": complete, "error": progress.poll_error or None}
+
+    def _last_audit(self) -> dict[str, object]:
+        return {"at": _iso(self.totals.progress.audited_at), "verdict": self.audit_verdict}
 
 
 @dataclass(frozen=True, slots=True)

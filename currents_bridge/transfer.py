@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
@@ -26,6 +26,8 @@ class TransferReport:
     seconds: float = 0.0
     sent_first: int = 0  # events acknowledged in objects that were never rewound, or on trial
     changed: list[CurrentsObject] = field(default_factory=list)  # were written again while they waited
+    denied_folders: int = 0  # that may not be listed, while others may
+    findings: Mapping[str, int] = field(default_factory=dict)  # of the audit, where there was one
     error: BridgeError | None = None  # what ended the run early, the first one
     _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
     _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined

@@ -1,6 +1,6 @@
 """A connector whose health a test makes worse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,6 +55,8 @@ def health(  # noqa: PLR0913 - one parameter a thing that can be wrong
     notices: Sequence[Notice] = (),
     started_at: datetime = NOW - 30 * DAY,
     polled_at: datetime | None = None,
+    audited_at: datetime | None = None,
+    findings: Mapping[str, int] | None = None,
     **more: Any,
 ) -> Health:
     """Return the health of a connector that is well but for what is given."""
@@ -73,7 +75,12 @@ def health(  # noqa: PLR0913 - one parameter a thing that can be wrong
             credentials=known,
             rewound=Rewound(),
             notices=notices,
-            progress=Progress(polled_at=polled_at or now, started_at=started_at),
+            progress=Progress(
+                polled_at=polled_at or now,
+                started_at=started_at,
+                audited_at=audited_at,
+                findings=findings,
+            ),
         ),
         **more,
     )

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, tex
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import (
+    ledger_admit,
     ledger_canaries,
     ledger_changed,
     ledger_claims,
@@ -50,6 +51,7 @@ from currents_bridge.model import (
     GroupLimits,
     LetterFilter,
     ObjectState,
+    OwedObject,
     QuarantinedObject,
     Recorded,
     Rewound,
@@ -239,6 +241,11 @@ class SqlLedger(SqlConnectors):
         with self._store.reading() as connection:
             sorter = Sorter(connection, connector)
             return [recorded for chunk in _chunks(listed) for recorded in sorter.recorded(chunk)]
+
+    def owed(self, connector: str, after: str, before: str, limit: int) -> list[OwedObject]:
+        """Look at a range of keys; costs what the range holds that is not folded."""
+        with self._store.reading() as connection:
+            return ledger_admit.owed(connection, connector, after, before, limit)
 
     def remembered(self, connector: str, message_ids: "pl.Series", now: datetime) -> "pl.Series":  # noqa: ARG002
         """Look up the digests of the message ids."""

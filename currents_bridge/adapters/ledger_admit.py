@@ -8,8 +8,15 @@ from sqlalchemy import Connection, Row, select, tuple_
 
 from currents_bridge.adapters import ledger_digests, ledger_fold
 from currents_bridge.adapters.ledger_schema import hours, objects
-from currents_bridge.model import CurrentsObject, ObjectState, Recorded, format_hour
+from currents_bridge.model import CurrentsObject, ObjectState, OwedObject, Recorded, format_hour, parse_hour
 
+NOT_SETTLED = {
+    ObjectState.PENDING: Recorded.WAITING,
+    ObjectState.CLAIMED: Recorded.WAITING,
+    ObjectState.FAILED: Recorded.FAILED,
+    ObjectState.EXCLUDED: Recorded.WAITING,
+    ObjectState.QUARANTINED: Recorded.QUARANTINED,
+}
 # Hour and event type; writing each object's hour as text would cost more than looking it up.
 _Slot = tuple[datetime, str]
 
@@ -79,6 +86,17 @@ class Sorter:
         self._folds.update((missing[slot], fold) for slot, fold in found.items())
 
 
+def owed(connection: Connection, connector: str, after: str, before: str, limit: int) -> list[OwedObject]:
+    """Return objects that are not delivered, by the unique index of connector and key."""
+    names = ("key", "event_type", "hour", "state")
+    within = (objects.c.connector == connector, objects.c.key > after, objects.c.key < before)
+    rows = select(*(objects.c[name] for name in names)).where(*within, objects.c.state != ObjectState.DELIVERED)
+    return [
+        OwedObject(key, event_type, parse_hour(hour), NOT_SETTLED[state])
+        for key, event_type, hour, state in connection.execute(rows.order_by(objects.c.key).limit(limit))
+    ]
+
+
 def _slot(item: CurrentsObject) -> _Slot:
     return item.hour, item.event_type
 
@@ -88,7 +106,5 @@ def _recorded(row: Row[str, str, int, str], item: CurrentsObject) -> Recorded:
         case ObjectState.DELIVERED:
             same = (row.etag, row.size_bytes) == (item.etag, item.size_bytes)
             return Recorded.DELIVERED if same else Recorded.CHANGED
-        case ObjectState.QUARANTINED:
-            return Recorded.QUARANTINED
         case _:
-            return Recorded.WAITING
+            return NOT_SETTLED[row.state]

@@ -43,6 +43,7 @@ from currents_bridge.model import (
 )
 
 EXPIRY_RULES = TypeAdapter(tuple[ExpiryRule, ...])
+FINDINGS = TypeAdapter(dict[str, int])
 
 
 def by_type(connection: Connection, connector: str) -> dict[str, Books]:
@@ -158,4 +159,7 @@ def _sums(held: Subquery, names: Sequence[str]) -> list[Any]:
 
 
 def _progress(row: Row[Any] | None) -> Progress:
-    return Progress(row.polled_at, row.audited_at, row.started_at) if row else Progress()
+    if row is None:
+        return Progress()
+    findings = None if row.findings is None else FINDINGS.validate_json(row.findings)
+    return Progress(row.polled_at, row.audited_at, row.started_at, row.looked_at, row.poll_error, findings)

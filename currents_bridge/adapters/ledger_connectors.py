@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_books, ledger_canaries, ledger_letters
-from currents_bridge.adapters.ledger_books import EXPIRY_RULES
+from currents_bridge.adapters.ledger_books import EXPIRY_RULES, FINDINGS
 from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, jobs, notices
 from currents_bridge.adapters.ledger_store import SqliteStore
 from currents_bridge.errors import Side
@@ -96,7 +96,10 @@ class SqlConnectors:
 
     def save_progress(self, connector: str, progress: Progress) -> None:
         """Keep the fields that are not None."""
-        self._save(connector, {name: at for name, at in asdict(progress).items() if at is not None})
+        values = {name: value for name, value in asdict(progress).items() if value is not None}
+        if progress.findings is not None:
+            values["findings"] = FINDINGS.dump_json(dict(progress.findings)).decode()
+        self._save(connector, values)
 
     def save_expiry_rules(self, connector: str, rules: Sequence[ExpiryRule]) -> None:
         """Keep the rules as one text."""

@@ -210,6 +210,9 @@ connectors = Table(
     Column("polled_at", UtcTime),
     Column("audited_at", UtcTime),
     Column("started_at", UtcTime),
+    Column("looked_at", UtcTime),
+    Column("poll_error", Text),
+    Column("findings", Text),  # a JSON object
     Column("expiry_rules", Text),  # model.ExpiryRule, as a JSON list
     Column("rewound_objects", Integer, nullable=False, server_default="0"),  # in all; so are the next two
     Column("rewound_events", Integer, nullable=False, server_default="0"),

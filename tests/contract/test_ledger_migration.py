@@ -162,7 +162,7 @@ class TestFilledLedger:
     def test_what_is_known_stays_known(self, ledger: SqlLedger) -> None:
         """Rows and folds alike."""
         listed = [CurrentsObject(key, "e", 9, NOW, "Click", HOUR) for key in (FOLDED, DELIVERED, QUARANTINED, FAILED)]
-        answers = [Recorded.DELIVERED, Recorded.DELIVERED, Recorded.QUARANTINED, Recorded.WAITING]
+        answers = [Recorded.DELIVERED, Recorded.DELIVERED, Recorded.QUARANTINED, Recorded.FAILED]
         assert ledger.recorded("acme", listed) == answers
 
     def test_a_failing_credential_is_still_failing(self, ledger: SqlLedger) -> None:

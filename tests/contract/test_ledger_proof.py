@@ -14,6 +14,7 @@ from currents_bridge.model import (
     Failed,
     HourBooks,
     ObjectState,
+    OwedObject,
     Quarantined,
     Recorded,
     Selection,
@@ -36,8 +37,8 @@ class TestRecorded:
             [Delivered(delivered.id, ONE_EVENT), Quarantined(quarantined.id, "cut"), Failed(failed.id, "429", NOW)], NOW
         )
         ledger.release([released.id])
-        waiting, answers = Recorded.WAITING, [Recorded.DELIVERED, Recorded.QUARANTINED]
-        assert ledger.recorded("acme", [an_object("new"), *listed]) == [Recorded.UNKNOWN, *answers, waiting, waiting]
+        answers = [Recorded.DELIVERED, Recorded.QUARANTINED, Recorded.FAILED, Recorded.WAITING]
+        assert ledger.recorded("acme", [an_object("new"), *listed]) == [Recorded.UNKNOWN, *answers]
         assert ledger.recorded("beta", listed) == [Recorded.UNKNOWN] * 4
         assert ledger.recorded("acme", []) == []
 
@@ -61,6 +62,34 @@ class TestRecorded:
         """More than fits into one query."""
         ledger.admit("acme", objects(1201), NOW)
         assert ledger.recorded("acme", objects(1202)) == [Recorded.WAITING] * 1201 + [Recorded.UNKNOWN]
+
+
+class TestOwed:
+    """What the bucket has to have, since it is not delivered."""
+
+    def test_all_that_is_not_delivered_comes_in_key_order(self, ledger: Ledger) -> None:
+        """Each with what is recorded of it; a claimed one waits."""
+        ledger.admit("acme", [an_object(key) for key in "edcba"], NOW)
+        first, second, third, fourth, _ = claim(ledger)
+        ledger.settle(
+            [Quarantined(first.id, "cut"), Delivered(second.id, ONE_EVENT), Failed(third.id, "429", NOW)], NOW
+        )
+        ledger.release([fourth.id])
+
+        assert ledger.owed("acme", "", "z", 10) == [
+            OwedObject("a", CLICK, HOUR, Recorded.QUARANTINED),
+            OwedObject("c", CLICK, HOUR, Recorded.FAILED),
+            OwedObject("d", CLICK, HOUR, Recorded.WAITING),
+            OwedObject("e", CLICK, HOUR, Recorded.WAITING),
+        ]
+        assert ledger.owed("beta", "", "z", 10) == []
+
+    def test_a_range_has_neither_of_its_bounds_and_ends_at_the_limit(self, ledger: Ledger) -> None:
+        """So that the next one begins after the last key of this one."""
+        ledger.admit("acme", [an_object(key) for key in "abcde"], NOW)
+
+        assert [item.key for item in ledger.owed("acme", "a", "e", 10)] == ["b", "c", "d"]
+        assert [item.key for item in ledger.owed("acme", "a", "e", 2)] == ["b", "c"]
 
 
 class TestHourBooks:

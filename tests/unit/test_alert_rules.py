@@ -306,6 +306,7 @@ def test_silence_ends_with_files_and_not_with_time() -> None:
         (Notice(NoticeKind.INTEGRATION, "x/", since=NOW - 30 * DAY + MINUTE), []),
         (Notice(NoticeKind.PROBE, "Public API", "401", since=NOW - HOUR), [("probe_failing", "Public API")]),
         (Notice(NoticeKind.PROBE, "Public API", "401", since=NOW - MINUTE), []),
+        (Notice(NoticeKind.FOLDER_DENIED, "x/", "AccessDenied", since=NOW), [("folder_denied", "x/")]),
         (Notice(NoticeKind.UNREAD_KEYS, "no_hour", since=NOW), [("unread_keys", "no_hour")]),
         (Notice(NoticeKind.UNREAD_KEYS, "not_currents", since=NOW), []),
         (Notice(NoticeKind.MISPLACED, "prefix_too_high", since=NOW), [("unread_keys", "prefix_too_high")]),
@@ -316,6 +317,23 @@ def test_notices_that_someone_should_act_on_are_told(notice: Notice, expected: l
     """Integrations only when they are new, probes only when they stay blind for an hour."""
     assert found(health(notices=[notice])) == expected
     assert all(ending(one, health()) is not None for one in wrong(health(notices=[notice])))
+
+
+def test_what_an_audit_found_is_told_until_another_does_not_find_it() -> None:
+    """What is lost, and what is not explained; other findings have alerts of their own."""
+    of = health(findings={"gone": 40, "unproven": 2, "changed": 3}, audited_at=NOW - HOUR)
+
+    gone, unproven = wrong(of)
+
+    assert [(one.kind, one.subject, one.since) for one in (gone, unproven)] == [
+        ("audit_finding", "gone", NOW - HOUR),
+        ("audit_finding", "unproven", NOW - HOUR),
+    ]
+    assert "40 objects" in gone.what
+    assert "reconcile" in gone.todo
+    over = ending(gone, health(findings={}, audited_at=NOW))
+    assert over is not None
+    assert "nothing gone any more" in over.what
 
 
 def test_the_worst_comes_first() -> None:

@@ -56,6 +56,8 @@ LATER = a_report(Failed(1, "unwell", HOUR))
         ([FINE], 0),
         ([SET_ASIDE], 4),
         ([DEAD], 4),
+        ([TransferReport(findings={"gone": 1})], 4),
+        ([TransferReport(denied_folders=1)], 1),
         ([LATER], 1),
         ([a_report(error=LedgerError("disk full"))], 1),
         ([a_report(error=RetryLaterError("503"))], 1),

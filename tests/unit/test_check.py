@@ -89,6 +89,21 @@ def test_one_denied_object_is_no_failing_credential_where_another_can_be_read(be
     assert exit_code(list(found.values())) == 1
 
 
+def test_a_folder_that_may_not_be_listed_costs_itself(bench: Bench) -> None:
+    """It is named; all others are looked at. Where none may be, it is the credential."""
+    key, other = bench.put(2), bench.put(2, event_type=OPEN)
+    folder, other_folder = (name.partition("date=")[0] for name in (key, other))
+    bench.store.faults[folder] = DENIED
+
+    found = verdicts(bench)
+    assert (found[f"folder {folder}"].ok, found[f"folder {folder}"].remedy) == (False, DENIED.hint)
+    assert found["objects"].ok
+    assert exit_code(list(found.values())) == 1
+
+    bench.store.faults[other_folder] = DENIED
+    assert exit_code(list(verdicts(bench).values())) == 3
+
+
 def test_objects_that_may_be_listed_but_not_read_are_told_apart(bench: Bench) -> None:
     """The bucket is well, its objects are not."""
     bench.store.faults[bench.put(2)] = DENIED

@@ -28,7 +28,7 @@ from currents_bridge.model import (
 )
 from currents_bridge.testing.currents_files import object_key, write_container
 from currents_bridge.transfer import TransferReport
-from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
+from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks
 
 DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING
 FAILING = CredentialState.FAILING
@@ -538,7 +538,7 @@ def test_what_may_have_to_be_sent_again_is_not_folded(bench: Bench) -> None:
 
 
 def test_an_audit_keeps_the_rules_by_which_the_bucket_deletes(bench: Bench) -> None:
-    """Those that may hold for the connector's objects."""
+    """Those that may hold for the connector's objects, be it before the first of them was written."""
     bench.prefix = "braze/"
     bench.store.rules = [ExpiryRule("", days=30), ExpiryRule("logs/", days=1), ExpiryRule("braze/x/", days=7)]
 
@@ -597,7 +597,8 @@ def test_once_audits_when_that_is_due_and_polls_in_any_case(bench: Bench) -> Non
     audited_at = bench.now
     bench.now += AUDIT - timedelta(seconds=1)
     connector.once(AUDIT)
-    assert bench.ledger.progress(NAME) == Progress(polled_at=bench.now, audited_at=audited_at, started_at=audited_at)
+    progress = bench.ledger.progress(NAME)
+    assert (progress.polled_at, progress.audited_at, progress.started_at) == (bench.now, audited_at, audited_at)
 
     bench.now += timedelta(seconds=1)
     connector.once(AUDIT)
@@ -615,6 +616,90 @@ def test_once_counts_what_the_audit_found(bench: Bench) -> None:
     report = connector.once(AUDIT)
 
     assert (report.discovered, report.delivered) == (1, 1)
+
+
+def test_what_the_audit_found_is_in_the_report(bench: Bench) -> None:
+    """Once everything that could be was delivered."""
+    bench.put(2)
+    gone = bench.put(2, offset=1)
+    connector = bench.connector()
+    bench.transport.outcomes.extend([UNWELL] * 12)
+    connector.poll()
+    bench.transport.outcomes.clear()
+    bench.store.delete(gone)
+    bench.now += timedelta(seconds=1)
+
+    report = connector.once(AUDIT)
+
+    assert report.findings == {"gone": 1}
+
+
+def test_a_daemon_leaves_the_very_first_look_to_the_poll(bench: Bench) -> None:
+    """Both at once would list a large bucket twice; then the audit comes when it is due."""
+    bench.put(1)
+    connector = bench.connector()
+    connector.audit_when_due(AUDIT)
+    assert bench.ledger.progress(NAME).audited_at is None
+
+    connector.poll()
+    audited_at = bench.now
+    connector.audit_when_due(AUDIT)
+    bench.now += AUDIT - timedelta(seconds=1)
+    connector.audit_when_due(AUDIT)
+    assert bench.ledger.progress(NAME).audited_at == audited_at
+
+    bench.now += timedelta(seconds=1)
+    connector.audit_when_due(AUDIT)
+    assert bench.ledger.progress(NAME).audited_at == bench.now
+
+
+def test_an_audit_of_the_future_does_not_put_off_the_next_one(bench: Bench) -> None:
+    """The clock was wrong when it ran."""
+    bench.put(1)
+    connector = bench.connector()
+    connector.poll()
+    bench.ledger.save_progress(NAME, Progress(audited_at=bench.now + timedelta(days=9000)))
+
+    connector.audit_when_due(AUDIT)
+
+    assert bench.ledger.progress(NAME).audited_at == bench.now
+
+
+def test_a_stop_ends_an_audit(bench: Bench) -> None:
+    """It begins again with the next start."""
+    for offset in range(1_000):
+        bench.store.put(object_key(CLICK, HOUR, offset=offset), b"", HOUR)
+    connector = bench.connector()
+    bench.stop.set()
+
+    report = connector.audit()
+
+    assert "stopped" in str(report.error)
+    assert bench.ledger.progress(NAME).audited_at is None
+
+
+def test_a_folder_that_may_not_be_listed_costs_itself(bench: Bench) -> None:
+    """The credential works, all else is delivered, and `once` does not end as if all were well."""
+    key = bench.put(2)
+    bench.put(2, event_type=OPEN)
+    bench.store.faults[key.partition("date=")[0]] = NOT_LISTED
+
+    report = bench.connector().poll()
+
+    assert (report.delivered, report.denied_folders, report.error) == (1, 1, None)
+    assert bench.ledger.credential(NAME, Side.SOURCE).state is CredentialState.VERIFIED
+
+
+def test_a_prefix_under_which_there_is_nothing_is_an_error(bench: Bench) -> None:
+    """A typo in it must not look like a quiet day."""
+    bench.put(2)
+    bench.prefix = "brase/"
+
+    report = bench.connector().poll()
+
+    assert isinstance(report.error, RetryLaterError)
+    assert "brase/" in report.error.message
+    assert bench.ledger.progress(NAME).polled_at is None
 
 
 def test_an_audit_that_fails_does_not_keep_once_from_delivering(bench: Bench) -> None:

@@ -2,51 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from currents_bridge import discovery
+from currents_bridge.audit import audit
 from currents_bridge.coverage import HourRange
 from currents_bridge.discovery import (
     EVERYTHING,
     Discovery,
     Source,
-    find_event_type_folders,
-    list_all,
     poll,
 )
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
 from currents_bridge.model import Books, Delivered, GroupLimits, ListedObject, NoticeKind, Selection
-from currents_bridge.testing.currents_files import object_key
 from currents_bridge.testing.fake_store import FakeObjectStore
-from currents_bridge.unread import Reason
+from tests.bucket import CATALOGUE, CLICK, DAY, HOUR, NOW, OPEN, THIS_HOUR, folder, key
 from tests.ledgers import LedgerOnFile
-
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-NOW = datetime(2024, 3, 9, 17, 20, tzinfo=UTC)
-THIS_HOUR = datetime(2024, 3, 9, 17, tzinfo=UTC)
-CLICK = "users.messages.email.Click"
-OPEN = "users.messages.email.Open"
-CATALOGUE = frozenset({CLICK, OPEN})
-
-
-def key(
-    hour: datetime = THIS_HOUR,
-    event_type: str = CLICK,
-    offset: int = 0,
-    integration: str = "aaa",
-    prefix: str = "braze/",
-) -> str:
-    """Return the key of a Currents file."""
-    return object_key(event_type, hour, offset=offset, integration=integration, prefix=prefix)
-
-
-def folder(event_type: str = CLICK, integration: str = "aaa") -> str:
-    """Return the folder that holds the files of a type."""
-    return key(event_type=event_type, integration=integration).partition("date=")[0]
 
 
 @pytest.fixture
@@ -95,56 +69,6 @@ def integrations(source: Source) -> dict[str, str]:
     """Return the integrations that a notice is kept of, with what it says."""
     kept = source.ledger.totals(source.connector).notices
     return {n.subject: n.detail for n in kept if n.kind is NoticeKind.INTEGRATION}
-
-
-class TestFindEventTypeFolders:
-    """The walk from the prefix down to the folders of event types."""
-
-    def test_types_of_several_integrations_are_found(self, store: FakeObjectStore) -> None:
-        """A type has one folder for each integration that exports it."""
-        for name in (key(), key(integration="bbb"), key(event_type=OPEN)):
-            store.put(name)
-
-        folders, unread, _ = find_event_type_folders(store, "braze/")
-
-        assert folders == {CLICK: [folder(), folder(integration="bbb")], OPEN: [folder(OPEN)]}
-        assert not unread.counts
-
-    @pytest.mark.parametrize("prefix", ["", "braze", "braze/", "braze/eu", "braze/eu/"])
-    def test_any_folder_above_the_integrations_can_be_the_prefix(self, store: FakeObjectStore, prefix: str) -> None:
-        """The prefix may stand higher than where Braze writes, and may lack its last slash."""
-        store.put(key(prefix="braze/eu/"))
-
-        assert list(find_event_type_folders(store, prefix)[0]) == [CLICK]
-
-    def test_the_integration_itself_can_be_the_prefix(self, store: FakeObjectStore) -> None:
-        """A prefix that names one integration leaves the others out."""
-        store.put(key())
-        store.put(key(event_type=OPEN, integration="bbb"))
-
-        assert list(find_event_type_folders(store, folder().partition("event_type=")[0])[0]) == [CLICK]
-
-    def test_a_folder_that_only_shares_the_letters_of_the_prefix_is_another(self, store: FakeObjectStore) -> None:
-        """`braze` means `braze/`, not `braze-old/`."""
-        store.put(key(prefix="braze-old/"))
-
-        assert find_event_type_folders(store, "braze")[0] == {}
-
-    def test_an_empty_bucket_has_none(self, store: FakeObjectStore) -> None:
-        """Nothing there, nothing found."""
-        assert find_event_type_folders(store, "")[0] == {}
-
-    def test_what_lies_beside_the_folders_is_counted(self, store: FakeObjectStore) -> None:
-        """Files on the way, and folders deeper than Braze's, by a key in them; the mark of a folder is not."""
-        for name in ("braze/notes.txt", "braze/a/b/c/d/e.txt", "braze/x.avro", "braze/empty/", key()):
-            store.put(name)
-
-        _, unread, _ = find_event_type_folders(store, "braze/")
-
-        assert unread.examples == {
-            Reason.NOT_CURRENTS: ["braze/notes.txt", "braze/a/b/c/d/e.txt"],
-            Reason.NO_EVENT_TYPE: ["braze/x.avro"],
-        }
 
 
 class TestDiscover:
@@ -260,7 +184,7 @@ class TestDiscover:
         poll(source, NOW + DAY)
         assert len(notices(source)) == 2
         assert len(integrations(source)) == 1
-        list_all(source, NOW + DAY)
+        audit(source, NOW + DAY)
 
         assert notices(source) == {}
 
@@ -290,7 +214,8 @@ class TestDiscover:
 
         look = discover(source, EVERYTHING, NOW)
 
-        assert (look.complete, list(look.failures), look.covered) == (False, [folder(CLICK)], frozenset({folder(OPEN)}))
+        assert str(look.problem) == f"the folder {folder(CLICK)} could not be listed: slow down"
+        assert look.covered == {folder(OPEN)}
         assert waiting(source) == [key(event_type=OPEN)]
 
     def test_a_folder_or_key_that_is_listed_twice_counts_once(self, store: FakeObjectStore, source: Source) -> None:
@@ -328,7 +253,9 @@ class TestDeniedFolder:
 
         look = poll(source, NOW)
 
-        assert (look.discovered, look.complete) == (1, False)
+        assert (look.discovered, list(look.denied), look.problem) == (1, [denied], None)
+        progress = source.ledger.progress(source.connector)
+        assert (progress.polled_at, progress.looked_at, progress.poll_error) == (NOW, NOW, "denied")
         assert notices(source) == {(NoticeKind.FOLDER_DENIED, denied): 1}
 
     def test_once_it_may_be_listed_it_is_listed_whole_and_the_notice_goes(
@@ -477,8 +404,9 @@ class TestCoverage:
         """It says nothing of what comes later, and is not complete."""
         look = poll(replace(source, store=FakeObjectStore()), NOW)
 
-        assert not look.complete
-        assert source.ledger.progress(source.connector).polled_at is None
+        assert "no folder event_type=" in str(look.problem)
+        progress = source.ledger.progress(source.connector)
+        assert (progress.polled_at, progress.looked_at, progress.poll_error) == (None, NOW, look.shortcoming)
         assert poll(source, NOW + 30 * DAY).discovered == self.HISTORY
 
     def test_a_folder_that_is_listed_as_empty_is_not_covered(self, store: FakeObjectStore, source: Source) -> None:
@@ -511,41 +439,3 @@ class TestCoverage:
         look = poll(replace(source, start_from=NOW - 4 * DAY), NOW)
 
         assert (look.discovered, look.listed) == (2, 3)
-
-
-class TestListAll:
-    """The look at everything."""
-
-    def test_a_late_file_of_any_age_is_found(self, store: FakeObjectStore, source: Source) -> None:
-        """Polls have left its hour long ago."""
-        store.put(key())
-        poll(source, NOW)
-        store.put(key(hour=THIS_HOUR - 300 * DAY))
-
-        assert poll(source, NOW + HOUR).discovered == 0
-        assert list_all(source, NOW + HOUR).discovered == 1
-
-    def test_it_goes_back_to_the_start_or_as_deep_as_it_may(self, store: FakeObjectStore, source: Source) -> None:
-        """The later one of both counts."""
-        for n in range(10):
-            store.put(key(hour=THIS_HOUR - n * DAY))
-
-        assert list_all(replace(source, start_from=NOW - 2 * DAY), NOW, 5 * DAY).listed == 3
-        assert list_all(replace(source, start_from=NOW - 5 * DAY), NOW, 2 * DAY).listed == 3
-
-    def test_as_the_very_first_look_it_heeds_start_from_now(self, store: FakeObjectStore, source: Source) -> None:
-        """As a first poll does."""
-        store.put(key(hour=THIS_HOUR - DAY))
-
-        assert list_all(replace(source, start_from="now"), NOW).discovered == 0
-
-    def test_a_folder_before_all_hours_is_seen(self, store: FakeObjectStore, source: Source) -> None:
-        """Should Braze put a folder above `date=`, no hour would hold its files: they are reported."""
-        store.put(key())
-        poll(source, NOW)
-        odd = f"{folder()}app=1/x.avro"
-        store.put(odd)
-
-        assert poll(source, NOW).unread == 0
-        assert list_all(source, NOW).unread == 1
-        assert notices(source) == {(NoticeKind.UNREAD_KEYS, "no_hour"): 1}

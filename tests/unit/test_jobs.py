@@ -71,6 +71,14 @@ class FakeConnector:
         """Poll."""
         return self.poll()
 
+    def audit_when_due(self, _: timedelta) -> TransferReport:
+        """Audit."""
+        return self.audit()
+
+    def included_types(self) -> frozenset[str]:
+        """Include nothing."""
+        return frozenset()
+
     def raise_if_paused(self) -> None:
         """Be well."""
 

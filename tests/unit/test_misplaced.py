@@ -2,19 +2,19 @@
 
 import pytest
 
-from currents_bridge.discovery import find_event_type_folders
 from currents_bridge.errors import CredentialError, Side
+from currents_bridge.listing import find_event_type_folders
 from currents_bridge.misplaced import MAX_SAMPLES
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.unread import Reason, Unread
-from tests.unit.test_discovery import folder, key
+from tests.bucket import folder, key
 
 
 def unread_under(store: FakeObjectStore, prefix: str) -> Unread:
     """Return what a walk from the prefix passes over; it finds nothing else."""
-    folders, unread, _ = find_event_type_folders(store, prefix)
-    assert folders == {}
-    return unread
+    tree = find_event_type_folders(store, prefix)
+    assert tree.by_type == {}
+    return tree.unread
 
 
 @pytest.mark.parametrize(

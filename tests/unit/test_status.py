@@ -4,7 +4,7 @@ import pytest
 
 from currents_bridge.credentials import LossPolicy
 from currents_bridge.errors import LedgerError, Side
-from currents_bridge.model import Credential, CredentialState, EvidenceKind, ExpiryRule, Notice, NoticeKind
+from currents_bridge.model import Credential, CredentialState, EvidenceKind, ExpiryRule, Notice, NoticeKind, Progress
 from currents_bridge.status import read_status
 from tests.workbench import HOUR, NAME, UNWELL, Bench
 
@@ -72,6 +72,8 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
                     "deleted_at": "2026-02-02T00:00:00+00:00",
                 },
                 "rewound": {"objects": 0, "events": 0, "letters": 0},
+                "last_poll": {"at": None, "complete": False, "error": None},
+                "last_audit": {"at": None, "verdict": None},
                 "unknown_event_types": [NEW],
                 "notices": [{"kind": "unknown_event_type", "subject": NEW, "detail": "not included", "count": 7}],
                 "reasons": reasons,
@@ -87,6 +89,29 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
         }
     }
     assert reasons[UNWELL.message] == 1
+
+
+@pytest.mark.parametrize(("error", "complete"), [("", True), ("a folder could not be listed", False)])
+def test_it_says_how_the_last_poll_went(bench: Bench, error: str, *, complete: bool) -> None:
+    """Whether it was complete, and if not why."""
+    bench.ledger.save_progress(NAME, Progress(looked_at=HOUR, poll_error=error))
+
+    (status,) = read_status(bench.ledger, POLICY, bench.now).connectors
+
+    expected = {"at": "2026-01-02T03:00:00+00:00", "complete": complete, "error": error or None}
+    assert status.as_json()["last_poll"] == expected
+
+
+@pytest.mark.parametrize(
+    ("findings", "verdict"), [({}, "well"), ({"gone": 1204, "changed": 2}, "2 changed, 1,204 gone")]
+)
+def test_it_says_what_the_last_audit_found(bench: Bench, findings: dict[str, int], verdict: str) -> None:
+    """And when that was."""
+    bench.ledger.save_progress(NAME, Progress(audited_at=HOUR, findings=findings))
+
+    (status,) = read_status(bench.ledger, POLICY, bench.now).connectors
+
+    assert status.as_json()["last_audit"] == {"at": "2026-01-02T03:00:00+00:00", "verdict": verdict}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ def _coverage() -> None:
         sqlite_with_rowid=False,
     )
     op.add_column("connectors", sa.Column("audited_at", sa.DateTime))
+    op.add_column("connectors", sa.Column("looked_at", sa.DateTime))
+    op.add_column("connectors", sa.Column("poll_error", sa.Text))
+    op.add_column("connectors", sa.Column("findings", sa.Text))
     op.drop_column("connectors", "swept_at")
 
 
