@@ -14,7 +14,7 @@ from uuid import UUID
 
 from currents_bridge.avro_schema import AvroType
 
-_MAX_DECIMAL_BYTES = 1024  # conversion to digits takes the square of the length: a minute for 1 MB
+_MAX_DECIMAL_BYTES = 256  # conversion to digits takes the square of the length: a minute for 1 MB
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local timestamps have no zone
 _PER_SECOND = {"millis": 1_000, "micros": 1_000_000}
 

@@ -26,6 +26,8 @@ from currents_bridge.polars_avro import PolarsReader, Records, polars_reads
 SLICE_BYTES = 2 * 1024 * 1024  # decompressed; about 3,000 email clicks. Larger ones cost memory and gain no speed
 _MAX_JSON_BYTES = 4 * SLICE_BYTES  # that a slice may become: a field of no bytes has a name in each message
 _TOGETHER_MEMORY_BYTES = 16 * 1024 * 1024  # of events that were decoded one by one
+_LARGE_EVENT_BYTES = 32 * 1024  # few messages that Segment takes come of such events; JSON may be six times as long
+_MAX_LARGE_JSON_BYTES = 1024 * 1024
 _FIELD_JSON_BYTES = 16  # beside the field's name and its text
 _MAX_ROWS = 2**32 - 1  # a row is an u32
 _CACHED_SCHEMA_BYTES = 32 * 1024  # the longest one of Currents has 30 KB; more is read anew for each file
@@ -106,7 +108,9 @@ class _Schema:
 
     def rows_at_once(self, rows: int, content_bytes: int) -> int:
         """Return how many events may be mapped at once, of so many that take so many bytes."""
-        return max(_MAX_JSON_BYTES * rows // (content_bytes + rows * self.row_json_bytes + 1), 1)
+        large = content_bytes > rows * _LARGE_EVENT_BYTES
+        row_bytes = content_bytes // max(rows, 1) + self.row_json_bytes + 1
+        return max((_MAX_LARGE_JSON_BYTES if large else _MAX_JSON_BYTES) // row_bytes, 1)
 
 
 _known_schema = lru_cache(_CACHED_SCHEMAS)(_Schema)
