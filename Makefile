@@ -69,7 +69,7 @@ install-smoke:  ## install the locks with the oldest and the newest pip, and the
 soak: setup  ## a million events, a third of all requests faulty, 50 kills: nothing lost
 	$(BIN)/python benchmarks/soak.py
 
-fuzz: setup  ## 6,000 damaged files
+fuzz: setup  ## 6,000 damaged files, 6,000 random ones, and those that were made to cost much
 	FUZZ_FILES=6000 $(BIN)/pytest -n 2 tests/fuzz
 
 bench: $(BENCH_VENV)/.installed  ## measure beside the peers, into docs/performance.md; CASE="steady small" for some

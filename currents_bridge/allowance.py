@@ -1,7 +1,7 @@
 """What a file may make of its bytes: bounds by ratio to its size, so that a small one cannot cost hours or gigabytes.
 
 A file may cost ten seconds, and 150 MB beside 30 times its size. The room that is left to honest files: 100,000 events
-of a hundred fields, however well they compress, and blocks of 16 MiB; writers of Avro make blocks of 64 KB or less.
+of a hundred fields, however well they compress, and blocks of 8 MiB; writers of Avro make blocks of 64 KB.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from currents_bridge.framing import MAX_BLOCK_BYTES
 MAX_EVENT_BYTES = 1024 * 1024  # Braze drops what is over 900 KB
 
 _MIB = 1024 * 1024
-_BLOCK_BYTES = 16 * _MIB, 8  # unpacked: so many, and so many times what they were packed in; as all below
+_BLOCK_BYTES = 8 * _MIB, 8  # unpacked: so many, and so many times what they were packed in; as all below
 _ARRAY_BLOCK_BYTES = 2 * _MIB, 8  # polars takes 24 bytes of memory for an item of one byte
 _BLOCK_CELLS = 4_000_000, 1
-_BLOCK_MEMORY_BYTES = 48 * _MIB, 12  # of what is decoded record by record
+_BLOCK_MEMORY_BYTES = 16 * _MIB, 12  # of what is decoded record by record
 _FILE_BYTES = 128 * _MIB, 30
 _FILE_ROWS = 250_000, 0.1
 _FILE_BLOCKS = 250_000, 0.001
 _FILE_CELLS = 16_000_000, 1
-_FILE_MEMORY_BYTES = 384 * _MIB, 4
+_FILE_MEMORY_BYTES = 640 * _MIB, 8
 
 
 @dataclass(slots=True)

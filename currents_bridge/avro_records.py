@@ -84,7 +84,7 @@ class RecordReader:
         columns, texts = _Readers(in_column=True), _Readers(in_column=False)
         named = zip(schema.names, schema.parts, strict=True)
         self._fields = [(name, part, (columns if part.plain else texts).of(part)) for name, part in named]
-        self._row_bytes = _memory_bytes(schema)
+        self._row_bytes = sum(map(_memory_bytes, schema.parts))
 
     def read(self, rows: int, content: bytes, room_bytes: int) -> Decoded:
         """Return `rows` records; raises LostError where the content is not theirs, or they take too much memory."""

@@ -73,28 +73,28 @@ _ERROR = {"type": "error", "name": "E", "fields": []}
 CRAFTED: dict[str, Callable[[], bytes]] = {
     "half of a character": lambda: container(b'"\\ud800"', codec="null"),
     "array of errors": lambda: container(schema({"type": "array", "items": _ERROR}), one(long(2**40)), codec="null"),
-    "array of tiny records": lambda: container(schema(_ARRAY_OF_TINY), one(long(15 * _MB) + bytes(15 * _MB + 1))),
-    "array of empty texts": lambda: container(schema(_STRINGS), one(long(15 * _MB) + bytes(15 * _MB + 1))),
+    "array of tiny records": lambda: container(schema(_ARRAY_OF_TINY), one(long(7 * _MB) + bytes(7 * _MB + 1))),
+    "array of empty texts": lambda: container(schema(_STRINGS), one(long(7 * _MB) + bytes(7 * _MB + 1))),
     "arrays of empty texts": lambda: container(schema(_STRINGS), many(10, long(_MB) + bytes(_MB + 1)), times=40),
     "null arrays": lambda: container(schema(*[["null", _STRINGS]] * 500), many(20_000, bytes(500))),
-    "map of empty keys": lambda: container(schema(_MAP), one(long(7 * _MB) + bytes(14 * _MB + 1))),
+    "map of empty keys": lambda: container(schema(_MAP), one(long(3 * _MB) + bytes(6 * _MB + 1))),
     "maps of a thousand keys": lambda: container(
         schema(_MAP),
         many(100, long(1_000) + b"".join(b"\x08" + f"{n:04}".encode() + b"\0" for n in range(1_000)) + b"\0"),
         times=50,
     ),
-    "one text of 15 MB": lambda: container(schema("string"), one(long(15 * _MB) + b"\1" * (15 * _MB))),
+    "one text of 7 MB": lambda: container(schema("string"), one(long(7 * _MB) + b"\1" * (7 * _MB))),
     "one text of 62 MB": lambda: container(schema("string"), one(long(62 * _MB) + bytes(62 * _MB))),
-    "texts of 500 KB": lambda: container(schema("string"), many(30, long(500_000) + b"\1" * 500_000), times=20),
+    "texts of 500 KB": lambda: container(schema("string"), many(14, long(500_000) + b"\1" * 500_000), times=20),
     "texts of 500 KB and a map": lambda: container(
-        schema("string", _MAP), many(30, long(500_000) + b"\1" * 500_000 + b"\0"), times=20
+        schema("string", _MAP), many(14, long(500_000) + b"\1" * 500_000 + b"\0"), times=20
     ),
-    "bytes of 900 KB": lambda: container(schema("bytes"), many(15, long(900_000) + bytes(900_000)), times=20),
+    "bytes of 900 KB": lambda: container(schema("bytes"), many(7, long(900_000) + bytes(900_000)), times=20),
     "long names": lambda: container(schema(*[["null", "int"]] * 800, names="n" * 250 + "{}"), many(5_000, bytes(800))),
     "names far too long": lambda: container(schema(["null", "int"], names="n" * 20_000 + "{}"), many(100_000, b"\0")),
     "long names in maps": lambda: container(
         schema({"type": "map", "values": _record("T", *[("n" * 250 + str(n), "int") for n in range(100)])}),
-        many(1_000, b"\2\2k" + bytes(100) + b"\0"),
+        many(430, b"\2\2k" + bytes(100) + b"\0"),
         times=20,
     ),
     "long symbols": lambda: container(
@@ -104,22 +104,30 @@ CRAFTED: dict[str, Callable[[], bytes]] = {
         schema({"type": "enum", "name": "E", "symbols": ["s" * 20_000]}), many(100_000, b"\0")
     ),
     "thousands of good blocks": lambda: container(schema("string"), many(1_000, b"\2x"), times=5_000),
-    "thousands of wide blocks": lambda: container(schema(*[["null", "string"]] * 300), many(1_000, bytes(300)), times=2_000),
+    "thousands of wide blocks": lambda: container(
+        schema(*[["null", "string"]] * 300), many(1_000, bytes(300)), times=2_000
+    ),
     "thousands of blocks with maps": lambda: container(schema(_MAP), many(1_000, b"\2\2k\0\0"), times=2_000),
-    "thousands of bad blocks": lambda: container(schema("string"), (1_000, (_GOOD + b"\2x") * 999 + _GOOD + b"\1"), times=2_000),
+    "thousands of bad blocks": lambda: container(
+        schema("string"), (1_000, (_GOOD + b"\2x") * 999 + _GOOD + b"\1"), times=2_000
+    ),
     "thousands of blocks of one": lambda: container(schema("int"), one(b"\0"), codec="null", times=100_000),
     "thousands of blocks of none": lambda: container(schema("int"), (0, b""), codec="null", times=500_000),
     "thousands of gaps": lambda: container(schema("int"), (-1, b""), codec="null", times=300_000),
-    "blocks that cannot hold their events": lambda: container(schema("int"), (250_000, bytes(15 * _MB)), times=100),
+    "blocks that cannot hold their events": lambda: container(schema("int"), (250_000, bytes(7 * _MB)), times=100),
     "bad symbols": lambda: container(
         schema({"type": "enum", "name": "E", "symbols": ["a"]}), many(20_000, b"\2"), times=50
     ),
     "thousands of named types": lambda: container(schema(*[_record(f"T{n}", ("a", "int")) for n in range(9_000)])),
     "doubling records": lambda: container(schema(*_doubling(30))),
     "doubling records, few enough": lambda: container(schema(*_doubling(10)), many(2_000, bytes(2 * 1023)), times=10),
-    "deep arrays": lambda: container(json.dumps(schema("int")).replace('"int"', '{"type":"array","items":' * 20_000).encode()),
+    "deep arrays": lambda: container(
+        json.dumps(schema("int")).replace('"int"', '{"type":"array","items":' * 20_000).encode()
+    ),
     "a very wide record": lambda: container(schema(*["int"] * 4_000), many(2_000, bytes(4_000)), times=20),
-    "a name in two thousand fields": lambda: container(schema(_TINY, *["Tiny"] * 2_000), many(1_000, bytes(2_001)), times=20),
+    "a name in two thousand fields": lambda: container(
+        schema(_TINY, *["Tiny"] * 2_000), many(1_000, bytes(2_001)), times=20
+    ),
     "huge decimals": lambda: container(
         schema({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 999}),
         many(10_000, long(1_000) + b"\x7f" * 1_000),

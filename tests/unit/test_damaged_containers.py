@@ -474,3 +474,26 @@ def test_a_branch_that_a_union_does_not_have_is_no_good_event(rows_behind: int) 
     assert [name for _, name in found][:5] == [name for _, name in events(0)]
     assert container.damage.events == PER_BLOCK
     assert "branch 2 of a union of 2" in reason
+
+
+@pytest.mark.parametrize(
+    ("codec", "compress"),
+    [
+        ("null", bytes),
+        ("deflate", lambda data: zlib.compress(data, 9)[2:-4]),
+        ("snappy", lambda data: bytes(snappy.compress_raw(data)) + zlib.crc32(data).to_bytes(4, "big")),
+    ],
+)
+@pytest.mark.parametrize("map_type", [None, {"type": "map", "values": "string"}])
+def test_the_largest_file_of_currents_is_read_however_well_it_compresses(
+    codec: str, compress: Callable[[bytes], bytes], map_type: Any
+) -> None:
+    """100,000 events of 1 KB that are all alike, in blocks as writers make them; a third of them with a type for us."""
+    blocks = 540 if map_type else 1_600
+    schema = record("string", *([map_type] if map_type else [["null", "string"]] * 40))
+    event = long(950) + b"x" * 950 + (b"\2\2k\2v\0" if map_type else bytes(40))
+    content = compress(event * 63)
+
+    pieces = Container(io.BytesIO(header(schema, codec) + block(content, rows=63) * blocks)).slices()
+
+    assert sum(piece.events.height for piece in pieces) == 63 * blocks
