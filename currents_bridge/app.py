@@ -32,6 +32,7 @@ from currents_bridge.errors import BridgeError, CredentialError, JobError, Ledge
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.jobs import MISTAKES, JobRecords, described
 from currents_bridge.logs import get_logger
+from currents_bridge.look_notices import is_unexplained
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
 from currents_bridge.model import LetterFilter, ObjectState
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
@@ -136,14 +137,15 @@ class Bridge:
 
     def _standing(self, connector: Connector) -> Iterator[int]:
         try:
-            objects = self.ledger.totals(connector.name).objects
+            totals = self.ledger.totals(connector.name)
             dead_letters = self.ledger.dead_letters(LetterFilter(connector.name), limit=1)
         except LedgerError:  # its reports say so, too
             yield 1
             return
+        objects = totals.objects
         if objects[ObjectState.FAILED] or (self.stop.is_set() and objects[ObjectState.PENDING]):
             yield 1
-        if objects[ObjectState.QUARANTINED] or dead_letters:
+        if objects[ObjectState.QUARANTINED] or dead_letters or any(map(is_unexplained, totals.notices)):
             yield 4
 
     def jobs(self) -> list[Job]:

@@ -11,7 +11,7 @@ from currents_bridge.listing import Tree
 from currents_bridge.model import Notice, NoticeKind
 from currents_bridge.ports import Ledger
 from currents_bridge.rewritten import Rewritten
-from currents_bridge.unread import Line
+from currents_bridge.unread import Line, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +71,9 @@ def _unknown_types(objects: Mapping[str, int], included: frozenset[str]) -> Iter
 
 def _odd(kind: NoticeKind, line: Line) -> Notice:
     return Notice(kind, line.reason, f"{line.what}; {line.todo}", line.count)
+
+
+def is_unexplained(notice: Notice) -> bool:
+    """Return whether a notice says that something in the bucket is neither delivered nor left out by a rule."""
+    kinds = {NoticeKind.UNREAD_KEYS, NoticeKind.MISPLACED, NoticeKind.OBJECT_CHANGED}
+    return notice.kind in kinds and notice.subject != Reason.NOT_CURRENTS

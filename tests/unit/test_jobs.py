@@ -30,6 +30,8 @@ from currents_bridge.model import (
     Failed,
     FailingJob,
     GroupLimits,
+    Notice,
+    NoticeKind,
     ObjectState,
     Progress,
     Quarantined,
@@ -303,6 +305,25 @@ def test_once_ends_with_what_the_ledger_holds(
     reports = program.bridge.once()
 
     assert program.bridge.exit_code(reports) == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "code"),
+    [
+        (NoticeKind.UNREAD_KEYS, "no_hour", 4),
+        (NoticeKind.MISPLACED, "prefix_too_low", 4),
+        (NoticeKind.OBJECT_CHANGED, "a.B", 4),
+        (NoticeKind.UNREAD_KEYS, "not_currents", 0),
+        (NoticeKind.INTEGRATION, "braze/", 0),
+    ],
+)
+def test_once_ends_with_4_while_something_in_the_bucket_is_unexplained(
+    program: Program, kind: NoticeKind, subject: str, code: int
+) -> None:
+    """Whichever look found it."""
+    program.ledger.note("second", [Notice(kind, subject)], NOW)
+
+    assert program.bridge.exit_code(program.bridge.once()) == code
 
 
 def test_once_that_is_stopped_with_work_left_ends_with_1(program: Program) -> None:
