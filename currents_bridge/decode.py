@@ -314,7 +314,7 @@ def decode_together(containers: Sequence[Container], max_bytes: int = SLICE_BYTE
         room_bytes -= sum(map(len, run.pieces))
         runs.append(run)
     heights = tuple(run.rows for run in runs)
-    if sum(heights) > MAX_BLOCK_EVENTS:
+    if sum(heights) > min(MAX_BLOCK_EVENTS, schema.rows_at_once(sum(heights), max_bytes - room_bytes)):
         return None
     try:
         with _quarantining():

@@ -497,3 +497,14 @@ def test_the_largest_file_of_currents_is_read_however_well_it_compresses(
     pieces = Container(io.BytesIO(header(schema, codec) + block(content, rows=63) * blocks)).slices()
 
     assert sum(piece.events.height for piece in pieces) == 63 * blocks
+
+
+def test_containers_whose_messages_would_be_too_large_are_not_decoded_together() -> None:
+    """Fields of a byte have a name in each message; alone they come in parts."""
+    fields = [{"name": f"{n:03}" + "n" * 250, "type": ["null", "int"]} for n in range(200)]
+    body = header({"type": "record", "name": "R", "fields": fields}) + block(bytes(200 * 500), rows=500)
+
+    assert decode_together([Container(io.BytesIO(body)) for _ in range(2)]) is None
+    heights = [piece.events.height for piece in Container(io.BytesIO(body)).slices()]
+    assert sum(heights) == 500
+    assert len(heights) > 2

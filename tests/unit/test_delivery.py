@@ -245,6 +245,25 @@ def test_an_unreadable_object_costs_itself_only(bench: Bench) -> None:
     assert bench.states() == {ObjectState.QUARANTINED: 1, DELIVERED: 1}
 
 
+def test_an_event_that_cannot_be_read_is_a_dead_letter(bench: Bench) -> None:
+    """The books count it; the events around it in the block are delivered."""
+    odd = {"odd": {"type": "enum", "name": "Odd", "symbols": ["a", "b", "c"]}}
+    events = [event | {"odd": symbol} for event, symbol in zip(clicks(3), "acb", strict=True)]
+    key = bench.put(1)
+    body = write_container(schema_of(CLICK, overrides=odd), events)
+    assert body.count(b'["a", "b", "c"]') == 1
+    bench.store.put(key, body.replace(b'["a", "b", "c"]', b'["a", "b"     ]'), last_modified=HOUR)
+
+    report = bench.deliver()
+
+    (delivered,) = of_kind(report.settlements, Delivered)
+    assert delivered.books == Books(read=3, sent=2, dead_lettered=1)
+    (stored,) = bench.ledger.dead_letters(LetterFilter(connector=NAME))
+    assert (stored.letter.row, stored.letter.message_id) == (1, events[1]["id"])
+    assert stored.letter.reason == "odd: symbol 2 of an enum of 2"
+    assert events[1]["user_id"] in stored.letter.event
+
+
 @pytest.mark.usefixtures("small_slices")
 def test_an_object_that_breaks_off_in_the_middle_is_quarantined_with_the_books_of_what_could_be_read(
     bench: Bench,
