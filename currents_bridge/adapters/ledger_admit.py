@@ -70,9 +70,8 @@ class Sorter:
 
     def _folded(self, item: CurrentsObject) -> Recorded:
         fold = self._folds[_slot(item)]
-        if fold is None or not ledger_digests.knows(fold, item.key):
-            return Recorded.UNKNOWN
-        return Recorded.DELIVERED if ledger_digests.has_etag(fold, item.key, item.etag) else Recorded.CHANGED
+        same = None if fold is None else ledger_digests.has_etag(fold, item.key, item.etag)
+        return Recorded.UNKNOWN if same is None else Recorded.DELIVERED if same else Recorded.CHANGED
 
     def _load_folds(self, slots: set[_Slot]) -> None:
         missing = {

@@ -38,20 +38,21 @@ def parts(fold: bytes) -> Iterator[bytes]:
 
 def knows(fold: bytes, key: str) -> bool:
     """Whether the object is in the fold."""
-    return _entry(fold, key) is not None
+    return _etag_in(fold, key) is not None
 
 
-def has_etag(fold: bytes, key: str, etag: str) -> bool:
-    """Whether the object is in the fold with this very ETag."""
-    return _entry(fold, key) == _key_digest(key) + _etag_digest(etag)
+def has_etag(fold: bytes, key: str, etag: str) -> bool | None:
+    """Whether the object is in the fold with this very ETag; None where it is not in the fold."""
+    known = _etag_in(fold, key)
+    return None if known is None else known == _etag_digest(etag)
 
 
 def _starts(fold: bytes) -> range:
     return range(0, len(fold), _ENTRY_BYTES)
 
 
-def _entry(fold: bytes, key: str) -> bytes | None:
+def _etag_in(fold: bytes, key: str) -> bytes | None:
     digest = _key_digest(key)
     at = _ENTRY_BYTES * bisect_left(_starts(fold), digest, key=lambda start: fold[start : start + _KEY_BYTES])
     entry = fold[at : at + _ENTRY_BYTES]
-    return entry if entry.startswith(digest) else None
+    return entry[_KEY_BYTES:] if entry.startswith(digest) else None

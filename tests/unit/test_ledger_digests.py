@@ -16,8 +16,9 @@ def test_a_fold_knows_what_was_merged_and_nothing_else(first: dict[str, str], se
     for key, etag in (first | second).items():
         assert knows(fold, key)
         assert has_etag(fold, key, etag)
-        assert not has_etag(fold, key, etag + "'")
+        assert has_etag(fold, key, etag + "'") is False
     assert not knows(fold, "a key longer than any other")
+    assert has_etag(fold, "a key longer than any other", "") is None
 
 
 @given(listings)
