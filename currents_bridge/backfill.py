@@ -5,12 +5,12 @@ What was delivered is left out, so an interrupted backfill is resumed by running
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
 from currents_bridge import catalogue
-from currents_bridge.connector import Connector, OnGroup, event_type_of
+from currents_bridge.connector import Connector, OnGroup, event_type_of, kept
 from currents_bridge.coverage import HOUR, hour_of
 from currents_bridge.decode import Container
 from currents_bridge.discovery import list_objects
@@ -92,17 +92,32 @@ def backfill(
 
     `requests_per_second` None keeps the pace of the settings. Trouble is kept in the report, except that a ledger
     which cannot make objects due raises LedgerError.
+
+    What is to be sent again is left to this backfill, and to others that resend, until it ends; then to everybody.
     """
     report = TransferReport()
     connector.ledger.hasten(connector.name, selection)
-    if resend:
-        connector.ledger.reopen(connector.name, selection)
-    if connector.discover(report, selection):
-        pace = connector.pace(requests_per_second) if requests_per_second else None
-        connector.deliver(report, selection, pace=pace, again=resend, on_group=on_group)
-        if resend:
-            connector.forget_rewritten(selection)
+    pace = connector.pace(requests_per_second) if requests_per_second else None
+    if not connector.discover(report, selection):
+        return report
+    if not resend:
+        connector.deliver(report, selection, pace=pace, on_group=on_group)
+        return report
+    with kept(report):
+        try:
+            _reopen(connector, selection)
+            connector.deliver(report, replace(selection, resend=True), pace=pace, on_group=on_group)
+        finally:
+            connector.ledger.leave_resent(connector.name)
+        connector.forget_rewritten(selection)
     return report
+
+
+def _reopen(connector: Connector, selection: Selection) -> None:
+    """Make pending what the bucket has of the selection: what S3 deleted keeps its books; raises as the listing."""
+    listing = list_objects(connector.source, selection)
+    while page := list(islice(listing, PAGE_OBJECTS)):
+        connector.ledger.reopen(connector.name, page, connector.now())
 
 
 def _message_bytes_per_byte(connector: Connector, obj: CurrentsObject) -> float:

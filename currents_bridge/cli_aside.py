@@ -146,15 +146,15 @@ def replay_quarantined(
 ) -> None:
     """Make quarantined objects pending again.
 
-    The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before, except what
-    `dedup` remembers.
+    The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before, unless `dedup`
+    remembers it: that counts as sent.
     """
     from currents_bridge import app_ledger
 
     quiet_logs(verbose=verbose)
     with app_ledger.open_ledger(load_settings(config)) as ledger:
         known = [item.id for item in ledger.quarantined(connector) if not ids or item.id in ids]
-        print(f"{ledger.replay_quarantined(known)} pending again")
+        print(f"{ledger.replay_quarantined(known, app_ledger.utc_now())} pending again")
 
 
 def _filter(  # noqa: PLR0913 - one parameter an option

@@ -54,7 +54,6 @@ class _Job:
     report: TransferReport
     selection: Selection
     pace: Pace | None
-    again: bool
     on_group: OnGroup
 
 
@@ -114,6 +113,11 @@ class Connector:
     def ledger(self) -> Ledger:
         """What became of the connector's objects."""
         return self.source.ledger
+
+    @property
+    def remembers(self) -> bool:
+        """Whether message ids that were sent are remembered."""
+        return self._remember is not None
 
     def pace(self, requests_per_second: float | None) -> Pace:
         """Return a pace of so many requests a second, and of the settings' events a second."""
@@ -209,15 +213,14 @@ class Connector:
         selection: Selection,
         *,
         pace: Pace | None = None,
-        again: bool = False,
         on_group: OnGroup = lambda _: None,
     ) -> None:
-        """Deliver all of the selection that is due, adding to the report; `again` also what is remembered as sent.
+        """Deliver all of the selection that is due, adding to the report.
 
         While the write key is failing, one object goes ahead to see whether it is taken, or nothing at all. So it does
         where the first denial comes: whatever was denied may be the trouble of what was sent.
         """
-        job = _Job(report, selection, pace, again, on_group)
+        job = _Job(report, selection, pace, on_group)
         with kept(report):
             self.watch.begin()
             if self._unreleased:
@@ -288,7 +291,7 @@ class Connector:
                 event_type=event_type_of,
                 drifts=self._drifts,
                 packer=self.packer,
-                remember=self._remember is not None and not job.again,
+                remember=self.remembers,
                 witnesses=self._witnesses,
                 sending=sending,
                 now=self.now,

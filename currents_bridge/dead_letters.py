@@ -93,7 +93,7 @@ def _piece(letter: DeadLetter) -> Slice | None:
 
 
 def _record(connector: Connector, letter_id: int, refusal: str | None, report: ReplayReport) -> None:
-    if not connector.ledger.replayed(letter_id, refusal, connector.now()):
+    if not connector.ledger.replayed(letter_id, refusal, connector.now(), remember=connector.remembers):
         report.gone += 1
     elif refusal is None:
         report.sent += 1

@@ -72,9 +72,10 @@ class GroupReport:
 class Delivery:
     """Delivers groups of one connector's objects. Thread-safe: each call works on its own group.
 
-    With `remember`, message ids that were sent before, by whatever object, are left out, and those that are sent are
-    remembered. A canary that fails costs no attempt; on trial, what is acknowledged counts for nothing either: no
-    object is settled for it. A denial by S3 is the object's own where one of the `witnesses` can be read.
+    With `remember`, message ids that were sent before are left out, and those that are sent are remembered: what other
+    objects sent is a repeat, what the object itself sent in an earlier delivery counts as sent. A canary that fails
+    costs no attempt; on trial, what is acknowledged counts for nothing either: no object is settled for it. A denial by
+    S3 is the object's own where one of the `witnesses` can be read.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
@@ -162,25 +163,31 @@ class Delivery:
     def _owed(self, share: Share, mapped: Mapped, repeats: Repeats) -> Part:
         """Return the messages that the object owes, keeping its books."""
         work = share.work
-        messages = repeats.leave_out(mapped.messages)
+        messages, sent_before = mapped.messages, 0
         if self._remember:
-            messages = self._leave_out_remembered(messages)
+            messages, sent_before = self._without_known(work, messages, repeats)
+        messages = repeats.leave_out(messages)
+        if self._remember:
             work.message_ids.append((share.first_row, messages["message_id"]))
         work.damaged = share.damaged
         work.rows = share.first_row + share.height
         work.dead_letters += mapped.dead_letters
         work.books += Books(
             read=share.height,
-            sent=messages.height,
+            sent=messages.height + sent_before,
             skipped_anonymous=mapped.skipped_anonymous,
-            deduplicated=mapped.messages.height - messages.height,
+            deduplicated=mapped.messages.height - messages.height - sent_before,
             dead_lettered=len(mapped.dead_letters),
         )
         return Part(work.claimed.id, messages)
 
-    def _leave_out_remembered(self, messages: pl.DataFrame) -> pl.DataFrame:
-        known = self._ledger.remembered(self._connector, messages["message_id"], self._now())
-        return messages.filter(~known) if known.any() else messages
+    def _without_known(self, work: Work, messages: pl.DataFrame, repeats: Repeats) -> tuple[pl.DataFrame, int]:
+        """Return the messages that were not sent before, and how many the object sent itself in earlier deliveries."""
+        known = self._ledger.known(self._connector, work.claimed, messages["message_id"])
+        if not (known.before.any() or known.repeats.any()):
+            return messages, 0
+        sent_before = repeats.leave_out(messages.filter(known.before)).height
+        return messages.filter(~(known.before | known.repeats)), sent_before
 
     def _leave_checkpoint(self, work: Work, sent: Acknowledgements, batch: int) -> None:
         """Record how many rows are behind by now; those of the latest slice will be once `batch` has arrived."""

@@ -168,6 +168,16 @@ class ClaimedObject:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # go on behind these rows
     suspect: bool = False  # a process ended while it worked on this object; it is claimed alone
     rewinds: int = 0  # times that what was acknowledged of it went back to be sent again
+    restarted_at: datetime | None = None  # when its books began from none again, a whole second
+    resend: bool = False  # ... because it is to be sent again, whatever was remembered before
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which of an object's messages were acknowledged before (bool each, in the order that was asked for)."""
+
+    before: "pl.Series"  # in an earlier delivery of the object itself
+    repeats: "pl.Series"  # in other objects, or earlier in this delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +227,7 @@ class Selection:
     event_types: frozenset[str]
     first_hour: datetime | None = None  # None: from the beginning
     end_hour: datetime | None = None  # None: without end
+    resend: bool = False  # also what waits to be sent again by a backfill at work, see Ledger.reopen
 
 
 @dataclass(frozen=True, slots=True)

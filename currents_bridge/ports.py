@@ -28,6 +28,7 @@ from currents_bridge.model import (
     FailingJob,
     GroupLimits,
     HourBooks,
+    Known,
     LetterFilter,
     ListedObject,
     Notice,
@@ -206,7 +207,8 @@ class Ledger(Protocol):
 
         Oldest hour first, then event type, then key; a suspect is a group of its own, and so is what has failed before.
         At least one object if any is due, at most what `limits` allow. No object is ever claimed by two live owners at
-        once. Empty when nothing is due.
+        once. Empty when nothing is due. What a living owner has reopened is left to selections with
+        `resend`, also by `claim_canary`.
 
         An object whose claim is taken away, by `reclaim` or `rewind`, has a new id from then on. So what is said of a
         lost claim by its id never counts for a later one, also where the same owner has claimed the object anew.
@@ -238,7 +240,7 @@ class Ledger(Protocol):
 
         Dead letters of an object replace its earlier ones from the checkpoint's rows on; Failed leaves them as they
         are. Any settlement ends a suspicion, and any but Failed the checkpoint, too. Message ids are remembered (see
-        `remembered`). Failed counts as one attempt more.
+        `known`). Failed counts as one attempt more.
 
         Raises ValueError for books that do not balance and for an object that is settled twice in one call; then
         nothing is recorded. Raises ClaimLostError where objects are not claimed by this owner (any more), after all
@@ -306,8 +308,11 @@ class Ledger(Protocol):
         """Return the books of delivered and quarantined objects, by event type."""
         ...
 
-    def remembered(self, connector: str, message_ids: "pl.Series", now: datetime) -> "pl.Series":
-        """Return for each message id whether it was sent and settled, and is not forgotten yet (bool, same order)."""
+    def known(self, connector: str, of: ClaimedObject, message_ids: "pl.Series") -> Known:
+        """Return which of an object's message ids were sent and settled, by which objects, and are not forgotten yet.
+
+        Of an object that is sent again only those count that were settled since it was reopened.
+        """
         ...
 
     def forget(self, connector: str, before: datetime) -> int:
@@ -318,13 +323,13 @@ class Ledger(Protocol):
         """Return dead letters, oldest first."""
         ...
 
-    def replayed(self, letter_id: int, refusal: str | None, now: datetime) -> bool:
+    def replayed(self, letter_id: int, refusal: str | None, now: datetime, *, remember: bool = False) -> bool:
         """Record the replay of a dead letter; returns False where it is no longer there (then nothing is changed).
 
         None: it was acknowledged: it is no dead letter any more, though `rewind` remembers it until `fold` forgets it,
         and the books of its object, hour and type move one event from dead_lettered to sent. Books that do not hold
         the letter stay as they are: an object that was reopened is counted anew when it is settled. Else it stays,
-        with the new reason and one attempt more.
+        with the new reason and one attempt more. `remember`: the message id is then remembered as its object's.
         """
         ...
 
@@ -336,8 +341,11 @@ class Ledger(Protocol):
         """Return quarantined objects, oldest first."""
         ...
 
-    def replay_quarantined(self, ids: Sequence[int]) -> int:
-        """Make quarantined objects pending again, their books and dead letters forgotten; returns how many."""
+    def replay_quarantined(self, ids: Sequence[int], now: datetime) -> int:
+        """Make quarantined objects pending again, their books and dead letters forgotten; returns how many.
+
+        What they sent is not forgotten: `known` has it as sent before.
+        """
         ...
 
     def recorded(self, connector: str, objects: Sequence[CurrentsObject]) -> list[Recorded]:
@@ -359,11 +367,19 @@ class Ledger(Protocol):
         """
         ...
 
-    def reopen(self, connector: str, selection: Selection) -> int:
-        """Make delivered objects of the selection pending again, for `backfill --resend`; returns how many.
+    def reopen(self, connector: str, objects: Sequence[CurrentsObject], now: datetime) -> int:
+        """Make these listed objects wait to be sent again by this owner; returns how many had been delivered.
 
-        Folded rows of the selection are forgotten, so that the next `admit` finds their objects new.
+        Folded ones too, each with the ETag of the listing; those that wait begin from their first row. Claimed,
+        quarantined and unknown ones are left alone, and so are the books of all that is not given.
+
+        While this owner lives, only a selection with `resend` claims them. What was remembered before is no reason to
+        leave out any of their messages, see `known`, whoever delivers them.
         """
+        ...
+
+    def leave_resent(self, connector: str) -> None:
+        """Leave to everybody what this owner has reopened and what was not delivered since."""
         ...
 
     def hasten(self, connector: str, selection: Selection) -> int:

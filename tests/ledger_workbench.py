@@ -1,7 +1,10 @@
 """What the suites of the ledger share: owners of one store, objects, and what is done with them again and again."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+import polars as pl
 
 from currents_bridge.model import (
     Books,
@@ -68,10 +71,22 @@ def deliver(ledger: Ledger, *listed: CurrentsObject, books: Books = ONE_EVENT) -
     ledger.settle([Delivered(claimed.id, books) for claimed in claim(ledger)], NOW)
 
 
+def resend(ledger: Ledger, books: Books = ONE_EVENT) -> None:
+    """Deliver everything that is due, as a backfill does that sends again."""
+    group = ledger.claim("acme", replace(BOTH, resend=True), NO_LIMITS, NOW)
+    ledger.settle([Delivered(claimed.id, books) for claimed in group], NOW)
+
+
 def letters(ledger: Ledger) -> list[tuple[str, int, str]]:
     """Return object key, row and reason of each dead letter, oldest first."""
     found = ledger.dead_letters(LetterFilter())
     return [(stored.object_key, stored.letter.row, stored.letter.reason) for stored in found]
+
+
+def remembered(ledger: Ledger, connector: str, message_ids: pl.Series) -> pl.Series:
+    """Return for each message id whether any object sent it."""
+    known = ledger.known(connector, ClaimedObject(0, an_object("a stranger"), 0), message_ids)
+    return known.before | known.repeats
 
 
 def crash(case: Case, now: datetime = NOW) -> datetime:

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, text, update
 from sqlalchemy.dialects.sqlite import insert
@@ -19,10 +19,11 @@ from currents_bridge.adapters import (
     ledger_letters,
     ledger_memory,
     ledger_quarantine,
+    ledger_resend,
     ledger_rewind,
     ledger_settle,
 )
-from currents_bridge.adapters.ledger_admit import Sorter
+from currents_bridge.adapters.ledger_admit import Sorter, columns_of
 from currents_bridge.adapters.ledger_alerts import SqlAlertBook
 from currents_bridge.adapters.ledger_claims import UNCLAIMED
 from currents_bridge.adapters.ledger_connectors import SqlConnectors
@@ -33,7 +34,6 @@ from currents_bridge.adapters.ledger_schema import (
     NOT_DELIVERED,
     OWNED,
     hour_from,
-    hours,
     objects,
     owners,
     selected,
@@ -49,6 +49,7 @@ from currents_bridge.model import (
     DeadLetter,
     Failed,
     GroupLimits,
+    Known,
     LetterFilter,
     ObjectState,
     OwedObject,
@@ -59,7 +60,6 @@ from currents_bridge.model import (
     Settlement,
     StoredDeadLetter,
     Undelivered,
-    format_hour,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_FILES = datetime(2010, 1, 1, tzinfo=UTC)  # Braze was founded in 2011
 
 # Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
 _ADMIT = insert(objects).values(state=text(f"'{ObjectState.PENDING}'"))
@@ -112,8 +111,8 @@ class SqlLedger(SqlConnectors):
             sorter = Sorter(connection, connector)
             for chunk in _chunks(listed):
                 found = sorter.sort(chunk)
-                execute_many(connection, _ADMIT, [fixed | _recorded(item, now) for item in found.new])
-                ledger_changed.retake(connection, connector, [_recorded(item, now) for item in found.retaken])
+                execute_many(connection, _ADMIT, [fixed | columns_of(item, now) for item in found.new])
+                ledger_changed.retake(connection, connector, [columns_of(item, now) for item in found.retaken], now)
                 new += len(found.new)
                 changed += found.changed
         return new, changed
@@ -125,8 +124,8 @@ class SqlLedger(SqlConnectors):
         taken: set[str] = set()
         with self._store.writing() as connection:
             for chunk in _chunks(changed):
-                recorded = {item.key: _recorded(item, now) for item in chunk}
-                taken |= ledger_changed.redeliver(connection, connector, recorded, since)
+                recorded = {item.key: columns_of(item, now) for item in chunk}
+                taken |= ledger_changed.redeliver(connection, connector, recorded, since, now)
         return [item for item in changed if item.key not in taken]
 
     def claim(
@@ -186,7 +185,7 @@ class SqlLedger(SqlConnectors):
             if checkpoint.rows > row.checkpoint_rows:
                 ledger_settle.advance(connection, id_, checkpoint)
                 ledger_letters.replace(connection, [(row, dead_letters)], now)
-                ledger_memory.remember(connection, [(row.connector, message_ids)], now)
+                ledger_settle.remember(connection, [(row, message_ids)], now)
 
     def begin_trial(self, id_: int) -> None:
         """Count a crash in advance."""
@@ -247,10 +246,10 @@ class SqlLedger(SqlConnectors):
         with self._store.reading() as connection:
             return ledger_admit.owed(connection, connector, after, before, limit)
 
-    def remembered(self, connector: str, message_ids: "pl.Series", now: datetime) -> "pl.Series":  # noqa: ARG002
+    def known(self, connector: str, of: ClaimedObject, message_ids: "pl.Series") -> Known:
         """Look up the digests of the message ids."""
         with self._store.reading() as connection:
-            return ledger_memory.remembered(connection, connector, message_ids)
+            return ledger_memory.lookup(connection, connector, of, message_ids)
 
     def forget(self, connector: str, before: datetime) -> int:
         """Forget step by step, each in a transaction of its own, so that no other writer is kept waiting for long."""
@@ -261,11 +260,11 @@ class SqlLedger(SqlConnectors):
         with self._store.reading() as connection:
             return ledger_letters.find(connection, which, limit)
 
-    def replayed(self, letter_id: int, refusal: str | None, now: datetime) -> bool:
+    def replayed(self, letter_id: int, refusal: str | None, now: datetime, *, remember: bool = False) -> bool:
         """Record the replay of a dead letter in its row, and in the books."""
         with self._store.writing() as connection:
             if refusal is None:
-                return ledger_letters.sent(connection, letter_id, now)
+                return ledger_letters.sent(connection, letter_id, now, remember=remember)
             return ledger_letters.refused_again(connection, letter_id, refusal)
 
     def purge(self, which: LetterFilter) -> int:
@@ -278,21 +277,26 @@ class SqlLedger(SqlConnectors):
         with self._store.reading() as connection:
             return ledger_quarantine.find(connection, connector)
 
-    def replay_quarantined(self, ids: Sequence[int]) -> int:
+    def replay_quarantined(self, ids: Sequence[int], now: datetime) -> int:
         """Make quarantined objects as new."""
         with self._store.writing() as connection:
-            return sum(ledger_quarantine.replay(connection, chunk) for chunk in _chunks(ids))
+            return sum(ledger_quarantine.replay(connection, chunk, now) for chunk in _chunks(ids))
 
-    def reopen(self, connector: str, selection: Selection) -> int:
-        """Make delivered objects pending; folded ones are forgotten and not counted."""
-        delivered = update(objects).where(DELIVERED, *selected(objects, connector, selection))
-        pending = {"state": ObjectState.PENDING, "attempts": 0, "settled_at": None} | asdict(Books())
-        with self._store.writing() as connection:
-            # The sums of an hour hold delivered objects only, and none of the selection is delivered after this.
-            chosen = tuple(selected(hours, connector, selection))
-            ledger_fold.forget(connection, *chosen)
-            connection.execute(delete(hours).where(*chosen))
-            return connection.execute(delivered.values(pending)).rowcount
+    def reopen(self, connector: str, listed: Sequence[CurrentsObject], now: datetime) -> int:
+        """Make the objects pending again, by chunks that each leave the books whole, and say that this owner lives."""
+        reopened = 0
+        for chunk in _chunks(listed):
+            with self._store.writing() as connection:
+                self._say_alive(connection, now)
+                reopened += ledger_resend.reopen(connection, connector, chunk, self._id, now)
+        return reopened
+
+    def leave_resent(self, connector: str) -> None:
+        """Leave it step by step, so that no other writer is kept waiting for long."""
+        left = ledger_resend.LEFT_AT_ONCE
+        while left == ledger_resend.LEFT_AT_ONCE:
+            with self._store.writing() as connection:
+                left = ledger_resend.leave(connection, connector, self._id)
 
     def hasten(self, connector: str, selection: Selection) -> int:
         """Move the retry time of failed objects to the past."""
@@ -317,14 +321,14 @@ class SqlLedger(SqlConnectors):
             ledger_letters.forget_sent(connection, connector, settled_before)
         return folded
 
-    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:  # noqa: ARG002
+    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:
         """Take back what was acknowledged; costs what that is, whatever else is held.
 
         Most message ids are forgotten before, step by step: without them some repeats are sent once more, no worse.
         """
         self._forget(ledger_memory.settled_since(connector, since))
         with self._store.writing() as connection:
-            return ledger_rewind.rewind(connection, connector, since)
+            return ledger_rewind.rewind(connection, connector, since, now)
 
     def undelivered(self, connector: str) -> list[Undelivered]:
         """Count what waits and what is excluded."""
@@ -374,20 +378,6 @@ class SqlLedger(SqlConnectors):
         if self._closed:
             raise RuntimeError("the ledger is closed")
         connection.execute(_SAY_ALIVE, {"id": self._id, "heartbeat_at": now, **asdict(self._process)})
-
-
-def _recorded(listed: CurrentsObject, now: datetime) -> dict[str, Any]:
-    """Return the columns of a listed object; a time of change that cannot be is taken for now, as it came just now."""
-    modified = listed.last_modified if _FIRST_FILES <= listed.last_modified <= now else now
-    # Spelled out because `asdict` copies each value deeply, and millions of objects pass here.
-    return {
-        "key": listed.key,
-        "etag": listed.etag,
-        "size_bytes": listed.size_bytes,
-        "last_modified": time_text(modified),
-        "event_type": listed.event_type,
-        "hour": format_hour(listed.hour),
-    }
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

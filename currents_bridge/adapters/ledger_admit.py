@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, Row, select, tuple_
 
 from currents_bridge.adapters import ledger_digests, ledger_fold
-from currents_bridge.adapters.ledger_schema import hours, objects
+from currents_bridge.adapters.ledger_schema import hours, objects, time_text
 from currents_bridge.model import CurrentsObject, ObjectState, OwedObject, Recorded, format_hour, parse_hour
 
 NOT_SETTLED = {
@@ -17,6 +18,7 @@ NOT_SETTLED = {
     ObjectState.EXCLUDED: Recorded.WAITING,
     ObjectState.QUARANTINED: Recorded.QUARANTINED,
 }
+_FIRST_FILES = datetime(2010, 1, 1, tzinfo=UTC)  # Braze was founded in 2011
 # Hour and event type; writing each object's hour as text would cost more than looking it up.
 _Slot = tuple[datetime, str]
 
@@ -94,6 +96,20 @@ def owed(connection: Connection, connector: str, after: str, before: str, limit:
         OwedObject(key, event_type, parse_hour(hour), NOT_SETTLED[state])
         for key, event_type, hour, state in connection.execute(rows.order_by(objects.c.key).limit(limit))
     ]
+
+
+def columns_of(listed: CurrentsObject, now: datetime) -> dict[str, Any]:
+    """Return the columns of a listed object; a time of change that cannot be is taken for now, as it came just now."""
+    modified = listed.last_modified if _FIRST_FILES <= listed.last_modified <= now else now
+    # Spelled out because `asdict` copies each value deeply, and millions of objects pass here.
+    return {
+        "key": listed.key,
+        "etag": listed.etag,
+        "size_bytes": listed.size_bytes,
+        "last_modified": time_text(modified),
+        "event_type": listed.event_type,
+        "hour": format_hour(listed.hour),
+    }
 
 
 def _slot(item: CurrentsObject) -> _Slot:

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters.ledger_claims import CLAIMED, claimed_object
+from currents_bridge.adapters.ledger_claims import CLAIMED, claimed_object, open_to
 from currents_bridge.adapters.ledger_schema import (
     CANARIES,
     DELIVERED,
@@ -34,6 +34,7 @@ def next_canary(connection: Connection, connector: str, selection: Selection, no
         .where(
             NOT_DELIVERED,
             objects.c.state.in_([ObjectState.PENDING, ObjectState.FAILED]),
+            open_to(selection),
             *selected(objects, connector, selection),
         )
         .limit(1)

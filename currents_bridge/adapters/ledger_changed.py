@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, null, select, text, update
 
 from currents_bridge.adapters.ledger_many import execute_many
+from currents_bridge.adapters.ledger_memory import restart_at
 from currents_bridge.adapters.ledger_rewind import take_from_hours
-from currents_bridge.adapters.ledger_schema import BOOKS, DELIVERED, dead_letters, objects, sent_messages
+from currents_bridge.adapters.ledger_schema import BOOKS, DELIVERED, dead_letters, objects, sent_messages, time_text
 from currents_bridge.model import ObjectState
 
-_AS_NEW = (
+AS_NEW = (
     update(objects)
     .where(objects.c.connector == bindparam("of_connector"), objects.c.key == bindparam("of_key"))
     .values(
@@ -25,16 +26,18 @@ _FORGET_LETTERS = delete(dead_letters).where(
 )
 
 
-def retake(connection: Connection, connector: str, recorded: Sequence[Mapping[str, Any]]) -> None:
+def retake(connection: Connection, connector: str, recorded: Sequence[Mapping[str, Any]], now: datetime) -> None:
     """Make objects that are not delivered as new; `recorded` are their columns as they are listed now."""
     if recorded:
         named = [{"of_connector": connector, "of_key": columns["key"]} for columns in recorded]
         connection.execute(_FORGET_LETTERS, named)
-        execute_many(connection, _AS_NEW, [{**name, **columns} for name, columns in zip(named, recorded, strict=True)])
+        restarted = {"restarted_at": time_text(restart_at(now))}
+        rows = [{**name, **restarted, **columns} for name, columns in zip(named, recorded, strict=True)]
+        execute_many(connection, AS_NEW, rows)
 
 
 def redeliver(
-    connection: Connection, connector: str, recorded: Mapping[str, Mapping[str, Any]], since: datetime
+    connection: Connection, connector: str, recorded: Mapping[str, Mapping[str, Any]], since: datetime, now: datetime
 ) -> set[str]:
     """Take back those of the delivered objects (by key, a few hundred) that were settled since; returns their keys."""
     oldest_s = connection.execute(
@@ -46,5 +49,5 @@ def redeliver(
     which = (DELIVERED, objects.c.connector == connector, objects.c.key.in_(recorded), objects.c.settled_at >= since)
     keys = set(connection.execute(select(objects.c.key).where(*which)).scalars())
     take_from_hours(connection, connector, *which)
-    retake(connection, connector, [recorded[key] for key in sorted(keys)])
+    retake(connection, connector, [recorded[key] for key in sorted(keys)], now)
     return keys

@@ -17,6 +17,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     update,
 )
 
@@ -35,6 +36,7 @@ from currents_bridge.model import (
 MOST_CRASHES = 3  # one that nobody saw, then two trials: an object that so many owners ended on is set aside
 TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
 
+_BOOKS = len(BOOKS)
 _WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)
 _hour = lru_cache(1024)(parse_hour)  # a group has few hours
 UNCLAIMED = {"state": _WAITING, "owner": None}
@@ -42,7 +44,7 @@ CLAIMED = tuple(  # as `claimed_object` unpacks them
     objects.c[name]
     for name in (
         *("id", "key", "etag", "size_bytes", "last_modified", "event_type", "hour"),
-        *("attempts", "crashes", "rewinds", "checkpoint_rows", *BOOKS),
+        *("attempts", "crashes", "rewinds", "restarted_at", "resend", "checkpoint_rows", *BOOKS),
     )
 )
 
@@ -57,11 +59,20 @@ def next_group(
     )
     next_due = (
         select(*CLAIMED)
-        .where(NOT_DELIVERED, due, *selected(objects, connector, selection))
+        .where(NOT_DELIVERED, due, open_to(selection), *selected(objects, connector, selection))
         .order_by(objects.c.hour, objects.c.event_type, objects.c.key)
         .limit(limits.max_objects)
     )
     return list(_group(connection.execute(next_due), limits.max_bytes))
+
+
+def open_to(selection: Selection) -> ColumnElement[bool]:
+    """Return what holds of objects that may be claimed: what a living backfill sends again is left to such ones."""
+    return (
+        true()
+        if selection.resend
+        else or_(objects.c.resender.is_(None), objects.c.resender.not_in(select(owners.c.id)))
+    )
 
 
 def take_away(connection: Connection, *which: ColumnElement[bool]) -> None:
@@ -112,12 +123,15 @@ def _group(rows: Iterable[Row[*tuple[Any, ...]]], max_bytes: int) -> Iterator[Cl
 def claimed_object(row: Row[*tuple[Any, ...]]) -> ClaimedObject:
     """Return the object of a row of CLAIMED."""
     # All columns at once: one by one, by their names, they take 5 us an object.
-    id_, key, etag, size_bytes, last_modified, event_type, hour, attempts, crashes, rewinds, rows, *books = row
+    id_, key, etag, size_bytes, last_modified, event_type, hour, attempts, crashes, *again, rows = row[:-_BOOKS]
+    rewinds, restarted_at, resend = again
     return ClaimedObject(
         id_,
         CurrentsObject(key, etag, size_bytes, last_modified, event_type, _hour(hour)),
         attempts,
-        Checkpoint(rows, Books(*books)),
+        Checkpoint(rows, Books(*row[-_BOOKS:])),
         suspect=crashes > 0,
         rewinds=rewinds,
+        restarted_at=restarted_at,
+        resend=resend,
     )

@@ -31,6 +31,13 @@ def merge(fold: bytes, objects: Iterable[tuple[str, str]]) -> bytes:
     return b"".join(key + etag for key, etag in sorted(entries.items()))
 
 
+def without(fold: bytes, keys: Iterable[str]) -> bytes:
+    """Return the fold without some of its objects."""
+    gone = {_key_digest(key) for key in keys}
+    entries = (fold[at : at + _ENTRY_BYTES] for at in _starts(fold))
+    return b"".join(entry for entry in entries if entry[:_KEY_BYTES] not in gone)
+
+
 def parts(fold: bytes) -> Iterator[bytes]:
     """Cut a fold into the parts that a ledger keeps; they make it again when they are joined."""
     return (fold[start : start + _PART_BYTES] for start in range(0, len(fold), _PART_BYTES))

@@ -1,10 +1,10 @@
 """Folding: the rows of an hour's delivered objects become digests beside the sums that hold them already."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, except_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, except_, func, insert, select, tuple_, update
 
 from currents_bridge.adapters.ledger_digests import merge, parts
 from currents_bridge.adapters.ledger_schema import DELIVERED, NOT_DELIVERED, folds, hours, objects
@@ -31,10 +31,8 @@ def fold_hour(connection: Connection, connector: str, hour: str, settled_before:
         select(objects.c.event_type, objects.c.key, objects.c.etag).where(*rows)
     ):
         found[event_type].append((key, etag))
-    into = (hours.c.connector == connector, hours.c.hour == hour, hours.c.event_type.in_(types))
-    known = load(connection, *into)
-    forget(connection, *into)
-    _store(
+    known = load(connection, hours.c.connector == connector, hours.c.hour == hour, hours.c.event_type.in_(types))
+    replace(
         connection,
         connector,
         {(hour, of_type): merge(known.get((hour, of_type), b""), listed) for of_type, listed in found.items()},
@@ -55,27 +53,25 @@ def load(connection: Connection, *of_hours: ColumnElement[bool]) -> dict[Slot, b
     return dict(found)
 
 
-def forget(connection: Connection, *of_hours: ColumnElement[bool]) -> None:
-    """Delete the folds of the chosen rows of `hours`; the caller deletes these rows or gives them new ones."""
-    connection.execute(delete(folds).where(folds.c.id.in_(select(hours.c.fold).where(*of_hours))))
-
-
-def _store(connection: Connection, connector: str, new: Mapping[Slot, bytes]) -> None:
+def replace(connection: Connection, connector: str, new: Mapping[Slot, bytes]) -> None:
+    """Give these hours and types new folds in place of those that they have; an empty one is none."""
+    slots = tuple_(hours.c.hour, hours.c.event_type).in_(list(new))
+    old = select(hours.c.fold).where(hours.c.connector == connector, slots)
+    connection.execute(delete(folds).where(folds.c.id.in_(old)))
     first = connection.execute(select(func.coalesce(func.max(folds.c.id), 0))).scalar_one() + 1
-    numbered: Iterable[tuple[int, tuple[Slot, bytes]]] = list(enumerate(new.items(), first))
-    connection.execute(
-        insert(folds),
-        [
-            {"id": number, "part": part, "digests": digests}
-            for number, (_, fold) in numbered
-            for part, digests in enumerate(parts(fold))
-        ],
-    )
+    numbered = [(number if fold else None, slot, fold) for number, (slot, fold) in enumerate(new.items(), first)]
+    rows = [
+        {"id": number, "part": part, "digests": digests}
+        for number, _, fold in numbered
+        for part, digests in enumerate(parts(fold))
+    ]
+    if rows:
+        connection.execute(insert(folds), rows)
     connection.execute(
         update(hours).where(
             hours.c.connector == connector,
             hours.c.hour == bindparam("of_hour"),
             hours.c.event_type == bindparam("of_type"),
         ),
-        [{"of_hour": hour, "of_type": of_type, "fold": number} for number, ((hour, of_type), _) in numbered],
+        [{"of_hour": hour, "of_type": of_type, "fold": number} for number, (hour, of_type), _ in numbered],
     )

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Table, TextClause, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters import ledger_digests, ledger_fold
+from currents_bridge.adapters import ledger_digests, ledger_fold, ledger_memory
 from currents_bridge.adapters.ledger_schema import NOT_SENT, SENT, dead_letters, hours, objects
 from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredDeadLetter
 
@@ -82,13 +82,16 @@ def refused_again(connection: Connection, letter_id: int, reason: str) -> bool:
     return connection.execute(again.values(reason=reason, attempts=dead_letters.c.attempts + 1)).rowcount > 0
 
 
-def sent(connection: Connection, letter_id: int, now: datetime) -> bool:
-    """Keep the letter for a rewind only, and move its event in all books that hold it."""
+def sent(connection: Connection, letter_id: int, now: datetime, *, remember: bool) -> bool:
+    """Keep the letter for a rewind only, and move its event in all books that hold it; `remember` its message id."""
     letters = update(dead_letters).where(NOT_SENT, dead_letters.c.id == letter_id).values(sent_at=now)
     letter = connection.execute(letters.returning(*dead_letters.c)).one_or_none()
     if letter is None:
         return False
     _move(connection, letter, "dead_lettered", "sent")
+    if remember:
+        replayed = ledger_memory.Sent(letter.connector, letter.object_key, [letter.message_id])
+        ledger_memory.remember(connection, [replayed], now)
     return True
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
+from currents_bridge.adapters.ledger_memory import restart_at
 from currents_bridge.adapters.ledger_schema import BOOKS, NOT_DELIVERED, QUARANTINED, dead_letters, objects
 from currents_bridge.model import Books, CurrentsObject, ObjectState, QuarantinedObject, parse_hour
 
@@ -28,10 +29,12 @@ def find(connection: Connection, connector: str | None) -> list[QuarantinedObjec
     ]
 
 
-def replay(connection: Connection, ids: Sequence[int]) -> int:
+def replay(connection: Connection, ids: Sequence[int], now: datetime) -> int:
     """Make a few hundred quarantined objects as new; returns how many of the ids were quarantined."""
     found = connection.execute(
-        select(objects.c.id, objects.c.connector, objects.c.key).where(QUARANTINED, objects.c.id.in_(ids))
+        select(objects.c.id, objects.c.connector, objects.c.key, objects.c.restarted_at).where(
+            QUARANTINED, objects.c.id.in_(ids)
+        )
     ).all()
     if not found:
         return 0
@@ -42,7 +45,10 @@ def replay(connection: Connection, ids: Sequence[int]) -> int:
         [{"of_connector": row.connector, "of_key": row.key} for row in found],
     )
     as_new = {"state": ObjectState.PENDING, "attempts": 0, "reason": None, "settled_at": None} | asdict(Books())
-    connection.execute(update(objects).where(objects.c.id.in_([row.id for row in found])).values(as_new))
+    connection.execute(
+        update(objects).where(objects.c.id == bindparam("of_id")).values(as_new),
+        [{"of_id": row.id, "restarted_at": restart_at(now, row.restarted_at)} for row in found],
+    )
     return len(found)
 
 

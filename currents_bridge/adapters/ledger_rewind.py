@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_letters
 from currents_bridge.adapters.ledger_claims import take_away
-from currents_bridge.adapters.ledger_memory import settled_since
+from currents_bridge.adapters.ledger_memory import restart_at, settled_since
 from currents_bridge.adapters.ledger_schema import (
     BEGUN,
     BOOKS,
@@ -36,7 +36,7 @@ from currents_bridge.adapters.ledger_settle import add_to_hours
 from currents_bridge.model import Books, ObjectState, Rewound
 
 
-def rewind(connection: Connection, connector: str, since: datetime) -> Rewound:
+def rewind(connection: Connection, connector: str, since: datetime, now: datetime) -> Rewound:
     """Take back all that was acknowledged since; returns what that was."""
     take_away(connection, objects.c.connector == connector)
     meant = objects.c.id.in_(_meant(connector, since))
@@ -52,6 +52,7 @@ def rewind(connection: Connection, connector: str, since: datetime) -> Rewound:
         .values(
             {"state": ObjectState.PENDING, "owner": None, "attempts": 0, "retry_at": None, "reason": None}
             | {"settled_at": None, "checkpoint_rows": 0, "rewinds": objects.c.rewinds + 1}
+            | {"restarted_at": restart_at(now)}
             | {"rewound_events": func.max(objects.c.rewound_events, objects.c.sent)}
             | asdict(Books())
         )

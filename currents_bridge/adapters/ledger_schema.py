@@ -6,6 +6,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
+    Boolean,
     Column,
     ColumnElement,
     Dialect,
@@ -87,6 +88,7 @@ DELIVERED = text("state = 'delivered'")
 NOT_DELIVERED = text("state <> 'delivered'")
 QUARANTINED = text("state = 'quarantined'")
 OWNED = text("owner IS NOT NULL")
+RESENT = text("resender IS NOT NULL")
 BEGUN = text("checkpoint_rows > 0")
 CANARIES = text("canary_at IS NOT NULL")
 NOT_SENT = text("sent_at IS NULL")  # dead letters; of the others, a rewind may want some back
@@ -119,11 +121,15 @@ objects = Table(
     Column("settled_at", UtcTime),
     Column("rewinds", Integer, nullable=False, server_default="0"),
     Column("rewound_events", Integer, nullable=False, server_default="0"),  # known to wait; 0 once settled again
+    Column("restarted_at", UtcTime),  # whole second from which it is delivered again, its books from none
+    Column("resend", Boolean, nullable=False, server_default="0"),  # then also what was remembered before is sent
+    Column("resender", Text),  # owners.id of the backfill that sends it again: left to that one while it lives
+    Column("summed", Boolean, nullable=False, server_default="0"),  # its hour's sums hold its earlier, folded delivery
     Column("canary_at", UtcTime),  # when it last went ahead of all others, to see whether a side works
     UniqueConstraint("connector", "key"),
     sqlite_autoincrement=True,  # a settlement that comes too late must never meet a new claim under an old id
 )
-_WAITING = ("connector", "hour", "event_type", "state", "last_modified", "size_bytes", "rewound_events")
+_WAITING = ("connector", "hour", "event_type", "state", "last_modified", "size_bytes", "rewound_events", "resender")
 # Each object is in one of these two. The first holds all that claims and totals read, so neither grows with history.
 Index("objects_not_delivered", *(objects.c[name] for name in _WAITING), sqlite_where=NOT_DELIVERED)
 Index("objects_delivered", *(objects.c[name] for name in ("connector", "hour", "event_type")), sqlite_where=DELIVERED)
@@ -132,6 +138,7 @@ Index("objects_delivered_by_age", objects.c.connector, objects.c.settled_at, sql
 Index("objects_quarantined", objects.c.connector, objects.c.settled_at, sqlite_where=QUARANTINED)
 Index("objects_begun", objects.c.connector, sqlite_where=BEGUN)
 Index("objects_canaries", objects.c.connector, objects.c.hour, objects.c.event_type, sqlite_where=CANARIES)
+Index("objects_resent", objects.c.resender, sqlite_where=RESENT)
 Index("objects_owned", objects.c.connector, objects.c.owner, sqlite_where=OWNED)
 
 # What was delivered, by hour and type. Folding deletes rows of `objects` and leaves these sums alone.
@@ -188,6 +195,7 @@ sent_messages = Table(
     Column("connector", Text, primary_key=True),
     Column("digest", LargeBinary, primary_key=True),  # of the message id
     Column("settled_s", Integer, nullable=False),  # whole seconds of Unix time, as there may be millions of rows
+    Column("sender", Integer),  # ledger_memory.sender of the object's key; null of an older version
     sqlite_with_rowid=False,
 )
 Index("sent_messages_by_age", sent_messages.c.connector, sent_messages.c.settled_s)

@@ -1,10 +1,10 @@
 """What a settlement writes: the object's row, the sums of its hour, its dead letters, what was sent."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, null, select, text, update
 from sqlalchemy.dialects.sqlite import insert
@@ -22,11 +22,15 @@ from currents_bridge.model import (
     Settlement,
 )
 
+if TYPE_CHECKING:
+    import polars as pl
+
 _books = attrgetter(*BOOKS)
 
+_OF_ROW = ("id", "connector", "key", "hour", "event_type", "checkpoint_rows", "restarted_at", "summed")
 # Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
 _OWNED = select(
-    *(objects.c[name] for name in ("id", "connector", "key", "hour", "event_type", "checkpoint_rows")),
+    *(objects.c[name] for name in _OF_ROW),
     exists()
     .where(dead_letters.c.connector == objects.c.connector, dead_letters.c.object_key == objects.c.key)
     .label("has_letters"),
@@ -34,6 +38,7 @@ _OWNED = select(
 _NONE = text("0")
 _SETTLED: dict[str, Any] = {"owner": null(), "crashes": _NONE}
 _ENDED = _SETTLED | {"retry_at": null(), "checkpoint_rows": _NONE, "rewound_events": _NONE}
+_ENDED |= {"resend": _NONE, "resender": null(), "summed": _NONE}
 _OF_OBJECT = update(objects).where(objects.c.id == bindparam("of_id"))
 _DELIVER = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.DELIVERED}'"), "reason": null()})
 _QUARANTINE = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.QUARANTINED}'")})
@@ -54,19 +59,28 @@ def owned(connection: Connection, ids: Sequence[int], owner: str) -> dict[int, R
 
 def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]], now: datetime) -> None:
     """Write at least one settlement; each comes with the row of its object, which the caller owns."""
-    delivered = [(row, settlement) for row, settlement in settled if isinstance(settlement, Delivered)]
     ended = [(row, settlement) for row, settlement in settled if not isinstance(settlement, Failed)]
     _write_outcomes(connection, [settlement for _, settlement in settled], now)
-    if delivered:
-        add_to_hours(connection, _sums(delivered))
+    if sums := _sums(ended):
+        add_to_hours(connection, sums)
     if ended:
         ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
-        ledger_memory.remember(connection, [(row.connector, settlement.message_ids) for row, settlement in ended], now)
+        remember(connection, [(row, settlement.message_ids) for row, settlement in ended], now)
 
 
 def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:
     """Write how far the object has come."""
     connection.execute(_ADVANCE, {"of_id": id_, "checkpoint_rows": checkpoint.rows} | _columns(checkpoint.books))
+
+
+def remember(connection: Connection, sent: Iterable[tuple[Row[Any], "pl.Series | None"]], now: datetime) -> None:
+    """Remember the message ids that objects, given by their rows, sent; None: the connector remembers none."""
+    kept = [
+        ledger_memory.Sent(row.connector, row.key, message_ids.to_list(), row.restarted_at)
+        for row, message_ids in sent
+        if message_ids is not None
+    ]
+    ledger_memory.remember(connection, kept, now)
 
 
 def add_to_hours(connection: Connection, sums: Sequence[dict[str, Any]]) -> None:
@@ -92,15 +106,22 @@ def _write_outcomes(connection: Connection, settlements: Sequence[Settlement], n
     execute_many(connection, _FAIL, failed)
 
 
-def _sums(delivered: Sequence[tuple[Row[Any], Delivered]]) -> list[dict[str, Any]]:
-    """Add up objects and books first: one row for each hour and type."""
+def _sums(ended: Sequence[tuple[Row[Any], Delivered | Quarantined]]) -> list[dict[str, Any]]:
+    """Add up objects and books first: one row for each hour and type of which anything was delivered.
+
+    Of an object whose earlier delivery the sums still hold, they change by what its own row does not say.
+    """
     of_slot: dict[tuple[str, str, str], list[tuple[int, ...]]] = defaultdict(list)
-    for row, settled in delivered:
-        of_slot[row.connector, row.hour, row.event_type].append(_books(settled.books))
+    for row, settled in ended:
+        delivered = isinstance(settled, Delivered)
+        factor = delivered - row.summed
+        if delivered or factor:
+            books = [factor * count for count in _books(settled.books)] if factor != 1 else _books(settled.books)
+            of_slot[row.connector, row.hour, row.event_type].append((int(delivered), *books))
     return [
-        {"connector": connector, "hour": hour, "event_type": event_type, "objects": len(books)}
-        | dict(zip(BOOKS, map(sum, zip(*books, strict=True)), strict=True))
-        for (connector, hour, event_type), books in of_slot.items()
+        {"connector": connector, "hour": hour, "event_type": event_type}
+        | dict(zip(("objects", *BOOKS), map(sum, zip(*counts, strict=True)), strict=True))
+        for (connector, hour, event_type), counts in of_slot.items()
     ]
 
 

@@ -418,7 +418,7 @@ class TestWords:
         assert all(len(found.reason) <= 1_000 for found in ledger.quarantined("acme"))
         for found in ledger.quarantined("acme"):
             found.reason.encode()
-        ledger.replay_quarantined([found.id for found in ledger.quarantined("acme")])
+        ledger.replay_quarantined([found.id for found in ledger.quarantined("acme")], NOW)
 
 
 class TestWaiting:
@@ -520,38 +520,6 @@ class TestFold:
         assert ledger.fold("acme", NOW, EVER) == 1
         assert ledger.admit("acme", objects(3), NOW) == (0, [])
         assert ledger.totals("acme").books == Books(read=3, sent=3)
-
-
-class TestReopen:
-    """Sending delivered objects again."""
-
-    def test_delivered_objects_are_sent_again_and_counted_once(self, ledger: Ledger) -> None:
-        """Books of the first delivery do not count on."""
-        deliver(ledger, *objects(2))
-        assert ledger.reopen("acme", BOTH) == 2
-        totals = ledger.totals("acme")
-        assert (totals.books, totals.objects[ObjectState.PENDING]) == (Books(), 2)
-        deliver(ledger, books=Books(read=7, sent=7))
-        assert ledger.totals("acme").books == Books(read=14, sent=14)
-
-    def test_folded_objects_are_forgotten(self, ledger: Ledger) -> None:
-        """The next look at the bucket finds them new."""
-        deliver(ledger, *objects(2))
-        ledger.fold("acme", NOW, EVER)
-        assert ledger.reopen("acme", BOTH) == 0
-        assert ledger.totals("acme").objects[ObjectState.DELIVERED] == 0
-        assert ledger.admit("acme", objects(2), NOW) == (2, [])
-
-    def test_only_the_selection_is_reopened(self, ledger: Ledger) -> None:
-        """Other hours, other types, other states and other connectors stay."""
-        later = HOUR + timedelta(hours=1)
-        deliver(ledger, an_object("a"), an_object("b", OPEN), an_object("c", hour=later))
-        ledger.admit("acme", [an_object("d")], NOW)
-        ledger.settle([Quarantined(claim(ledger)[0].id, "no Avro")], NOW)
-        clicks = Selection(frozenset({CLICK}), HOUR, later)
-        assert ledger.reopen("beta", clicks) == 0
-        assert ledger.reopen("acme", clicks) == 1
-        assert keys(claim(ledger)) == ["a"]
 
 
 class TestConnectorState:
@@ -716,7 +684,7 @@ class TestSetAside:
         assert ledger.totals("acme").waiting.objects == 2
         ledger.settle([Delivered(claimed.id, ONE_EVENT)], NOW)
         assert keys(claim(ledger)) == ["young"]
-        assert ledger.replay_quarantined([found.id for found in aside]) == 2
+        assert ledger.replay_quarantined([found.id for found in aside], NOW) == 2
 
     def test_what_was_acknowledged_of_them_counts(self, ledger: Ledger) -> None:
         """The books of the checkpoint, with its letters."""

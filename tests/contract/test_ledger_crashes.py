@@ -17,7 +17,7 @@ from currents_bridge.model import (
     Settlement,
 )
 from currents_bridge.ports import Ledger
-from tests.ledger_workbench import BOTH, NOW, ONE_EVENT, Case, an_object, claim, crash, deliver, keys, letters, objects
+from tests.ledger_workbench import NOW, ONE_EVENT, Case, an_object, claim, crash, deliver, keys, letters, objects
 
 HALF = Checkpoint(50, Books(read=50, sent=48, skipped_anonymous=1, dead_lettered=1))
 EARLY, LATE = DeadLetter(7, "m-7", "no time", "{}"), DeadLetter(70, "m-70", "too large", message="{}")
@@ -116,7 +116,8 @@ class TestCheckpoint:
     def test_a_reopened_object_begins_anew(self, ledger: Ledger) -> None:
         """Sending again is sending everything again."""
         ledger.settle([Delivered(half_way(ledger), WHOLE, [LATE])], NOW)
-        ledger.reopen("acme", BOTH)
+        ledger.reopen("acme", objects(1), NOW)
+        ledger.leave_resent("acme")
         (claimed,) = claim(ledger)
         assert claimed.checkpoint == Checkpoint()
         ledger.checkpoint(claimed.id, Checkpoint(10, HALF.books), [EARLY], NOW)
@@ -230,7 +231,7 @@ class TestSuspects:
         ledger.admit("acme", objects(1), NOW)
         now = crash(case, crash(case, crash(case)))
         (found,) = ledger.quarantined("acme")
-        assert ledger.replay_quarantined([found.id]) == 1
+        assert ledger.replay_quarantined([found.id], NOW) == 1
         crash(case, crash(case, now))
         assert ledger.totals("acme").objects[ObjectState.QUARANTINED] == 0
         deliver(ledger)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.errors import LedgerError
 from currents_bridge.model import Books, Checkpoint, DeadLetter, Delivered, LetterFilter, ObjectState, Settlement
-from tests.ledger_workbench import BOTH, EVER, HOUR, NOW, claim, objects
+from tests.ledger_workbench import BOTH, EVER, HOUR, NOW, claim, objects, remembered
 
 LETTERS = [DeadLetter(row, f"m-{row}", "too large", "{}" * 3000) for row in range(50)]
 IDS = pl.Series([f"id-{number}" for number in range(5000)])
@@ -99,10 +99,10 @@ class TestWriting:
         assert ledger.totals("acme").objects[ObjectState.CLAIMED] == 2
         assert ledger.totals("acme").books == Books()
         assert ledger.dead_letters(LetterFilter()) == []
-        assert not ledger.remembered("acme", IDS, NOW).any()
+        assert not remembered(ledger, "acme", IDS).any()
         ledger.settle(settlements, NOW)
         assert ledger.totals("acme").books == BOOKS + BOOKS
-        assert ledger.remembered("acme", IDS, NOW).all()
+        assert remembered(ledger, "acme", IDS).all()
 
     @FAULTS
     def test_a_checkpoint(self, ledger: SqlLedger, path: Path, fault: Fault, said: str, hint: str) -> None:

@@ -29,6 +29,7 @@ from currents_bridge.model import (
     Selection,
     Settlement,
 )
+from tests.ledger_workbench import remembered
 
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOURS = [START - timedelta(hours=number) for number in range(3)]
@@ -156,7 +157,7 @@ class Laws(RuleBasedStateMachine):
         assert ledger.totals("acme").books == before.books + books
         if ids is not None:
             self.sent_ids |= set(ids)
-            assert ledger.remembered("acme", ids, self.now).all()
+            assert remembered(ledger, "acme", ids).all()
 
     @precondition(lambda self: self.claimed)
     @rule(data=st.data(), rows=st.integers(1, 6), reason=reasons, ids=some_ids)
@@ -207,7 +208,7 @@ class Laws(RuleBasedStateMachine):
         """Give some quarantined objects another chance."""
         found = self.ledger.quarantined("acme")
         chosen = [item for number, item in enumerate(found) if of_which[number % len(of_which)]]
-        assert self.ledger.replay_quarantined([item.id for item in chosen]) == len(chosen)
+        assert self.ledger.replay_quarantined([item.id for item in chosen], self.now) == len(chosen)
         objects = [item.object for item in chosen]
         assert self.ledger.outstanding("acme", objects) == objects
 
@@ -276,8 +277,7 @@ class Laws(RuleBasedStateMachine):
     @invariant()
     def only_what_was_sent_is_remembered(self) -> None:
         """An id that was never settled is never left out."""
-        remembered = ALL_IDS.filter(self.ledger.remembered("acme", ALL_IDS, self.now))
-        assert set(remembered) <= self.sent_ids
+        assert set(ALL_IDS.filter(remembered(self.ledger, "acme", ALL_IDS))) <= self.sent_ids
 
     def teardown(self) -> None:
         """Close the files."""

@@ -32,6 +32,7 @@ from tests.ledger_workbench import (
     keys,
     letters,
     objects,
+    resend,
 )
 
 BY_RULE = DeadLetter(1, "m-1", "the message has 40000 bytes", event='{"id": "1"}')
@@ -103,9 +104,9 @@ class TestDeadLetters:
         set_aside(ledger, "key-0000")
         set_aside(ledger, "key-0001")
         ledger.fold("acme", NOW, EVER)
-        ledger.reopen("acme", BOTH)
+        ledger.reopen("acme", objects(1), NOW)
         assert len(letters(ledger)) == 4
-        deliver(ledger, objects(1)[0])
+        resend(ledger)
         assert {key for key, _, _ in letters(ledger)} == {"key-0001"}
 
     def test_purging_keeps_the_books(self, ledger: Ledger) -> None:
@@ -162,10 +163,10 @@ class TestReplay:
         other, _ = set_aside(ledger, "other", OPEN)
         if folded:
             ledger.fold("acme", NOW, EVER)
-        ledger.reopen("acme", replace(BOTH, event_types=frozenset({CLICK})))
+        ledger.reopen("acme", objects(1), NOW)
         assert ledger.replayed(first.id, None, NOW)
         assert all_books(ledger) == [BOOKS] * 3
-        deliver(ledger, objects(1)[0])
+        resend(ledger)
         assert all_books(ledger) == [BOOKS + ONE_EVENT] * 3
         assert [stored.id for stored in ledger.dead_letters(ALL)] == [other.id, other.id + 1]
 
@@ -221,17 +222,17 @@ class TestQuarantine:
         ledger.admit("acme", [an_object("cut")], NOW)
         (claimed,) = claim(ledger)
         ledger.settle([Quarantined(claimed.id, "cut", BOOKS, [BY_RULE])], NOW)
-        assert ledger.replay_quarantined([claimed.id, claimed.id - 1, 12345]) == 1
+        assert ledger.replay_quarantined([claimed.id, claimed.id - 1, 12345], NOW) == 1
         assert all_books(ledger) == [BOOKS] * 3
         assert ledger.totals("acme").failed_reasons == {}
         assert {key for key, _, _ in letters(ledger)} == {delivered.object_key}
-        assert claim(ledger) == [claimed]
+        assert claim(ledger) == [replace(claimed, restarted_at=NOW + timedelta(seconds=1))]
 
     def test_any_number_is_replayed(self, ledger: Ledger) -> None:
         """More than fit into one query."""
         ledger.admit("acme", objects(1100), NOW)
         while group := claim(ledger):
             ledger.settle([Quarantined(claimed.id, "no Avro") for claimed in group], NOW)
-        assert ledger.replay_quarantined([item.id for item in ledger.quarantined(None)]) == 1100
+        assert ledger.replay_quarantined([item.id for item in ledger.quarantined(None)], NOW) == 1100
         assert ledger.totals("acme").objects[ObjectState.PENDING] == 1100
         assert keys(claim(ledger))[0] == "key-0000"

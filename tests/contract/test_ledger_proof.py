@@ -20,7 +20,20 @@ from currents_bridge.model import (
     Selection,
 )
 from currents_bridge.ports import Ledger
-from tests.ledger_workbench import BOTH, CLICK, EVER, HOUR, NOW, ONE_EVENT, OPEN, an_object, claim, deliver, objects
+from tests.ledger_workbench import (
+    BOTH,
+    CLICK,
+    EVER,
+    HOUR,
+    NOW,
+    ONE_EVENT,
+    OPEN,
+    an_object,
+    claim,
+    deliver,
+    objects,
+    remembered,
+)
 
 LATER = HOUR + timedelta(hours=1)
 
@@ -143,9 +156,9 @@ class TestMemory:
             NOW,
         )
         asked = pl.Series("message_id", ["x", "b", "a", "c", "ä", "a"])
-        answer = ledger.remembered("acme", asked, NOW)
+        answer = remembered(ledger, "acme", asked)
         assert answer.equals(pl.Series([False, True, True, True, True, True]), check_dtypes=True)
-        assert not ledger.remembered("beta", asked, NOW).any()
+        assert not remembered(ledger, "beta", asked).any()
 
     def test_a_refused_settlement_remembers_nothing(self, ledger: Ledger) -> None:
         """An id that is remembered too early would be an event that is lost."""
@@ -155,7 +168,7 @@ class TestMemory:
         for refused, error in ((settled, ClaimLostError), (replace(settled, books=Books(read=1)), ValueError)):
             with pytest.raises(error):
                 ledger.settle([refused], NOW)
-        assert not ledger.remembered("acme", pl.Series(["a"]), NOW).any()
+        assert not remembered(ledger, "acme", pl.Series(["a"])).any()
 
     def test_old_ids_are_forgotten(self, ledger: Ledger) -> None:
         """By the time of their latest settlement, so that sending again starts anew."""
@@ -167,7 +180,7 @@ class TestMemory:
         assert ledger.forget("beta", NOW) == 0
         assert ledger.forget("acme", NOW - day) == 0
         assert ledger.forget("acme", NOW) == 2
-        answer = ledger.remembered("acme", pl.Series(["a", "b", "c", "d"]), NOW)
+        answer = remembered(ledger, "acme", pl.Series(["a", "b", "c", "d"]))
         assert answer.to_list() == [False, False, True, True]
         assert ledger.forget("acme", NOW) == 0
 
@@ -176,7 +189,7 @@ class TestMemory:
         ids = [f"id-{number}" for number in range(40_001)]
         ledger.admit("acme", objects(1), NOW)
         ledger.settle([Delivered(claim(ledger)[0].id, ONE_EVENT, message_ids=pl.Series(ids[:-1]))], NOW)
-        answer = ledger.remembered("acme", pl.Series(ids), NOW)
+        answer = remembered(ledger, "acme", pl.Series(ids))
         assert (answer.sum(), answer[-1]) == (40_000, False)
-        assert ledger.remembered("acme", pl.Series([], dtype=pl.String), NOW).to_list() == []
+        assert remembered(ledger, "acme", pl.Series([], dtype=pl.String)).to_list() == []
         assert ledger.forget("acme", NOW + timedelta(seconds=1)) == 40_000

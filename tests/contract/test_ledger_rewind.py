@@ -38,10 +38,13 @@ from tests.ledger_workbench import (
     keys,
     letters,
     objects,
+    remembered,
+    resend,
 )
 
 PROOF = NOW + timedelta(hours=1)  # the last one that the key worked
 LATER = PROOF + timedelta(minutes=1)
+RESTARTED = LATER + timedelta(seconds=1)  # ids that are remembered up to then are of before
 LETTER = DeadLetter(1, "m-1", "no time", "{}")
 BOOKS = Books(read=3, sent=2, dead_lettered=1)
 REPLAYED = Books(read=3, sent=3)
@@ -70,7 +73,7 @@ class TestObjects:
         assert letters(ledger) == []
         waiting = ledger.totals("acme").waiting
         assert (waiting.objects, waiting.events) == (1, 2)
-        assert claim(ledger, LATER) == [replace(claimed, rewinds=1)]
+        assert claim(ledger, LATER) == [replace(claimed, rewinds=1, restarted_at=RESTARTED)]
 
     def test_a_salvaged_object_is_read_again(self, ledger: Ledger) -> None:
         """One of which nothing could be read was not sent under any key, and stays set aside."""
@@ -94,7 +97,10 @@ class TestObjects:
         ledger.release([second.id])
         assert ledger.rewind("acme", PROOF, LATER) == Rewound(2, 4)
         assert letters(ledger) == []
-        assert claim(ledger, LATER) == [replace(first, rewinds=1), replace(second, rewinds=1)]
+        assert claim(ledger, LATER) == [
+            replace(first, rewinds=1, restarted_at=RESTARTED),
+            replace(second, rewinds=1, restarted_at=RESTARTED),
+        ]
 
     def test_folded_objects_and_other_connectors_stay(self, ledger: Ledger) -> None:
         """Nothing is folded that may have to be rewound."""
@@ -146,7 +152,7 @@ class TestClaims:
             owner.checkpoint(second.id, Checkpoint(1, ONE_EVENT), [LETTER], LATER)
         owner.release([first.id, second.id])
         assert all_books(owner) == [Books()] * 3
-        assert not owner.remembered("acme", pl.Series(["a"]), LATER).any()
+        assert not remembered(owner, "acme", pl.Series(["a"])).any()
         assert keys(claim(other, LATER)) == ["key-0000", "key-0001"]
 
     def test_the_old_claim_never_counts_for_the_new_one_of_the_same_owner(self, ledger: Ledger) -> None:
@@ -177,8 +183,8 @@ class TestMemory:
         ledger.settle([Delivered(first.id, ONE_EVENT, message_ids=pl.Series(["early"]))], NOW)
         ledger.settle([Delivered(second.id, ONE_EVENT, message_ids=many)], PROOF)
         ledger.rewind("acme", PROOF, LATER)
-        assert not ledger.remembered("acme", many, LATER).any()
-        assert ledger.remembered("acme", pl.Series(["early"]), LATER).all()
+        assert not remembered(ledger, "acme", many).any()
+        assert remembered(ledger, "acme", pl.Series(["early"])).all()
 
 
 class TestLetters:
@@ -218,10 +224,10 @@ class TestLetters:
         ledger.admit("acme", objects(1), NOW)
         ledger.settle([Delivered(claim(ledger)[0].id, BOOKS, [LETTER])], NOW)
         ledger.replayed(ledger.dead_letters(LetterFilter())[0].id, None, PROOF)
-        ledger.reopen("acme", BOTH)
+        ledger.reopen("acme", objects(1), NOW)
         assert ledger.rewind("acme", PROOF, LATER) == Rewound(letters=1)
         assert all_books(ledger) == [Books()] * 3
-        deliver(ledger, books=ONE_EVENT)
+        resend(ledger)
         assert letters(ledger) == []
 
     def test_a_letter_that_was_sent_is_seen_by_nobody_else(self, ledger: Ledger) -> None:

@@ -74,7 +74,7 @@ def test_nothing_reads_a_whole_table_of_history(tmp_path: Path) -> None:
         ledger.totals("acme")
         ledger.hour_books("acme", BOTH)
         ledger.fold("acme", NOW, EVER)
-        ledger.reopen("acme", BOTH)
+        ledger.reopen("acme", [*objects(2)], NOW)
     ledger.close()
     assert any(step.startswith("SEARCH folds") for step in steps)
     assert not [step for step in steps if step.startswith(("SCAN hours", "SCAN objects", "SCAN folds"))]

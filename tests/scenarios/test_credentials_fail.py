@@ -154,7 +154,7 @@ def test_a_key_dead_for_60_hours_under_drop(rehearse: Rehearse) -> None:
     assert ledger.totals(NAME).objects[ObjectState.QUARANTINED] == len(aside)
     assert told(r, "quarantined")[0][1] == "opened"
 
-    ledger.replay_quarantined([item.id for item in aside])
+    ledger.replay_quarantined([item.id for item in aside], r.now)
     r.pass_time(64)
 
     assert not r.missing

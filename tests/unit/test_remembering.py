@@ -5,6 +5,7 @@ import pytest
 
 from currents_bridge.backfill import backfill
 from currents_bridge.model import Books, Delivered, ObjectState, Refusal
+from tests.ledger_workbench import remembered
 from tests.workbench import NAME, UNWELL, Bench, clicks, everything, of_kind
 
 WEEK = timedelta(days=7)
@@ -18,7 +19,7 @@ def bench() -> Bench:
 
 def is_remembered(bench: Bench, *message_ids: str) -> list[bool]:
     """Return which of the message ids are remembered."""
-    return bench.ledger.remembered(NAME, pl.Series("message_id", message_ids), bench.now).to_list()
+    return remembered(bench.ledger, NAME, pl.Series("message_id", message_ids)).to_list()
 
 
 def test_an_event_that_was_sent_before_is_left_out(bench: Bench) -> None:
@@ -73,7 +74,7 @@ def test_refused_messages_are_not_remembered(bench: Bench) -> None:
 
 
 def test_what_could_be_read_of_a_damaged_object_is_remembered(bench: Bench) -> None:
-    """Its replay sends the rest only."""
+    """As all that was sent."""
     bench.put(events := clicks(3), cut_bytes=40)
 
     bench.deliver(remember=True)

@@ -11,6 +11,7 @@ def upgrade() -> None:
     _coverage()
     _canaries()
     _jobs()
+    _resends()
     _notices()
 
 
@@ -60,3 +61,15 @@ def _jobs() -> None:
 def _notices() -> None:
     # These were kept for each key; the next whole look says again what holds of them, by reason or event type.
     op.execute("DELETE FROM notices WHERE kind IN ('unrecognised_key', 'object_changed')")
+
+
+def _resends() -> None:
+    op.add_column("objects", sa.Column("restarted_at", sa.DATETIME))
+    op.add_column("objects", sa.Column("resend", sa.Boolean, nullable=False, server_default="0"))
+    op.add_column("objects", sa.Column("resender", sa.Text))
+    op.add_column("objects", sa.Column("summed", sa.Boolean, nullable=False, server_default="0"))
+    op.create_index("objects_resent", "objects", ["resender"], sqlite_where=sa.text("resender IS NOT NULL"))
+    op.drop_index("objects_not_delivered")
+    waiting = ["connector", "hour", "event_type", "state", "last_modified", "size_bytes", "rewound_events", "resender"]
+    op.create_index("objects_not_delivered", "objects", waiting, sqlite_where=sa.text("state <> 'delivered'"))
+    op.add_column("sent_messages", sa.Column("sender", sa.Integer))
