@@ -57,6 +57,18 @@ def fill(  # noqa: PLR0913 - each says another thing about the history
         ledger.close()
 
 
+def record(path: Path, connector: str, listed: Sequence[CurrentsObject], now: datetime) -> None:
+    """Record objects as delivered and folded."""
+    ledger = SqlLedger(f"sqlite:///{path}", now=now)
+    try:
+        for start in range(0, len(listed), AT_ONCE.max_objects):
+            some = listed[start : start + AT_ONCE.max_objects]
+            _deliver(ledger, connector, iter(some), Selection(frozenset(item.event_type for item in some)), now)
+        ledger.fold(connector, now, now + timedelta(days=1))
+    finally:
+        ledger.close()
+
+
 def _day(event_types: Sequence[str], end: datetime, per_slot: int) -> Iterator[CurrentsObject]:
     """Yield the objects of the day before `end`."""
     for hours_before in range(DAY_HOURS, 0, -1):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import yaml
 from benchmarks.files import BenchmarkFile, total_events, upload
 from benchmarks.processes import Measured, run_measured
 from benchmarks.sinks import Sink, SinkKind, running_sink
+from currents_bridge.catalogue import catalogue, supported_types
+from currents_bridge.testing.currents_files import object_key
 from currents_bridge.testing.embedded_s3 import REGION, S3Endpoint
 from tests.s3_servers import weed_server
 
@@ -91,6 +94,8 @@ class Rig:
     def start(self) -> Measured:
         """What this program takes to start, find nothing and end; peers and the floor leave that out, too."""
         self.make_bucket("empty")
+        left_out = min(catalogue().keys() - set(supported_types()))  # a bucket without any type is an error
+        self.s3.client().put_object(Bucket="empty", Key=object_key(left_out, datetime.now(UTC)), Body=b"")
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             runs = []
             for number in range(START_RUNS):

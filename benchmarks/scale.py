@@ -26,6 +26,8 @@ class Scale:
     polled_every_days: int = 3  # one real object of each type before
     poll_histories: tuple[int, int] = (100_000, 1_000_000)  # objects in the ledger
     polls: int = 9
+    audited_objects: int = 1_000_000
+    audited_types: int = 8
     folded_objects: int = 10_000_000
     starts: int = 5  # of a command that is timed
 
@@ -51,6 +53,8 @@ QUICK = Scale(
     polled_every_days=6,
     poll_histories=(500, 1_000),
     polls=2,
+    audited_objects=300,
+    audited_types=2,
     folded_objects=2_000,
     starts=1,
 )

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from currents_bridge.adapters.segment_oauth import OAuth
 
 ALERTS_EVERY = timedelta(seconds=30)
-AUDIT_CHECK = timedelta(minutes=1)  # from one look at whether an audit is due to the next
+AUDIT_CHECK = timedelta(seconds=10)  # from one look at whether an audit is due to the next
 HEARTBEAT_S = 20.0
 
 log = get_logger()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from benchmarks.cases.arrival import correctness
-from benchmarks.cases.standing import idle, ledger, polling, start
+from benchmarks.cases.standing import audit, idle, ledger, polling, start
 from benchmarks.cases.throughput import growth, latency, memory, mixed, small, steady
 from benchmarks.outcome import Outcome
 from benchmarks.rig import Rig
@@ -13,5 +13,5 @@ Case = Callable[[Rig, Scale], Outcome]
 
 CASES: Mapping[str, Case] = {
     case.__name__: case
-    for case in (correctness, steady, mixed, small, latency, memory, growth, idle, polling, ledger, start)
+    for case in (correctness, steady, mixed, small, latency, memory, growth, idle, polling, audit, ledger, start)
 }

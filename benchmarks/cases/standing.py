@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from statistics import median
 import psutil
 
 from benchmarks.files import plan_files, total_events
-from benchmarks.ledgers import fill
+from benchmarks.ledgers import fill, record
 from benchmarks.outcome import Finding, Outcome, at_most
 from benchmarks.processes import run_measured
 from benchmarks.rig import CONNECTOR, START_ALLOWANCE_S, Rig, program, running_daemon
@@ -20,11 +21,14 @@ from currents_bridge import app
 from currents_bridge.catalogue import catalogue, supported_types
 from currents_bridge.config import load
 from currents_bridge.coverage import hour_of
+from currents_bridge.model import CurrentsObject
 from currents_bridge.testing.currents_files import large_file, object_key
 from currents_bridge.testing.faulty_s3 import FaultyS3
 
 HOT_HOURS = 7  # of each poll: six hours back by default, and the hour itself
 UNFOLDED_DAYS = 8
+AUDITED_PER_HOUR = 14
+UPLOADS_AT_ONCE = 8
 SLOW_IMPORTS = ("polars", "boto3")
 
 
@@ -89,6 +93,54 @@ def polling(rig: Rig, scale: Scale) -> Outcome:
             at_most("LIST requests", requests, 2 * len(types) + 10),
             at_most(f"seconds with {many} objects in the ledger", seconds[1], 3, "s"),
             at_most(f"times the seconds with {few} objects", seconds[1] / seconds[0], 1.1),
+        ],
+    )
+
+
+def audit(rig: Rig, scale: Scale) -> Outcome:
+    """One audit that finds nothing, of objects that are in the bucket and folded in the ledger."""
+    types, now = supported_types()[: scale.audited_types], datetime.now(UTC)
+    hours_of_type = -(-scale.audited_objects // (len(types) * AUDITED_PER_HOUR))
+    last = hour_of(now) - timedelta(days=UNFOLDED_DAYS + 1)
+    keys = [
+        (object_key(event_type, hour, offset=number), event_type, hour)
+        for event_type in types
+        for hour in (last - timedelta(hours=back) for back in range(hours_of_type))
+        for number in range(AUDITED_PER_HOUR)
+    ][: scale.audited_objects]
+    rig.make_bucket("audited")
+    client = rig.s3.client()
+
+    def put(key: str) -> str:
+        return client.put_object(Bucket="audited", Key=key, Body=b"x")["ETag"].strip('"')
+
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        etags = pool.map(put, (key for key, _, _ in keys))
+        objects = [
+            CurrentsObject(key, etag, 1, now, event_type, hour)
+            for (key, event_type, hour), etag in zip(keys, etags, strict=True)
+        ]
+    folder = rig.folder / "audited"
+    folder.mkdir()
+    path = folder / "ledger.sqlite3"
+    record(path, CONNECTOR, objects, now)
+    with FaultyS3(rig.s3, ()) as counting:
+        config = rig.config(folder, path, "audited", rig.sink.url, event_types=types, s3_url=counting.url)
+        with app.open_bridge(load(config, os.environ), os.environ) as bridge:
+            (connector,) = bridge.connectors
+            began_s = time.perf_counter()
+            report = connector.audit()
+            seconds = time.perf_counter() - began_s
+        requests = counting.requests
+    if report.error or report.findings or report.discovered:
+        raise RuntimeError(f"an audit of what was delivered found {report}")
+    return Outcome(
+        title=f"An audit with nothing to find: {len(objects):,} objects",
+        about=f"{len(types)} types, {AUDITED_PER_HOUR} objects an hour and type, all delivered and folded; a proxy "
+        "counts the requests, and shares the two cores with the S3 server",
+        findings=[
+            at_most("requests to S3", requests, -(-len(objects) // 1_000) + len(types) + 10),
+            at_most("seconds", seconds, 60, "s"),
         ],
     )
 

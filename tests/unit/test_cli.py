@@ -218,7 +218,7 @@ def test_run_hands_its_jobs_to_the_daemon(bench: Bench, monkeypatch: pytest.Monk
     assert {job.name: str(job.every) for job in jobs} == {
         "alerts": "0:00:30",
         f"{NAME}.poll": "0:01:00",
-        f"{NAME}.audit": "0:01:00",
+        f"{NAME}.audit": "0:00:10",
         f"{NAME}.probe": "0:05:00",
     }
 
