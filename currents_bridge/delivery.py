@@ -7,6 +7,7 @@ leave checkpoints on the way, so that a later try goes on where this one ended.
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -121,16 +122,17 @@ class Delivery:
         sent = Acknowledgements(max_ahead=self._sender.max_in_flight)
         packer = self._packer()
         repeats = Repeats()
-        for run in self._reader.runs(works, sent):
-            mapped = self._mapped(run)
-            if mapped:
-                self._drifts.saw(run.event_type, run.events.schema, self._hour_of(mapped), run.json_fields)
-            owed = [self._owed(share, messages, repeats) for share, messages in mapped]
-            for batch in packer.add_all(owed):
-                sent.expect(batch, self._sender.submit(batch))
-            for share, _ in mapped:
-                self._leave_checkpoint(share.work, sent, batch=sent.submitted + packer.pending)
-            self._settle_behind(works, sent, report)
+        with closing(self._reader.runs(works, sent)) as runs:  # at once, whatever happens: others wait for their turn
+            for run in runs:
+                mapped = self._mapped(run)
+                if mapped:
+                    self._drifts.saw(run.event_type, run.events.schema, self._hour_of(mapped), run.json_fields)
+                owed = [self._owed(share, messages, repeats) for share, messages in mapped]
+                for batch in packer.add_all(owed):
+                    sent.expect(batch, self._sender.submit(batch))
+                for share, _ in mapped:
+                    self._leave_checkpoint(share.work, sent, batch=sent.submitted + packer.pending)
+                self._settle_behind(works, sent, report)
         for batch in packer.flush():
             sent.expect(batch, self._sender.submit(batch))
         sent.wait()

@@ -166,10 +166,16 @@ class ClaimedObject:
     object: CurrentsObject
     attempts: int  # earlier attempts that failed
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # go on behind these rows
-    suspect: bool = False  # a process ended while it worked on this object; it is claimed alone
+    crashes: int = 0  # processes that ended while they worked on it; see Ledger.begin_trial
+    trial_row: int = 0  # where the latest trial was that did not end well
     rewinds: int = 0  # times that what was acknowledged of it went back to be sent again
     restarted_at: datetime | None = None  # when its books began from none again, a whole second
     resend: bool = False  # ... because it is to be sent again, whatever was remembered before
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may have been this object that ended a process; then it is claimed alone, and tried first."""
+        return self.crashes > 0
 
 
 @dataclass(frozen=True, slots=True)

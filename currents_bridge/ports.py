@@ -263,11 +263,12 @@ class Ledger(Protocol):
         """
         ...
 
-    def begin_trial(self, id_: int) -> None:
-        """Say that a claimed suspect is about to be decoded.
+    def begin_trial(self, claimed: ClaimedObject, row: int) -> None:
+        """Say that a claimed suspect is about to be decoded from a row on; again for each part of it.
 
-        Should the process end before `clear_suspicion`, it was the object: that counts as one crash more. A process
-        that ends at any other time, as one that is killed does, proves nothing against the objects in its hands.
+        Should the process end before `clear_suspicion`, that counts as one crash more, if the trial before ended at the
+        same row; elsewhere it was not the object, so the count begins with this crash. A process that ends at any
+        other time, as one that is killed does, proves nothing against the objects in its hands.
         An object that this owner has not claimed (any more) is left alone.
         """
         ...

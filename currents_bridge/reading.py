@@ -3,8 +3,8 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -18,11 +18,12 @@ from currents_bridge.fetching import FetchAhead
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
 from currents_bridge.ports import Ledger, ObjectStore
+from currents_bridge.trials import COURT
 from currents_bridge.work import Run, Share, Work
 
 SMALL_BYTES = 256 * 1024  # of an object that is read together with others
 TOGETHER_BYTES = 1024 * 1024  # of small objects; beyond that their fixed costs are a few per cent
-SPOOL_BYTES = 16 * 1024 * 1024  # of a suspect in memory; what is more goes to a temporary file
+SPOOL_BYTES = 1024 * 1024  # of a suspect in memory, which may be short; what is more goes to a temporary file
 
 log = get_logger()
 
@@ -58,25 +59,27 @@ class Reader:
         self._event_type = event_type
         self._stop = stop
 
-    def runs(self, works: Sequence[Work], sent: Acknowledgements) -> Iterator[Run]:
+    def runs(self, works: Sequence[Work], sent: Acknowledgements) -> Generator[Run]:
         """Yield the events of all objects, those of each in order.
 
         Nothing is begun behind a stop or a denial, and an object whose batch failed is not gone on with: all of it
-        would only be sent for the first of several times.
+        would only be sent for the first of several times. To be closed by whoever leaves it early.
         """
         small: list[_Opened] = []
         with FetchAhead(self._store, [work.claimed.object for work in works]) as fetch:
             for work in works:
                 if not self._may_begin(work, sent):
                     continue
-                if not _is_small(work):
+                if work.claimed.suspect:
+                    yield from self._suspect(work, fetch, sent)
+                elif not _is_small(work):
                     yield from self._large(work, fetch, sent)
                 elif opened := self._opened(work, fetch):
                     if small and not _fits(opened, small):
-                        yield from self._together(small, sent)
+                        yield from self._small(small, sent)
                         small = []
                     small.append(opened)
-            yield from self._together(small, sent)
+            yield from self._small(small, sent)
 
     def _may_begin(self, work: Work, sent: Acknowledgements) -> bool:
         if self._stop.is_set() or sent.credential_error:
@@ -88,6 +91,10 @@ class Reader:
             body = fetch.open(work.claimed.object)
             return _Opened(work, body, self._container(work, body))
         return None
+
+    def _small(self, small: Sequence[_Opened], sent: Acknowledgements) -> Iterator[Run]:
+        with COURT.reading():
+            yield from self._together(small, sent)
 
     def _together(self, small: Sequence[_Opened], sent: Acknowledgements) -> Iterator[Run]:
         """Yield small objects in one run; in more where they unpack to a lot, or one cannot be read with the others."""
@@ -106,12 +113,26 @@ class Reader:
                 yield from self._together([opened.reopened() for opened in part], sent)
 
     def _large(self, work: Work, fetch: FetchAhead, sent: Acknowledgements) -> Iterator[Run]:
-        with _failure_kept(work), fetch.open(work.claimed.object) as stream:
-            if not work.claimed.suspect:
-                yield from self._slices(work, self._container(work, stream), sent)
-                return
-            with self._tried(work, stream) as fetched:
-                yield from self._slices(work, self._container(work, fetched), sent)
+        with COURT.reading(), _failure_kept(work), fetch.open(work.claimed.object) as stream:
+            yield from self._slices(work, self._container(work, stream), sent)
+
+    def _suspect(self, work: Work, fetch: FetchAhead, sent: Acknowledgements) -> Iterator[Run]:
+        """Read a suspect once it was decoded and mapped without harm to the process; until then nothing is sent.
+
+        The bytes are fetched before, so that the trial is short and nothing but the object can end it.
+        """
+        with _failure_kept(work), tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            fetched = cast("BinaryIO", spool)
+            with fetch.open(work.claimed.object) as stream:
+                shutil.copyfileobj(stream, fetched)
+            with COURT.turn():
+                if not self._may_begin(work, sent):  # it may have been a long wait
+                    return
+                with COURT.trial():
+                    self._try(work, fetched)
+                fetched.seek(0)
+                with COURT.reading():
+                    yield from self._slices(work, self._container(work, fetched), sent)
 
     def _slices(self, work: Work, container: Container, sent: Acknowledgements) -> Iterator[Run]:
         with _failure_kept(work):
@@ -122,24 +143,20 @@ class Reader:
                     return
             work.ended = True
 
-    @contextmanager
-    def _tried(self, work: Work, stream: BinaryIO) -> Iterator[BinaryIO]:
-        """Give a suspect's bytes once they were decoded and mapped without harm to the process; sends nothing.
-
-        The bytes are fetched before the trial, so that it is short and nothing but the object can end it.
-        """
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            fetched = cast("BinaryIO", spool)
-            shutil.copyfileobj(stream, fetched)
+    def _try(self, work: Work, fetched: BinaryIO) -> None:
+        """Decode and map a suspect, slice by slice, saying where it stands; sends nothing."""
+        row = work.claimed.checkpoint.rows
+        try:
             fetched.seek(0)
-            self._ledger.begin_trial(work.claimed.id)
-            # whatever it is, it comes again when the object is delivered; what counts is to be alive
-            with suppress(Exception, pl.exceptions.PanicException):
-                for piece in self._container(work, fetched).slices(skip_rows=work.claimed.checkpoint.rows):
-                    self._mapper.map(piece, self._type_of(work), work.claimed.object.key)
-            self._ledger.clear_suspicion(work.claimed.id)
-            fetched.seek(0)
-            yield fetched
+            self._ledger.begin_trial(work.claimed, row)
+            for piece in self._container(work, fetched).slices(skip_rows=row):
+                self._mapper.map(piece, self._type_of(work), work.claimed.object.key)
+                self._ledger.begin_trial(work.claimed, piece.first_row + piece.events.height)
+        except LedgerError:
+            raise
+        except (Exception, pl.exceptions.PanicException):  # noqa: BLE001, S110 - it comes again when the object is read
+            pass
+        self._ledger.clear_suspicion(work.claimed.id)
 
     def _container(self, work: Work, stream: BinaryIO) -> Container:
         container = Container(stream)
@@ -152,7 +169,7 @@ class Reader:
 
 def _is_small(work: Work) -> bool:
     claimed = work.claimed
-    return claimed.object.size_bytes <= SMALL_BYTES and not claimed.suspect and not claimed.checkpoint.rows
+    return claimed.object.size_bytes <= SMALL_BYTES and not claimed.checkpoint.rows
 
 
 def _fits(opened: _Opened, small: Sequence[_Opened]) -> bool:
@@ -191,10 +208,12 @@ def _failure_kept(work: Work) -> Iterator[None]:
 def failure_of(error: BaseException, key: str) -> BridgeError:
     """Return what an exception that came up with an object means for it; one that nobody foresaw sets it aside.
 
-    What does not fit into memory now may do so later.
+    What does not fit into memory now may do so later; so it is with a full disk, or too many open files.
     """
     if isinstance(error, BridgeError):
         return error
+    if isinstance(error, OSError):
+        return RetryLaterError(f"cannot read {key} on this machine now: {error}", "see to its disk, TMPDIR and limits")
     if isinstance(error, MemoryError):
         return RetryLaterError(f"no memory for {key}", "give the process more memory, or fewer delivery.workers")
     log.error("object_bug", key=key, exc_info=error)

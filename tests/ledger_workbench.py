@@ -89,17 +89,17 @@ def remembered(ledger: Ledger, connector: str, message_ids: pl.Series) -> pl.Ser
     return known.before | known.repeats
 
 
-def crash(case: Case, now: datetime = NOW) -> datetime:
+def crash(case: Case, now: datetime = NOW, *, row: int = 0) -> datetime:
     """Let an owner claim what is due and be silent for longer than its lease; returns when it is found dead.
 
-    Suspects are on trial then.
+    Suspects are on trial then, at that row.
     """
     lost = case.open()
     group = claim(lost, now)
     assert group
     for claimed in group:
         if claimed.suspect:
-            lost.begin_trial(claimed.id)
+            lost.begin_trial(claimed, row)
     found_at = now + timedelta(seconds=91)
     survivor = case.open()
     survivor.heartbeat(found_at)

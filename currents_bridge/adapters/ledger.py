@@ -187,10 +187,12 @@ class SqlLedger(SqlConnectors):
                 ledger_letters.replace(connection, [(row, dead_letters)], now)
                 ledger_settle.remember(connection, [(row, message_ids)], now)
 
-    def begin_trial(self, id_: int) -> None:
-        """Count a crash in advance."""
+    def begin_trial(self, claimed: ClaimedObject, row: int) -> None:
+        """Count a crash in advance, on top of those before where the latest one was at this row, too."""
+        before = claimed.crashes if row == claimed.trial_row else 1
         with self._store.writing() as connection:
-            connection.execute(update(objects).where(*self._mine([id_])).values(crashes=objects.c.crashes + 1))
+            mine = update(objects).where(*self._mine([claimed.id]))
+            connection.execute(mine.values(crashes=before + 1, trial_row=row))
 
     def clear_suspicion(self, id_: int) -> None:
         """Count the crashes of an object of this owner from none again."""

@@ -33,7 +33,7 @@ from currents_bridge.model import (
     parse_hour,
 )
 
-MOST_CRASHES = 3  # one that nobody saw, then two trials: an object that so many owners ended on is set aside
+MOST_CRASHES = 3  # one that nobody saw, then two trials that ended at the same row: then it is set aside
 TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
 
 _BOOKS = len(BOOKS)
@@ -44,7 +44,7 @@ CLAIMED = tuple(  # as `claimed_object` unpacks them
     objects.c[name]
     for name in (
         *("id", "key", "etag", "size_bytes", "last_modified", "event_type", "hour"),
-        *("attempts", "crashes", "rewinds", "restarted_at", "resend", "checkpoint_rows", *BOOKS),
+        *("attempts", "crashes", "trial_row", "rewinds", "restarted_at", "resend", "checkpoint_rows", *BOOKS),
     )
 )
 
@@ -123,14 +123,15 @@ def _group(rows: Iterable[Row[*tuple[Any, ...]]], max_bytes: int) -> Iterator[Cl
 def claimed_object(row: Row[*tuple[Any, ...]]) -> ClaimedObject:
     """Return the object of a row of CLAIMED."""
     # All columns at once: one by one, by their names, they take 5 us an object.
-    id_, key, etag, size_bytes, last_modified, event_type, hour, attempts, crashes, *again, rows = row[:-_BOOKS]
-    rewinds, restarted_at, resend = again
+    id_, key, etag, size_bytes, last_modified, event_type, hour, *tried, rows = row[:-_BOOKS]
+    attempts, crashes, trial_row, rewinds, restarted_at, resend = tried
     return ClaimedObject(
         id_,
         CurrentsObject(key, etag, size_bytes, last_modified, event_type, _hour(hour)),
         attempts,
         Checkpoint(rows, Books(*row[-_BOOKS:])),
-        suspect=crashes > 0,
+        crashes=crashes,
+        trial_row=trial_row,
         rewinds=rewinds,
         restarted_at=restarted_at,
         resend=resend,

@@ -115,6 +115,7 @@ objects = Table(
     Column("owner", Text),  # owners.id of the claim; not a foreign key, since an owner may vanish before its claims
     Column("reason", Words(MAX_REASON_CHARS)),  # of the latest failure or of the quarantine
     Column("crashes", Integer, nullable=False, server_default="0"),  # of its owners, one after the other
+    Column("trial_row", Integer, nullable=False, server_default="0"),  # where the latest trial stands, or ended
     Column("checkpoint_rows", Integer, nullable=False, server_default="0"),  # 0 once delivered or quarantined
     *_books(),  # of what was delivered, could be read before the quarantine, or stands before the checkpoint
     Column("admitted_at", UtcTime, nullable=False),

@@ -297,7 +297,7 @@ class TestGivingBack:
         with pytest.raises(ClaimLostError, match="1 claimed objects"):
             one.settle([Delivered(lost.id, ONE_EVENT)], later)
         (again,) = claim(one, later)
-        assert again == replace(lost, id=again.id, suspect=True)
+        assert again == replace(lost, id=again.id, crashes=1)
         assert other.reclaim(later) == 0
 
     def test_what_is_said_of_a_lost_claim_never_counts_for_a_later_one(self, case: Case) -> None:

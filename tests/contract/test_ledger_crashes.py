@@ -157,6 +157,17 @@ class TestSuspects:
         assert (found.books, found.settled_at) == (Books(), now)
         assert keys(claim(ledger, now)) == ["key-9"]
 
+    def test_trials_that_end_at_different_rows_prove_nothing(self, case: Case) -> None:
+        """Who kills a process hits a healthy file here and there; a poison ends its trials at one row."""
+        ledger = case.open()
+        ledger.admit("acme", objects(1), NOW)
+        now = crash(case)
+        for row in (0, 2_000, 4_000, 2_000, 0):
+            now = crash(case, now, row=row)
+        assert ledger.quarantined("acme") == []
+        crash(case, now, row=0)
+        assert len(ledger.quarantined("acme")) == 1
+
     def test_being_killed_at_other_times_proves_nothing(self, case: Case) -> None:
         """A process that is killed over and over, but not while it decodes, sets nothing aside."""
         ledger = case.open()

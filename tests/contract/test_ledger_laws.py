@@ -176,7 +176,7 @@ class Laws(RuleBasedStateMachine):
     def trial(self, data: st.DataObject, survived: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
         """Try one object."""
         owner, claimed = data.draw(st.sampled_from(self.claimed))
-        self.owners[owner].begin_trial(claimed.id)
+        self.owners[owner].begin_trial(claimed, 0)
         if survived:
             self.owners[owner].clear_suspicion(claimed.id)
 

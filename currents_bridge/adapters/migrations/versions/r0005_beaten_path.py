@@ -13,6 +13,7 @@ def upgrade() -> None:
     _jobs()
     _resends()
     _notices()
+    _trials()
 
 
 def _coverage() -> None:
@@ -73,3 +74,7 @@ def _resends() -> None:
     waiting = ["connector", "hour", "event_type", "state", "last_modified", "size_bytes", "rewound_events", "resender"]
     op.create_index("objects_not_delivered", "objects", waiting, sqlite_where=sa.text("state <> 'delivered'"))
     op.add_column("sent_messages", sa.Column("sender", sa.Integer))
+
+
+def _trials() -> None:
+    op.add_column("objects", sa.Column("trial_row", sa.Integer, nullable=False, server_default="0"))
