@@ -29,6 +29,7 @@ from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
 from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, UsageError
+from currents_bridge.findings import UNEXPLAINED
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.jobs import MISTAKES, JobRecords, described
 from currents_bridge.logs import get_logger
@@ -145,7 +146,8 @@ class Bridge:
         objects = totals.objects
         if objects[ObjectState.FAILED] or (self.stop.is_set() and objects[ObjectState.PENDING]):
             yield 1
-        if objects[ObjectState.QUARANTINED] or dead_letters or any(map(is_unexplained, totals.notices)):
+        unexplained = UNEXPLAINED & (totals.progress.findings or {}).keys() or any(map(is_unexplained, totals.notices))
+        if objects[ObjectState.QUARANTINED] or dead_letters or unexplained:
             yield 4
 
     def jobs(self) -> list[Job]:

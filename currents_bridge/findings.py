@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from currents_bridge.listing import Tree
 from currents_bridge.model import Books, HourBooks, Recorded
 
+UNEXPLAINED = frozenset({"gone", "unproven"})  # findings that have no notice of their own
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:

@@ -66,6 +66,10 @@ class Site:
         self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
         return key
 
+    def delete(self, key: str) -> None:
+        """Delete an object, as a lifecycle rule or a person would."""
+        self._s3.delete_object(Bucket=self.bucket, Key=key)
+
     def put_sample(self, event_type: str = "users.messages.email.Click", count: int = 20, **choices: Any) -> str:
         """Write a sample file, of this hour and without anonymous users unless told otherwise."""
         options: dict[str, Any] = {"seed": 1, "anonymous_share": 0.0, "hour": this_hour()} | choices

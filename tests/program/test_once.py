@@ -76,6 +76,22 @@ def test_a_file_that_comes_late_into_an_old_hour_is_found_by_the_audit(site: Sit
     assert site.once()["objects"]["delivered"] == 1
 
 
+def test_a_misspelt_prefix_is_told_and_costs_nothing_once_it_is_corrected(site: Site) -> None:
+    """The first look found nothing, so it was none: nine files of long ago are delivered by the next one."""
+    for day in range(9):
+        site.put_sample(hour=this_hour() - day * 24 * HOUR, seed=day, prefix="braze/")
+    site.connector["source"]["prefix"] = "brase/"
+    assert site.once(exit_code=1)["objects"]["delivered"] == 0
+    status = site.json("status")["connectors"]["production"]
+    assert (status["last_poll"]["complete"], status["last_audit"]["at"]) == (False, None)
+    assert "brase/" in status["last_poll"]["error"]
+    assert site.run("check").returncode == 1
+    site.connector["source"]["prefix"] = "braze/"
+    assert site.once()["objects"]["delivered"] == 9
+    status = site.json("status")["connectors"]["production"]
+    assert (status["last_poll"]["error"], status["last_audit"]["verdict"]) == (None, "well")
+
+
 def test_an_event_that_stands_in_two_files_is_sent_once(site: Site) -> None:
     """Braze delivers at least once."""
     schema = schema_of(CLICK)
@@ -92,9 +108,10 @@ def test_a_changed_object_is_reported_and_not_sent_again(site: Site) -> None:
     key = site.put_sample(count=5, seed=1)
     site.once()
     site.put(key, write_container(schema_of(CLICK), make_events(CLICK, 5, seed=2, hour=this_hour())))
-    assert site.once()["objects"]["delivered"] == 0
+    assert site.once(exit_code=4)["objects"]["delivered"] == 0
     (notice,) = site.json("status")["connectors"]["production"]["notices"]
-    assert (notice["kind"], notice["subject"]) == ("object_changed", key)
+    assert (notice["kind"], notice["subject"]) == ("object_changed", CLICK)
+    assert key in notice["detail"]
 
 
 def test_several_integrations_under_a_prefix_are_one_source(site: Site) -> None:

@@ -48,6 +48,19 @@ def test_objects_that_are_new_or_changed_are_named(delivered: Site) -> None:
     assert delivered.json("reconcile", *hour_before)["connectors"]["production"]["events"]["read"] == 10
 
 
+def test_what_was_deleted_before_it_was_delivered_is_named(delivered: Site) -> None:
+    """Exit 4: its events are lost, and nothing else says so."""
+    key = delivered.put_sample(CLICK, 5, seed=2, offset=2)
+    delivered.connector["destination"]["endpoint_url"] = "http://127.0.0.1:9"
+    delivered.once(exit_code=1)
+    delivered.delete(key)
+    part = delivered.json("reconcile", exit_code=4)["connectors"]["production"]
+    assert [(one["kind"], one["subject"]) for one in part["differences"]] == [("gone", key)]
+    assert (part["objects"]["gone"], part["objects"]["delivered"]) == (1, 2)
+    told = delivered.run("reconcile")
+    assert f"{key} was deleted from the bucket before it was delivered" in told.stderr
+
+
 def test_dead_letters_alone_are_no_difference(site: Site) -> None:
     """Exit 4: all is accounted for, and somebody has to look."""
     rows = make_events(CLICK, 3, seed=1, hour=this_hour(), anonymous_share=0)

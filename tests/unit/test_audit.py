@@ -351,6 +351,18 @@ class TestAudit:
         assert sum(found(audit(five_days, NOW, 2 * DAY)).values()) == 3
         assert sum(found(compare(two_days, EVERYTHING)).values()) == 3
 
+    def test_with_a_depth_it_says_nothing_of_what_is_older(self, store: FakeObjectStore, source: Source) -> None:
+        """A notice of an odd key there stays."""
+        store.put(key())
+        store.put(key(hour=THIS_HOUR - 9 * DAY).replace(".avro", ".json"))
+        poll(source, NOW)
+
+        audit(source, NOW, 5 * DAY)
+
+        assert [
+            n.count for n in source.ledger.totals(source.connector).notices if n.kind is NoticeKind.UNREAD_KEYS
+        ] == [1]
+
     def test_what_it_listed_is_covered_so_that_no_poll_lists_it_again(
         self, store: FakeObjectStore, source: Source
     ) -> None:

@@ -326,6 +326,16 @@ def test_once_ends_with_4_while_something_in_the_bucket_is_unexplained(
     assert program.bridge.exit_code(program.bridge.once()) == code
 
 
+@pytest.mark.parametrize(("findings", "code"), [({"gone": 1}, 4), ({"unproven": 1}, 4), ({"changed": 1}, 0), ({}, 0)])
+def test_once_ends_with_4_while_the_latest_audit_has_no_explanation(
+    program: Program, findings: dict[str, int], code: int
+) -> None:
+    """Whatever has a notice of its own ends with the notice."""
+    program.ledger.save_progress("second", Progress(audited_at=NOW, findings=findings))
+
+    assert program.bridge.exit_code(program.bridge.once()) == code
+
+
 def test_once_that_is_stopped_with_work_left_ends_with_1(program: Program) -> None:
     """The next one goes on."""
     program.ledger.admit("second", [an_object("a")], NOW)
