@@ -122,7 +122,11 @@ def _flattened(text: str) -> str:
 
 def _mended(value: str) -> str:
     """Return a value, which Python's decoder takes, as Segment takes it, without white space between its parts."""
-    return "".join(_SIGNIFICANT.findall(_LITERAL.sub(_replaced, value)))
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        value = _LITERAL.sub(_replaced, value)
+    return "".join(_SIGNIFICANT.findall(value))
 
 
 def _replaced(literal: re.Match[str]) -> str:
