@@ -162,7 +162,7 @@ class Plan:
             unreadable,
             pl.when(time_ms.is_null()).then(pl.lit("the event has no time that is a number or a date")),
             pl.when(~is_plausible(time_ms)).then(
-                pl.format("time {} is not between 2010 and 2100", time.cast(pl.String).str.head(SHOWN_CHARS))
+                pl.format("time {} is not between 2010 and 2100", self._text("time").str.head(SHOWN_CHARS))
             ),
             pl.when(message_id.str.len_chars() > MAX_MESSAGE_ID_CHARS).then(
                 pl.format("the message id has {} characters, Segment takes 99", message_id.str.len_chars())

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import fastavro
@@ -227,6 +227,9 @@ def test_an_event_without_id_gets_one_from_its_key_and_row() -> None:
         ({"time": "1767322800" * 1000}, f"time {'1767322800' * 10} is not between 2010 and 2100"),
         ({"time": "9999-12-31T00:00:00Z"}, "time 9999-12-31T00:00:00Z is not between 2010 and 2100"),
         ({"time": True}, "the event has no time"),
+        ({"time": [1767322800]}, "the event has no time"),
+        ({"time": {"seconds": 1767322800}}, "the event has no time"),
+        ({"time": date(1970, 1, 2)}, "time 1970-01-02 is not between 2010 and 2100"),
         ({"id": "x" * 100}, "the message id has 100 characters"),
         ({"url": "x" * 33000}, "bytes, Segment takes 32768"),
     ],
