@@ -121,8 +121,8 @@ class _Comparison:
             rewritten.merge(account.rewritten)
             tree.unread.merge(account.unread)
             tree.failures.update(account.failures)
-        listed = {folder for account in accounts.values() for folder in account.listed}
-        raise_if_all_failed(tree, anything=bool(listed) or not accounts)
+        tried = any(name in accounts for name in tree.types)
+        raise_if_all_failed(tree, anything=not tried or any(account.listed for account in accounts.values()))
         if self.admitted_at:
             of_unknown = {name: sum(accounts[name].objects.values()) for name in unknown}
             seen = Seen(tree, of_unknown, rewritten, types, whole=self.whole)
@@ -140,7 +140,6 @@ class _Comparison:
         for folder in tree.by_type.get(account.event_type, ()):
             try:
                 self._list(account, folder)
-                account.listed.append(folder)
             except (CredentialError, RetryLaterError) as error:
                 account.failures[folder] = error
         selection = Selection(frozenset({account.event_type}), *self.hours)
@@ -148,7 +147,9 @@ class _Comparison:
         return account.close(books, all_hours=self.all_hours)
 
     def _list(self, account: "_Account", folder: str) -> None:
-        after, before = key_range(folder, self.hours)
+        """Compare a folder; raises as the store's `list`, also where a folder that is there is listed as empty."""
+        start, before = key_range(folder, self.hours)
+        after = start
         for page in pages_of(list_between(self.source.store, folder, after, before)):
             new = [item for key, item in page.items() if key > after]  # some servers repeat a page
             objects = []
@@ -164,6 +165,10 @@ class _Comparison:
                 after = new[-1].key
             if len(page) == PAGE_OBJECTS:
                 self.wait()
+        if after != start:
+            account.listed.append(folder)
+        elif self.hours == (None, None):  # S3 has no empty folders: else all that waits in it would seem to be gone
+            raise RetryLaterError(f"{folder} is named by one LIST and empty by another", "see what the S3 server does")
         for owed in self._missing(folder, after, before, ()):
             account.miss(owed)
 
@@ -213,7 +218,7 @@ class _Account:
     named: defaultdict[Recorded, list[Difference]] = field(default_factory=lambda: defaultdict(list))
     unread: Unread = field(default_factory=Unread)
     rewritten: Rewritten = field(default_factory=Rewritten)
-    listed: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)  # folders in which something was
     failures: dict[str, BridgeError] = field(default_factory=dict)
     discovered: int = 0
 

@@ -401,6 +401,36 @@ class TestAudit:
         assert source.ledger.progress(source.connector).audited_at is None
         assert found(compare(source, EVERYTHING)) == {Recorded.GONE: 1}
 
+    def test_a_folder_that_is_listed_as_empty_is_a_contradiction(self, store: FakeObjectStore, source: Source) -> None:
+        """S3 has no empty folders: what waits in it is not taken for gone, and it is not covered."""
+        store.put(key())
+        store.put(key(event_type=OPEN))
+        poll(source, NOW)
+        before = source.ledger.coverage(source.connector, source.place)[folder()]
+
+        class Forgetful(FakeObjectStore):
+            def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+                return store.folders(prefix)
+
+            def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
+                return iter(()) if prefix == folder() else store.list(prefix, start_after)
+
+        assert audit(replace(source, store=Forgetful()), NOW + DAY).findings == {"unlisted": 1}
+        assert source.ledger.coverage(source.connector, source.place)[folder()] == before
+
+    def test_where_only_what_nobody_wants_can_be_listed_the_rest_costs_itself(
+        self, store: FakeObjectStore, source: Source
+    ) -> None:
+        """A denied integration is no failing credential while any LIST works."""
+        store.put(key(event_type="users.behaviors.CustomEvent"))
+        store.put(key(integration="bbb"))
+        store.faults[folder(integration="bbb").partition("event_type=")[0]] = CredentialError(
+            Side.SOURCE, "no", "grant"
+        )
+        source = replace(source, catalogue_types=CATALOGUE | {"users.behaviors.CustomEvent"})
+
+        assert audit(source, NOW).findings == {"unlisted": 1}
+
     def test_a_folder_that_may_not_be_listed_costs_itself(self, store: FakeObjectStore, source: Source) -> None:
         """It is a finding, has a notice, and is not covered."""
         store.put(key())
