@@ -83,7 +83,9 @@ class RecordReader:
         self.schema = schema
         columns, texts = _Readers(in_column=True), _Readers(in_column=False)
         named = zip(schema.names, schema.parts, strict=True)
-        self._fields = [(name, part, (columns if part.plain else texts).of(part)) for name, part in named]
+        self._fields = [
+            (name, part, columns.of(part) if part.plain else _as_json(texts.of(part))) for name, part in named
+        ]
         self._row_bytes = sum(map(_memory_bytes, schema.parts))
 
     def read(self, rows: int, content: bytes, room_bytes: int) -> Decoded:
@@ -102,12 +104,15 @@ class RecordReader:
                     cursor.fault = ""
             if cursor.at - start > MAX_EVENT_BYTES:
                 faults[row] = f"an event of {cursor.at - start} bytes; Braze makes none of more than 900 KB"
-                for column in columns:
-                    column[-1] = _shortened(column[-1])
+                for (_, part, _), column in zip(self._fields, columns, strict=True):
+                    column[-1] = _shortened(column[-1]) if part.plain else None
         if cursor.at != len(content):
             raise LostError("a block holds more than its events")
         # a dictionary, since in a list polars would rename a column without a name
-        events = {name: _column(part, column) for (name, part, _), column in zip(self._fields, columns, strict=True)}
+        events = {
+            name: pl.Series(column, dtype=_dtype(part))
+            for (name, part, _), column in zip(self._fields, columns, strict=True)
+        }
         return Decoded(pl.DataFrame(events), list(faults.items()), room_bytes - cursor.room_bytes)
 
 
@@ -116,17 +121,17 @@ def _shortened(value: Any) -> Any:
     match value:
         case str():
             return value[:MAX_SHORTENED_CHARS]
-        case list() | dict():
+        case list():
             return None
         case _:
             return value
 
 
 def _memory_bytes(avro_type: AvroType) -> int:
-    """Return what a value takes in memory at most, beside texts and what is in arrays and maps; JSON texts included."""
+    """Return what a value takes in memory at most, beside texts and what is in arrays and maps."""
     match avro_type.kind:
         case "record":
-            return VALUE_BYTES + sum(map(len, avro_type.names)) + sum(map(_memory_bytes, avro_type.parts))
+            return VALUE_BYTES + sum(map(_memory_bytes, avro_type.parts))
         case "union":
             return max(map(_memory_bytes, avro_type.parts), default=0)
         case "enum":
@@ -135,15 +140,27 @@ def _memory_bytes(avro_type: AvroType) -> int:
             return VALUE_BYTES
 
 
-def _column(avro_type: AvroType, values: list[Any]) -> pl.Series:
-    if avro_type.plain:
-        return pl.Series(values, dtype=_dtype(avro_type))
-    texts = [None if value is None else orjson.dumps(value).decode() for value in values]
-    return pl.Series(texts, dtype=pl.String)
+def _as_json(read: _Read) -> _Read:
+    """Return the function that reads a value as its JSON text, in which a byte may take six."""
+
+    def read_text(cursor: _Cursor) -> str | None:
+        value = read(cursor)
+        if value is None:
+            return None
+        text = orjson.dumps(value)
+        if len(text) > MAX_EVENT_BYTES:
+            cursor.fault = f"{len(text)} bytes of JSON"
+            return None
+        cursor.spend(len(text))
+        return text.decode()
+
+    return read_text
 
 
 def _dtype(avro_type: AvroType) -> pl.DataType | type[pl.DataType]:
-    """Return the column type of a plain Avro type."""
+    """Return the column type of a field: of JSON texts, where the values are not plain."""
+    if not avro_type.plain:
+        return pl.String
     for value in avro_type.values:
         if value.kind == "array":
             return pl.List(_dtype(value.parts[0]))

@@ -4,7 +4,7 @@ Shape: https://www.braze.com/docs/partners/data_and_analytics/customer_data_plat
 Limits: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#max-request-size
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import itemgetter
@@ -18,9 +18,11 @@ from currents_bridge.custom_properties import merged
 from currents_bridge.errors import QuarantineObjectError
 from currents_bridge.event_time import is_plausible, milliseconds
 from currents_bridge.json_objects import JsonObject, JsonText, as_text, encoded, events_as_json, field_value
-from currents_bridge.model import DeadLetter
+from currents_bridge.model import KEPT_EVENT_BYTES, DeadLetter
 
 MAX_MESSAGE_BYTES = 32 * 1024  # Segment: 32 KB an event
+_JSON_SHRINKS = 8  # times at most, where JSON text loses its null members
+FAR_TOO_LARGE_BYTES = 4 * MAX_MESSAGE_BYTES  # of an event's texts: its message is not even made
 MAX_MESSAGE_ID_CHARS = 99  # Segment: under 100
 SHOWN_CHARS = 100  # of a value in a reason
 
@@ -96,12 +98,13 @@ class Plan:
         }
         self._heads = self._head(event_type)
         self._encode = self._message(event_type)
+        self._sizes = list(self._text_sizes(event_type))
 
     def apply(self, events: pl.DataFrame, places: pl.DataFrame) -> Fates:
         """Return what becomes of the events, whose `places` hold ROW, ORIGIN, MARK and UNREADABLE for each."""
         numbered = events.clone()
         numbered.columns = [f"{at}" for at in range(events.width)]
-        heads = numbered.hstack(places).select(self._heads)
+        heads = self._without_far_too_large(numbered, numbered.hstack(places).select(self._heads))
         skipped, refused = heads["skipped"], heads["refusal"].is_not_null()
         sent = ~(skipped | refused)
         chosen = numbered.hstack(heads)
@@ -121,6 +124,29 @@ class Plan:
             sent = sent.scatter(at.filter(large), False)
         return Fates(messages, sent, skipped, dead)
 
+    def _text_sizes(self, event_type: EventType) -> Iterator[pl.Expr]:
+        """Yield how many bytes of each field's texts are in every message, at least."""
+        sent = set(self._encode.meta.root_names())
+        for name, column in self._columns.items():
+            replaced = name.endswith("_id") and f"{name.removesuffix('_id')}_api_id" in self._columns
+            if replaced or name == event_type.merge_json_field or column.meta.output_name() not in sent:
+                continue
+            match self._dtypes[name]:
+                case pl.String():
+                    yield column.str.len_bytes() // (_JSON_SHRINKS if name in self._json_fields else 1)
+                case pl.List(inner=inner) if inner == pl.String:
+                    yield column.list.eval(pl.element().str.len_bytes()).list.sum()
+
+    def _without_far_too_large(self, events: pl.DataFrame, heads: pl.DataFrame) -> pl.DataFrame:
+        """Refuse events whose texts are far too large before their messages are made, which takes 20 times as much."""
+        longest = events.select(size.max() for size in self._sizes).row(0) if self._sizes and events.height else ()
+        if sum(size or 0 for size in longest) <= FAR_TOO_LARGE_BYTES:
+            return heads
+        large = events.select(pl.sum_horizontal(self._sizes) > FAR_TOO_LARGE_BYTES).to_series()
+        reason = pl.lit(f"the event is far too large for a message, of which Segment takes {MAX_MESSAGE_BYTES} bytes")
+        refused = large & ~heads["skipped"] & heads["refusal"].is_null()
+        return heads.with_columns(refusal=pl.when(refused).then(reason).otherwise(pl.col("refusal")))
+
     def given_up(self, event: pl.DataFrame, places: pl.DataFrame, error: BaseException) -> Fates:
         """Return the fate of a single event that cannot be mapped."""
         at = places.row(0, named=True)
@@ -137,7 +163,7 @@ class Plan:
         """Return the letters of the events that are refused, each with its place among the events."""
         if not refused.any():
             return []
-        texts = events_as_json(events.filter(refused), self._json_fields)
+        texts = events_as_json(_beginnings(events.filter(refused)), self._json_fields)
         columns = heads.filter(refused).select("row", "message_id", "refusal", "whole").iter_rows()
         return [
             (place, DeadLetter.of_event(row, message_id, reason, text, whole=whole))
@@ -254,6 +280,13 @@ class Plan:
     def _time(self) -> tuple[pl.Expr, pl.DataType]:
         value, dtype = self._values["time"], self._dtypes["time"]
         return (as_text(value, dtype), pl.String()) if isinstance(value, JsonText) else (value, dtype)
+
+
+def _beginnings(events: pl.DataFrame) -> pl.DataFrame:
+    """Return events with no more of their texts than a letter keeps of all: JSON takes many times as much."""
+    before = pl.element().str.len_bytes().fill_null(0).cum_sum().shift(1, fill_value=0)
+    kept = pl.element().filter(before < KEPT_EVENT_BYTES).str.head(KEPT_EVENT_BYTES)
+    return events.with_columns(pl.col(pl.String).str.head(KEPT_EVENT_BYTES), pl.col(pl.List(pl.String)).list.eval(kept))
 
 
 def named(error: BaseException) -> str:

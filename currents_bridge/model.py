@@ -105,9 +105,8 @@ class DeadLetter:
         """
         if len(message_id) > KEPT_ID_CHARS:
             message_id = message_id[:KEPT_ID_CHARS] + "…"
-        size_bytes = len(event.encode())
-        if size_bytes > KEPT_EVENT_BYTES:
-            event = event.encode()[:KEPT_EVENT_BYTES].decode(errors="ignore") + f"… (cut: {size_bytes} bytes)"
+        if len(event.encode()) > KEPT_EVENT_BYTES:
+            event = event.encode()[:KEPT_EVENT_BYTES].decode(errors="ignore") + "… (cut)"
         elif not whole:
             event += "… (the rest could not be read)"
         return cls(row, message_id, reason, event)

@@ -89,6 +89,17 @@ CRAFTED: dict[str, Callable[[], bytes]] = {
     "texts of 500 KB and a map": lambda: container(
         schema("string", _MAP), many(14, long(500_000) + b"\1" * 500_000 + b"\0"), times=20
     ),
+    "arrays of a text of 900 KB": lambda: container(
+        schema(_STRINGS), many(7, b"\2" + long(900_000) + b"\1" * 900_000 + b"\0"), times=20
+    ),
+    "maps of a text of 900 KB": lambda: container(
+        schema({"type": "map", "values": "string"}),
+        many(7, b"\2\2k" + long(900_000) + b"\1" * 900_000 + b"\0"),
+        times=20,
+    ),
+    "large texts among small ones": lambda: container(
+        schema("string"), many(4, long(1_000_000) + b"\1" * 1_000_000), many(5_000, b"\2x"), times=20
+    ),
     "bytes of 900 KB": lambda: container(schema("bytes"), many(7, long(900_000) + bytes(900_000)), times=20),
     "long names": lambda: container(schema(*[["null", "int"]] * 800, names="n" * 250 + "{}"), many(5_000, bytes(800))),
     "names far too long": lambda: container(schema(["null", "int"], names="n" * 20_000 + "{}"), many(100_000, b"\0")),

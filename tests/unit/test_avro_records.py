@@ -153,6 +153,12 @@ def test_an_event_that_is_far_too_large_is_named_and_cut() -> None:
     assert found.events.row(0) == ("x" * 1_000, "y", None)
 
 
+def test_a_value_whose_json_is_far_too_long_costs_its_event() -> None:
+    """A byte of text may take six in JSON."""
+    found = decoded({"type": "map", "values": "string"}, *[b"\2\2k" + text(b"\1" * 200_000) + b"\0"] * 2)
+    assert found.unreadable == [(row, "f0: 1200008 bytes of JSON") for row in (0, 1)]
+
+
 SCALARS = st.sampled_from(["boolean", "int", "long", "double", "bytes", "string", "null"])
 TYPES = st.recursive(
     SCALARS,
