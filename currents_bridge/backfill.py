@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from currents_bridge import catalogue
+from currents_bridge.config.values import FASTEST, SLOWEST
 from currents_bridge.connector import Connector, OnGroup, event_type_of, kept
 from currents_bridge.coverage import HOUR, hour_of
 from currents_bridge.decode import Container
@@ -47,6 +48,14 @@ def parse_span(from_: str, to: str) -> tuple[datetime | None, datetime | None]:
     except OverflowError:  # in the last hour of the year 9999
         last = None
     return hour_of(first) if first.year >= FIRST_YEAR else None, last
+
+
+def check_pace(requests_per_second: float | None) -> None:
+    """Raise UsageError for a pace that the settings could not have either."""
+    if requests_per_second is not None and not SLOWEST <= requests_per_second <= FASTEST:
+        raise UsageError(
+            f"no backfill can make {requests_per_second} requests a second", f"give {SLOWEST:g} to {FASTEST}"
+        )
 
 
 def select(connector: Connector, span: tuple[datetime | None, datetime | None], globs: Sequence[str]) -> Selection:

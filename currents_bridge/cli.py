@@ -168,7 +168,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count objects, bytes and requests; send nothing")] = False,
     resend: Annotated[bool, typer.Option("--resend", help="Also send what was delivered before")] = False,
     requests_per_second: Annotated[
-        float | None, typer.Option("--requests-per-second", min=0.001, help="Pace of this backfill")
+        float | None, typer.Option("--requests-per-second", help="Pace of this backfill, 0.001..1000000")
     ] = None,
     config: Config = None,
     as_json: Json = False,
@@ -183,6 +183,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     from currents_bridge.daemon import stopped_by_signals
 
     span = job.parse_span(from_, to)
+    job.check_pace(requests_per_second)
     with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         chosen = {c: job.select(c, span, event_type or ()) for c in bridge.named(connector)}
         if dry_run:

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from currents_bridge.words import words
+
 
 class BridgeError(Exception):
     """Something went wrong that a user can act on.
@@ -55,7 +57,7 @@ class ConfigProblem:
     def __str__(self) -> str:
         details = [f"got {self.got}"] if self.got is not None else []
         details += [f"from {self.source}"] if self.source else []
-        return f"{self.field}: {self.why}" + (f" ({', '.join(details)})" if details else "")
+        return words(f"{self.field}: {self.why}" + (f" ({', '.join(details)})" if details else ""))
 
 
 class ConfigError(BridgeError):

@@ -1,6 +1,5 @@
 """The tables of the ledger, as they are after the newest migration, and what every query of them shares."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -23,10 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.types import UserDefinedType
 
 from currents_bridge.model import Books, Credential, Selection, format_hour
+from currents_bridge.words import MAX_REASON_CHARS, words
 
-MAX_REASON_CHARS = 1_000
 MAX_EVENT_CHARS = 128 * 1024  # Braze drops events over 900 KB, Segment takes 32 KB
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class UtcTime(UserDefinedType[datetime]):
@@ -65,15 +63,6 @@ class Words(UserDefinedType[str]):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:  # noqa: ARG002, D102
         return lambda text: None if text is None else words(text, self.max_chars)
-
-
-def words(text: str, max_chars: int = MAX_REASON_CHARS) -> str:
-    """Return the text as any database can hold it and any terminal can show it, cut to a length.
-
-    Lone surrogates and control characters other than line breaks and tabs become U+FFFD.
-    """
-    clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text[: max_chars + 1])
-    return clean if len(clean) <= max_chars else clean[: max_chars - 3] + "..."
 
 
 BOOKS = tuple(field.name for field in fields(Books))

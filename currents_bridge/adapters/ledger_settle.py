@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_letters, ledger_memory
 from currents_bridge.adapters.ledger_many import execute_many
-from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, time_text, words
+from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, time_text
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -21,6 +21,7 @@ from currents_bridge.model import (
     Quarantined,
     Settlement,
 )
+from currents_bridge.words import words
 
 if TYPE_CHECKING:
     import polars as pl

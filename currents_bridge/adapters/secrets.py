@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from currents_bridge.adapters.aws_secrets import UnreadableError, parameter, secret_string
 from currents_bridge.config import ConnectorSettings, Settings, is_reference
+from currents_bridge.config.plain import NotPlainError, check_text, read_text
 from currents_bridge.errors import ConfigError, ConfigProblem
 
 _HINT = "set the variable, write the file or mend the secret in AWS, then run `check`"
@@ -40,7 +41,8 @@ class SecretReader:
         """
         try:
             text = self._text(reference, region).strip()
-        except UnreadableError as error:
+            check_text(text)
+        except (UnreadableError, NotPlainError) as error:
             why = str(error)
         else:
             words = text.split()
@@ -64,7 +66,7 @@ class SecretReader:
                     raise UnreadableError("is not set")
                 return self._environ[place]
             case "file":
-                return _content(Path(place))
+                return read_text(Path(place))
             case "aws-secretsmanager":
                 identity, _, key = place.partition("#")
                 return secret_string(identity, key or None, region)
@@ -104,12 +106,3 @@ def connector_write_keys(connector: ConnectorSettings, reader: SecretReader) -> 
     if problems:
         raise ConfigError(problems, _HINT)
     return tuple(keys)
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UnreadableError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UnreadableError("is no plain text in UTF-8") from None

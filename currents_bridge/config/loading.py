@@ -23,7 +23,6 @@ _WHY = {
     "finite_number": "must be a number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
-    "greater_than": "must be more than {gt:g}",
     "int_from_float": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
@@ -42,6 +41,7 @@ _RENAMED: dict[tuple[int | str, ...], str] = {
 }
 _STRUCTURES = {"dict_type", "model_type", "tuple_type"}
 _SHOWN_CHARACTERS = 80
+_SHOWN_PROBLEMS = 200
 _MAY_BE_SECRET = {"write_key", "write_keys", "token", "private_key", "urls", "heartbeat_url"}
 
 
@@ -70,7 +70,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         return Settings(_build_sources=((environment, file), {}))  # type: ignore[call-arg]  # of BaseSettings
     except ValidationError as error:
         values = file() | environment()  # not merged deeper: only connectors are looked up
-        problems = [_problem(details, values, environment, path) for details in error.errors()]
+        problems = [_problem(details, values, environment, path) for details in error.errors()[:_SHOWN_PROBLEMS]]
         raise ConfigError(problems) from None  # the cause holds values that may be secret
 
 

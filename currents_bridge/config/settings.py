@@ -11,6 +11,7 @@ from currents_bridge.config.values import (
     Duration,
     Endpoint,
     HeartbeatAddress,
+    Pace,
     Reference,
     Text,
     Tokens,
@@ -18,6 +19,7 @@ from currents_bridge.config.values import (
     check_bucket,
     check_filled,
     check_ledger_url,
+    check_region,
     check_switch,
     check_topic_arn,
     normalise_prefix,
@@ -69,11 +71,12 @@ class DeliverySettings(_Section):
 
     workers: int = Field(default=4, ge=1, le=64, description="threads that fetch, decode and map objects")
     max_in_flight: int = Field(default=16, ge=1, le=256, description="requests to Segment open at the same time")
-    requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
-        default=50, description="requests to Segment a second; null: no limit. Segment asks partners for 50"
+    requests_per_second: Pace | None = Field(
+        default=50,
+        description="requests to Segment a second, 0.001..1000000; null: no limit. Segment asks for 50",
     )
-    events_per_second: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="events to Segment a second; null: no limit"
+    events_per_second: Pace | None = Field(
+        default=None, description="events to Segment a second, 0.001..1000000; null: no limit"
     )
     max_batch_bytes: int = Field(
         default=475_000,
@@ -117,7 +120,9 @@ class SourceSettings(_Section):
     prefix: Annotated[str, AfterValidator(normalise_prefix)] = Field(
         default="", description="folder in the bucket that holds the files; empty or ends in /"
     )
-    region: Text = Field(default="us-east-1", description="AWS region of the bucket")
+    region: Annotated[str, AfterValidator(check_region)] = Field(
+        default="us-east-1", description="AWS region of the bucket"
+    )
     endpoint_url: Endpoint | None = Field(default=None, description="another S3 server than AWS; null: AWS")
     start_from: Annotated[Literal["earliest", "now"] | datetime, BeforeValidator(parse_start)] = Field(
         default="earliest",

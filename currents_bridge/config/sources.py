@@ -1,15 +1,19 @@
 """The two places that settings come from: a YAML file and variables of the environment."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource, YamlConfigSettingsSource
+from pydantic_settings import EnvSettingsSource, InitSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
+from currents_bridge.config.plain import MAX_LEVELS, NotPlainError, check_text, check_value, read_text
 from currents_bridge.config.settings import ENV_PREFIX, Settings
 from currents_bridge.errors import ConfigError, ConfigProblem
 
@@ -20,13 +24,57 @@ CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|=)|_PORT_\d+_(TCP|UDP|SCTP)(_|=)|_PORT=(tcp|udp|sctp)://")
 
 
+MAX_VALUES = 50_000  # of a file, with its aliases put in
+_INT_BITS = 64
+_TYPES = {"null", "bool", "int", "float", "str", "seq", "map"}
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML whose keys are text and stand once; times stay text, for the settings to read or refuse."""
+    """YAML whose keys are text and stand once; times stay text, for the settings to read or refuse.
+
+    Plain values only, and no more of them than a person writes, with aliases put in: the time for a file is bounded.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as in PyYAML
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    yaml_constructors = {  # noqa: RUF012 - as in PyYAML
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _TYPES
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._levels = 0
+        self._sizes: dict[yaml.Node, int] = {}  # in values, with aliases put in
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if isinstance(event, yaml.CollectionStartEvent) and self._levels >= MAX_LEVELS:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_LEVELS} deep", problem_mark=mark)
+        self._levels += 1
+        node = super().compose_node(parent, index)
+        self._levels -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent) and node not in self._sizes:
+            raise yaml.MarkedYAMLError(problem="holds itself", problem_mark=mark)
+        if node not in self._sizes:
+            self._sizes[node] = 1 + sum(self._sizes[child] for child in _children(node))
+        if self._sizes[node] > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"holds more than {MAX_VALUES} values", problem_mark=mark)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        try:
+            check_text(node.value)
+        except NotPlainError as error:
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -39,33 +87,48 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key.value)
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in PyYAML
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        try:
+            value = super().construct_object(node, deep)
+        except (KeyError, ValueError, IndexError):  # of a value that is not what its tag says
+            raise yaml.MarkedYAMLError(problem=f"is no {kind}", problem_mark=node.start_mark) from None
+        if isinstance(value, int) and value.bit_length() > _INT_BITS:
+            raise yaml.MarkedYAMLError(problem="is too large a number", problem_mark=node.start_mark)
+        return value
 
-class FileSource(YamlConfigSettingsSource):
+
+def _children(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.ScalarNode):
+        return ()
+    return chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else iter(node.value)
+
+
+class FileSource(InitSettingsSource):
     """The values of a YAML file; raises ConfigError for a file that is no YAML mapping. None: no values."""
 
     def __init__(self, path: Path | None) -> None:
-        if path is not None and not path.is_file():
-            hint = "write one with `currents-bridge init`, or name another with --config"
-            raise ConfigError([ConfigProblem(str(path), "there is no such file")], hint)
-        super().__init__(Settings, yaml_file=path)
+        super().__init__(Settings, {} if path is None else _read(path))
 
-    def _read_file(self, file_path: Any) -> dict[str, Any]:
-        field = str(file_path)
-        try:
-            with file_path.open(encoding="utf-8") as stream:
-                data = yaml.load(stream, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-        except yaml.MarkedYAMLError as error:
-            field += f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-            why = error.problem or "is no YAML"
-        except OSError as error:
-            why = f"cannot be read: {error.strerror}"
-        except (ValueError, yaml.YAMLError):
-            why = "is no YAML in UTF-8"
-        else:
-            if data is None or isinstance(data, dict):
-                return data or {}
-            why = "must be a mapping of keys to values"
-        raise ConfigError([ConfigProblem(field, why)])
+
+def _read(path: Path) -> dict[str, Any]:
+    field, hint = str(path), "mend the file, then run `check`"
+    try:
+        text = read_text(path)
+        check_text(text)
+        data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except NotPlainError as error:
+        why, hint = str(error), "write one with `currents-bridge init`, or name another with --config"
+    except yaml.MarkedYAMLError as error:
+        field += f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        why = error.problem or "is no YAML"
+    except (ValueError, yaml.YAMLError):
+        why = "is no YAML"
+    else:
+        if data is None or isinstance(data, dict):
+            return data or {}
+        why = "must be a mapping of keys to values"
+    raise ConfigError([ConfigProblem(field, why)], hint)
 
 
 class EnvironmentSource(EnvSettingsSource):
@@ -88,17 +151,29 @@ class EnvironmentSource(EnvSettingsSource):
         """Return what the JSON text holds; other text as it is, for the model to refuse together with the rest."""
         try:
             return super().decode_complex_value(field_name, field, value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
 
-    def __call__(self) -> dict[str, Any]:
-        """Return the values by section, and each unknown section without a value."""
+    @cached_property
+    def _values(self) -> dict[str, Any]:
         sections = {name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower() for name in self._environ}
         return super().__call__() | dict.fromkeys(sorted(sections - Settings.model_fields.keys()))
 
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by section, and each unknown section without a value; raises ConfigError."""
+        problems = [ConfigProblem(name, why) for name in self._environ if (why := _odd_name(name))]
+        problems += [
+            ConfigProblem(section, why, source=self.variable((section,)))
+            for section, value in self._values.items()
+            if (why := _not_plain(value))
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return self._values
+
     def variable(self, loc: Sequence[int | str]) -> str | None:
         """Return the variable that set the value at `loc` or a part of it; None where none did."""
-        section = self().get(str(loc[0]), {})
+        section = self._values.get(str(loc[0]), {})
         if isinstance(section, dict) and len(loc) > 1 and loc[1] not in section:
             return None
         names = {name.upper(): name for name in self._environ}
@@ -106,3 +181,25 @@ class EnvironmentSource(EnvSettingsSource):
         whole = [names[path] for path in paths if path in names]
         parts = [names[name] for name in sorted(names) if name.startswith(f"{paths[0]}__")]
         return next(iter(whole + parts), None)
+
+
+def _not_plain(value: object) -> str | None:
+    try:
+        check_value(value)
+    except NotPlainError as error:
+        return str(error)
+    return None
+
+
+def _odd_name(name: str) -> str | None:
+    """Return why a variable can set nothing, if it goes on below a value; unknown keys are found elsewhere."""
+    model: type[BaseModel] = Settings
+    *parents, _ = name.upper().removeprefix(ENV_PREFIX).lower().split("__")
+    for depth, part in enumerate(parents, 1):
+        if part not in model.model_fields:
+            break
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return f"is no setting, since {'.'.join(parents[:depth])} is set as a whole"
+        model = annotation
+    return _not_plain(name)

@@ -14,10 +14,12 @@ from currents_bridge import catalogue
 from currents_bridge.keys import FIRST_YEAR
 
 Item = TypeVar("Item")
+SLOWEST, FASTEST = 0.001, 1_000_000  # a second
 
 _DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _REFERENCE = re.compile(r"env:[^\s=]+|file:\S.*|aws-secretsmanager:[^\s#]+(#\S.*)?|aws-ssm:\S+")
 _REFERENCE_FORMS = "env:NAME, file:PATH, aws-secretsmanager:ID#FIELD or aws-ssm:NAME"
+_REGION = re.compile(r"(?![0-9]+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
 _TOPIC_ARN = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]+")
 
 
@@ -25,7 +27,7 @@ def parse_duration(value: object) -> timedelta:
     """Return the duration that `30s`, `5m`, `6h` or `2d` names; raises ValueError for anything else."""
     if isinstance(value, timedelta):
         return value
-    match = re.fullmatch(r"(\d{1,6})([smhd])", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("must be a whole number with its unit, like 30s 5m 6h 2d")
     return timedelta(**{_DURATION_UNITS[match[2]]: int(match[1])})
@@ -94,8 +96,22 @@ def check_ledger_url(value: str) -> str:
     """Check that the URL names a kind of ledger that there is, and a place that lasts."""
     if not value.startswith("sqlite:"):
         raise ValueError("this kind of ledger is not supported yet, use sqlite:///FILE")
-    if value.removeprefix("sqlite:///") in (value, "", ":memory:"):
+    if value.removeprefix("sqlite:///") in (value, "", ":memory:") or "?" in value:
         raise ValueError("must name a file, like sqlite:///currents-bridge.sqlite3")
+    return value
+
+
+def check_pace(value: float) -> float:
+    """Check that so many a second can be kept to: from one in a quarter of an hour to more than there are."""
+    if not SLOWEST <= value <= FASTEST:
+        raise ValueError(f"must be {SLOWEST:g}..{FASTEST}")
+    return value
+
+
+def check_region(value: str) -> str:
+    """Check that a region can be part of the name of a host."""
+    if _REGION.fullmatch(value) is None:
+        raise ValueError("must be the name of a region, like us-east-1")
     return value
 
 
@@ -160,6 +176,7 @@ def _check_tokens(tokens: tuple[str, ...]) -> tuple[str, ...]:
     return tokens
 
 
+Pace = Annotated[float, AfterValidator(check_pace)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Tokens = Annotated[tuple[str, ...], AfterValidator(_check_tokens)]  # of `catalogue.select`

@@ -134,7 +134,7 @@ def test_settings_made_in_code_ignore_the_process_environment(monkeypatch: pytes
         ("delivery: {workers: 900}", "delivery.workers: must be 1..64 (got 900"),
         ("delivery: {workers: many}", "delivery.workers: must be a whole number (got many"),
         ("delivery: {max_in_flight: 257}", "delivery.max_in_flight: must be 1..256 (got 257"),
-        ("delivery: {requests_per_second: 0}", "delivery.requests_per_second: must be more than 0 (got 0"),
+        ("delivery: {requests_per_second: 0}", "delivery.requests_per_second: must be 0.001..1000000 (got 0"),
         ("delivery: {events_per_second: .inf}", "delivery.events_per_second: must be a number (got Infinity"),
         ("delivery: {max_batch_bytes: 39999}", "delivery.max_batch_bytes: must be 40000..500000 (got 39999"),
         ("delivery: {max_batch_events: 2501}", "delivery.max_batch_events: must be 1..2500 (got 2501"),
@@ -174,7 +174,7 @@ def test_bad_settings_are_named_with_reason_value_and_file(load_text: Load, file
         ),
         ({"source__bucket": 12}, "source.bucket: must be text, in quotes (got 12, "),
         ({"source__prefix": "/x"}, "source.prefix: must not start with / (got /x, "),
-        ({"source__region": ""}, 'source.region: must not be empty (got "", '),
+        ({"source__region": ""}, 'source.region: must be the name of a region, like us-east-1 (got "", '),
         ({"source__endpoint_url": "ftp://x"}, "source.endpoint_url: must be http://HOST or https://HOST, without user"),
         (
             {"source__start_from": "soon"},
@@ -264,7 +264,6 @@ def test_event_types_that_match_nothing_are_refused(load_text: Load, key: str) -
         ("DELIVERY", '{"workers": 0}', "delivery.workers: must be 1..64 (got 0, from {})"),
         ("CONNECTORS", f"[{KEY}", "connectors: must be a list, as JSON (from {})"),
         ("CONNECTORS", "[]", "connectors: must hold at least one (from {})"),
-        ("CONNECTORS__0__NAME", "x", "connectors: must be a list, as JSON (from {})"),
     ],
 )
 def test_bad_variables_are_named_as_the_source(load_text: Load, name: str, value: str, line: str) -> None:
@@ -358,7 +357,7 @@ def test_a_literal_secret_is_refused_and_never_shown(load_text: Load, text: str)
         ("ledger: {}\nledger: {}\n", "line 2: ledger stands twice"),
         ("ledger: {}\n1: 2\n", "line 2: a key must be text, in quotes"),
         ("ledger: [\n", "line 2: expected the node content, but found '<stream end>'"),
-        ("ledger: \x01\n", "is no YAML in UTF-8"),
+        ("ledger: \x01\n", "must not hold control characters"),
     ],
 )
 def test_a_file_that_is_no_config_is_named_with_the_line(load_text: Load, text: str, line: str) -> None:

@@ -99,7 +99,7 @@ def test_all_connectors_without_a_secret_are_named_at_once(tmp_path: Path) -> No
     reasons = {
         "unset": "is not set (from env:UNSET)",
         "blank": "is empty (from env:BLANK)",
-        "none": f"cannot be read: No such file or directory (from {places['none']})",
+        "none": f"there is no such file (from {places['none']})",
         "empty": f"is empty (from {places['empty']})",
         "binary": f"is no plain text in UTF-8 (from {places['binary']})",
         "two": f"holds more than one word (from {places['two']})",
