@@ -77,6 +77,13 @@ def resend(ledger: Ledger, books: Books = ONE_EVENT) -> None:
     ledger.settle([Delivered(claimed.id, books) for claimed in group], NOW)
 
 
+def all_books(ledger: Ledger) -> list[Books]:
+    """Return the books as each report sums them up."""
+    by_hour = sum((hour.books for hour in ledger.hour_books("acme", BOTH)), Books())
+    by_type = sum(ledger.books_by_type("acme").values(), Books())
+    return [ledger.totals("acme").books, by_hour, by_type]
+
+
 def letters(ledger: Ledger) -> list[tuple[str, int, str]]:
     """Return object key, row and reason of each dead letter, oldest first."""
     found = ledger.dead_letters(LetterFilter())

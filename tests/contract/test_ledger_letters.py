@@ -26,6 +26,7 @@ from tests.ledger_workbench import (
     NOW,
     ONE_EVENT,
     OPEN,
+    all_books,
     an_object,
     claim,
     deliver,
@@ -47,13 +48,6 @@ def set_aside(ledger: Ledger, key: str = "key-0000", event_type: str = CLICK) ->
     ledger.admit("acme", [an_object(key, event_type)], NOW)
     ledger.settle([Delivered(claimed.id, BOOKS, [BY_RULE, BY_SEGMENT]) for claimed in claim(ledger)], NOW)
     return [stored for stored in ledger.dead_letters(ALL) if stored.object_key == key]
-
-
-def all_books(ledger: Ledger) -> list[Books]:
-    """Return the sums of each report."""
-    by_hour = [hour.books for hour in ledger.hour_books("acme", BOTH)]
-    sums = [sum(books, Books()) for books in (by_hour, ledger.books_by_type("acme").values())]
-    return [*sums, ledger.totals("acme").books]
 
 
 class TestDeadLetters:

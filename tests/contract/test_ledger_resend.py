@@ -29,6 +29,7 @@ from tests.ledger_workbench import (
     ONE_EVENT,
     OPEN,
     Case,
+    all_books,
     an_object,
     claim,
     deliver,
@@ -40,13 +41,6 @@ from tests.ledgers import LedgerOnFile, new_ledger_file
 
 RESEND = replace(BOTH, resend=True)
 IDS = pl.Series(["a", "b"])
-
-
-def all_books(ledger: Ledger) -> list[Books]:
-    """Return the books as each report sums them up."""
-    by_hour = sum((hour.books for hour in ledger.hour_books("acme", BOTH)), Books())
-    by_type = sum(ledger.books_by_type("acme").values(), Books())
-    return [ledger.totals("acme").books, by_hour, by_type]
 
 
 def claim_again(ledger: Ledger) -> list[ClaimedObject]:

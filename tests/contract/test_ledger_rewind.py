@@ -32,6 +32,7 @@ from tests.ledger_workbench import (
     ONE_EVENT,
     OPEN,
     Case,
+    all_books,
     an_object,
     claim,
     deliver,
@@ -49,13 +50,6 @@ LETTER = DeadLetter(1, "m-1", "no time", "{}")
 BOOKS = Books(read=3, sent=2, dead_lettered=1)
 REPLAYED = Books(read=3, sent=3)
 DEAD = "sent again by hand under a write key that was dead"
-
-
-def all_books(ledger: Ledger) -> list[Books]:
-    """Return the sums of each report."""
-    by_hour = [hour.books for hour in ledger.hour_books("acme", BOTH)]
-    sums = [sum(books, Books()) for books in (by_hour, ledger.books_by_type("acme").values())]
-    return [*sums, ledger.totals("acme").books]
 
 
 class TestObjects:

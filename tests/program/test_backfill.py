@@ -44,6 +44,25 @@ def test_resend_sends_again_with_the_same_message_ids(history: Site) -> None:
     assert history.json("status")["connectors"]["production"]["events"]["sent"] == 240
 
 
+def test_resend_beside_a_daemon_sends_everything_at_its_own_pace(history: Site) -> None:
+    """The daemon remembers what was sent, and would send without a limit."""
+    history.connector["dedup"] = "7d"
+    history.config["schedule"] = {"poll": "1s"}
+    history.config["delivery"] |= {"max_batch_events": 20}
+    assert backfill(history)["objects"]["delivered"] == 24
+    daemon = history.start("run")
+
+    report = backfill(history, "--resend", "--requests-per-second", "4")
+
+    assert daemon.poll() is None
+    daemon.send_signal(signal.SIGTERM)
+    daemon.communicate(timeout=TIMEOUT_S)
+    assert (report["events"]["sent"], report["objects"]["delivered"]) == (240, 24)
+    assert report["seconds"] >= 11 / 4  # type: ignore[operator]
+    assert (len(history.collector.by_id), history.collector.duplicates) == (240, 240)
+    assert history.json("status")["connectors"]["production"]["events"]["sent"] == 240
+
+
 def test_event_types_are_chosen_by_glob(history: Site) -> None:
     """Only included types that match."""
     history.put_sample(OPEN, 7, hour=DAY + HOUR)
