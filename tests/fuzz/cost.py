@@ -11,17 +11,17 @@ MAX_CPU_S = 10
 _SELF = Path("/proc/self")
 
 
-def allowed_bytes(size_bytes: int) -> int:
-    """Return how much memory a file of this size may take, as docs/guarantees.md has it."""
-    return 30 * size_bytes + 150_000_000
-
-
 @dataclass(slots=True)
 class Cost:
     """What was used beyond what the process had before."""
 
     cpu_s: float = 0.0
     memory_bytes: int = 0
+
+    def check(self, size_bytes: int) -> None:
+        """Raise AssertionError where a file of this size may not cost so much, as docs/guarantees.md has it."""
+        assert self.cpu_s <= MAX_CPU_S, self
+        assert self.memory_bytes <= 30 * size_bytes + 150_000_000, (size_bytes, self)
 
 
 @contextmanager
