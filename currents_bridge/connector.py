@@ -12,7 +12,7 @@ from currents_bridge.config import DeliverySettings
 from currents_bridge.coverage import HourRange, hour_of
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.credentials import LossPolicy, Sending
-from currents_bridge.delivery import Delivery, GroupReport
+from currents_bridge.delivery import Delivery, GroupReport, retry_at
 from currents_bridge.discovery import Discovery, Source
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
 from currents_bridge.expiry import rules_under
@@ -22,6 +22,7 @@ from currents_bridge.model import (
     ClaimedObject,
     CredentialState,
     ExpiryRule,
+    Failed,
     GroupLimits,
     Notice,
     NoticeKind,
@@ -45,6 +46,14 @@ EXCLUDED = "left out by events.include and events.exclude; what waited of it is 
 
 OnGroup = Callable[[TransferReport], None]
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Denial:
+    """What Segment denied."""
+
+    error: CredentialError
+    unproven: frozenset[int]  # objects that it refuses, while nothing shows yet whether the key works
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +241,20 @@ class Connector:
                 denial = self._send_all(job)
             if denial or allowed in {Sending.CANARY, Sending.TRIAL}:
                 denial = self._send_canary(job, Sending.CANARY if denial else allowed, denial)
-                if denial is None and self.watch.sending() is Sending.ALL:
+                if denial and allowed is Sending.ALL and denial.unproven and self._fail_alone(job, denial):
+                    denial = None
+                elif denial is None and self.watch.sending() is Sending.ALL:
                     denial = self._send_all(job)
             if denial:
-                report.error = denial
+                report.error = denial.error
                 self.ledger.keep_canary(self.name, None, self.now())
-                self.watch.denied(denial)
+                self.watch.denied(denial.error)
             self.raise_if_paused()
         if report.changed:
             with kept(report):
                 discovery.look_again(self.source, report.changed, self.now())
 
-    def _send_all(self, job: "_Job") -> CredentialError | None:
+    def _send_all(self, job: "_Job") -> "_Denial | None":
         """Deliver all that is due; returns what Segment denied."""
 
         def claim() -> Sequence[ClaimedObject]:
@@ -251,10 +262,11 @@ class Connector:
 
         return self._send(job, Sending.ALL, claim, self._settings.workers, lambda: self.watch.sending() is Sending.ALL)
 
-    def _send_canary(self, job: "_Job", sending: Sending, denial: CredentialError | None) -> CredentialError | None:
+    def _send_canary(self, job: "_Job", sending: Sending, denial: "_Denial | None") -> "_Denial | None":
         """Let one object go ahead, another where it says nothing; returns None where it was taken, else the denial."""
+        but = denial.unproven if denial else ()
         for _ in range(CANARIES):
-            group = self.ledger.claim_canary(self.name, job.selection, self.now())
+            group = self.ledger.claim_canary(self.name, job.selection, self.now(), but)
             if not group:
                 break
             claims, batches = iter([group]), job.report.batches
@@ -270,7 +282,7 @@ class Connector:
         claim: Callable[[], Sequence[ClaimedObject]],
         workers: int,
         go_on: Callable[[], bool],
-    ) -> CredentialError | None:
+    ) -> "_Denial | None":
         """Deliver what is claimed; returns what Segment denied. A denial by S3 is taken in here."""
         report, proof = job.report, self._begin_proof()
         before, counted, batches = report.error, report.sent_first, report.batches
@@ -319,7 +331,22 @@ class Connector:
         if not isinstance(denial, CredentialError) or denial.side is Side.SOURCE:
             return None
         report.error = before  # another object may show that it is the trouble of what was sent
-        return denial
+        return _Denial(denial, proof.unproven)
+
+    def _fail_alone(self, job: "_Job", denial: "_Denial") -> bool:
+        """Fail what was refused where nothing else waits, and nothing is known; returns whether that is so.
+
+        It may be the message or the key: nothing is set aside, and the key is not blamed for one object.
+        """
+        others = self.ledger.claim_canary(self.name, job.selection, self.now(), denial.unproven)
+        self.ledger.release([item.id for item in others])
+        if others:
+            return False
+        alone = self.ledger.claim(self.name, job.selection, GroupLimits(), self.now())
+        failed = [Failed(item.id, denial.error.message, retry_at(self.now(), item.attempts)) for item in alone]
+        self.ledger.settle(failed, self.now())
+        job.report.add(GroupReport(list(failed)))
+        return True
 
     def _begin_proof(self, *, needed: bool = True) -> Proof:
         """Return what is known of the destination at the start of a pass."""

@@ -3,7 +3,7 @@
 Each docstring is a contract; the suites in tests/contract hold whatever fulfils it to that.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -215,11 +215,13 @@ class Ledger(Protocol):
         """
         ...
 
-    def claim_canary(self, connector: str, selection: Selection, now: datetime) -> Sequence[ClaimedObject]:
-        """Take the one object that goes ahead, to see whether a side works; empty where nothing waits.
+    def claim_canary(
+        self, connector: str, selection: Selection, now: datetime, but: Collection[int] = ()
+    ) -> Sequence[ClaimedObject]:
+        """Take the one object that goes ahead, to see whether a side works; empty where no other waits.
 
-        It is chosen among all that wait, whatever their retry time: the newest of an hour and type none of whose
-        objects went ahead before; else the newest that did not; else the one that did so longest ago.
+        It is chosen among all that wait `but` these, whatever their retry time: the newest of an hour and type none of
+        whose objects went ahead before; else the newest that did not; else the one that did so longest ago.
         """
         ...
 

@@ -41,6 +41,9 @@ class Proof:
     Args:
         canary: what the destination took in an earlier pass, if that is known. Segment drops the repeat by its id.
         needed: False: without a canary, a refusal counts as the message's own all the same.
+
+    Attributes:
+        unproven: objects whose messages were refused alone while no message was ever acknowledged.
     """
 
     def __init__(self, canary: Canary | None = None, *, needed: bool = True) -> None:
@@ -49,6 +52,7 @@ class Proof:
         self._proven = 0  # all refusals up to this one
         self._canary = canary
         self._needed = needed
+        self.unproven: frozenset[int] = frozenset()
 
     def now(self) -> int:
         """Return how many refusals there were by now."""
@@ -128,7 +132,7 @@ def deliver(batch: Batch, send: Callable[[Batch], Sequence[Refusal]], proof: Pro
         if proof.proves(latest):
             unproven = 0
         elif unproven >= PATIENCE or not waiting:
-            _prove(proof, send, answer)
+            _prove(proof, send, answer, refusals)
             unproven = 0
     if denials:
         reasons = "; ".join(dict.fromkeys(denials.values()))
@@ -150,11 +154,12 @@ def _prove_against(error: CredentialError, proof: Proof, send: Callable[[Batch],
         raise error
 
 
-def _prove(proof: Proof, send: Callable[[Batch], Sequence[Refusal]], answer: str) -> None:
+def _prove(proof: Proof, send: Callable[[Batch], Sequence[Refusal]], answer: str, refusals: Sequence[Refusal]) -> None:
     """Return if the destination takes its canary; raises as `deliver`."""
     if proof.canary is None:
         if not proof.needed:
             return
+        proof.unproven |= {refusal.object_id for refusal in refusals}
         why = f"Segment refuses every message so far, be it for the data or for the key ({answer})"
         raise CredentialError(Side.DESTINATION, why, _HINT)
     try:

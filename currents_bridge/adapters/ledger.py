@@ -1,7 +1,7 @@
 """The ledger in a database: the port `Ledger` on SQLAlchemy Core, over SQLite."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -139,11 +139,13 @@ class SqlLedger(SqlConnectors):
                 connection.execute(_CLAIM, {"ids": [claimed.id for claimed in group], "owner": self._id})
         return group
 
-    def claim_canary(self, connector: str, selection: Selection, now: datetime) -> Sequence[ClaimedObject]:
+    def claim_canary(
+        self, connector: str, selection: Selection, now: datetime, but: Collection[int] = ()
+    ) -> Sequence[ClaimedObject]:
         """Take the object that goes ahead."""
         with self._store.writing() as connection:
             self._say_alive(connection, now)
-            chosen = ledger_canaries.next_canary(connection, connector, selection, now)
+            chosen = ledger_canaries.next_canary(connection, connector, selection, now, but)
             if chosen:
                 connection.execute(_CLAIM, {"ids": [chosen[0].id], "owner": self._id})
         return chosen

@@ -1,5 +1,6 @@
 """Canaries: objects that go ahead to see whether a side works, and what proves that it did."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 
@@ -24,7 +25,9 @@ _WITNESS = tuple(
 )
 
 
-def next_canary(connection: Connection, connector: str, selection: Selection, now: datetime) -> list[ClaimedObject]:
+def next_canary(
+    connection: Connection, connector: str, selection: Selection, now: datetime, but: Collection[int]
+) -> list[ClaimedObject]:
     """Choose the object that goes ahead, and note that it did; at most one."""
     tried = select(objects.c.hour, objects.c.event_type).where(
         objects.c.connector == connector, NOT_DELIVERED, CANARIES
@@ -35,6 +38,7 @@ def next_canary(connection: Connection, connector: str, selection: Selection, no
             NOT_DELIVERED,
             objects.c.state.in_([ObjectState.PENDING, ObjectState.FAILED]),
             open_to(selection),
+            objects.c.id.not_in(but),
             *selected(objects, connector, selection),
         )
         .limit(1)

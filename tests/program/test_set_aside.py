@@ -99,7 +99,7 @@ def test_a_damaged_object_gives_its_readable_events_and_the_good_one_replaces_it
     assert item["key"] == KEY
     assert f"blocks is unreadable ({1_000 - readable} events)" in item["reason"]
     site.put(KEY, GOOD)
-    assert site.once()["objects"]["delivered"] == 0
+    assert site.once(exit_code=4)["objects"]["delivered"] == 0
     assert "1 pending" in site.run("quarantine", "replay").stdout
     assert site.once()["objects"]["delivered"] == 1
     assert (len(site.collector.by_id), site.collector.duplicates) == (1_000, readable)
@@ -126,5 +126,17 @@ def test_an_object_that_is_gone_is_reported_and_not_asked_for_again(site: Site, 
     assert (item["key"], item["events"]["read"]) == (KEY, 0)
     assert "gone" in item["reason"]
     site.connector["source"]["endpoint_url"] = embedded_s3.url
-    assert site.once()["objects"] == {"discovered": 0, "delivered": 0, "failed": 0, "quarantined": 0}
+    assert site.once(exit_code=4)["objects"] == {"discovered": 0, "delivered": 0, "failed": 0, "quarantined": 0}
     assert site.collector.request_count == 0
+
+
+def test_a_lone_refused_message_is_set_aside_by_repeated_once_and_told_on_replay(site: Site) -> None:
+    """Each process is another one; what an earlier one had acknowledged proves that it is the message."""
+    site.put(object_key(CLICK, this_hour(), offset=1), write_container(schema_of(CLICK), EVENTS[:10]))
+    site.once()
+    site.collector.answer_with(FaultSchedule(1, share=0, refuse=lambda message: message["messageId"] == BAD_ID))
+    site.put(object_key(CLICK, this_hour(), offset=2), write_container(schema_of(CLICK), [EVENTS[BAD]]))
+
+    assert site.once(exit_code=4)["events"]["dead_lettered"] == 1
+    assert site.json("dead-letters", "replay", exit_code=4) == {"sent": 0, "refused": 1, "gone": 0}
+    assert site.once(exit_code=4)["events"]["dead_lettered"] == 0

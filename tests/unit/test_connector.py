@@ -217,11 +217,11 @@ def test_canaries_vary_until_one_is_taken(bench: Bench, error: BridgeError) -> N
         passes += 1
         assert passes < 6
         report = bench.connector(max_batch_events=1).poll()
-        assert isinstance(report.error, CredentialError) == (passes < 4)
         assert {row["attempts"] for row in bench.ledger.rows() if row["key"] in good} == {0}
 
     assert {bench.states_by_key()[key] for key in good} == {DELIVERED}
-    assert passes <= 4
+    assert 2 < passes <= 4
+    assert report.error is None
 
 
 @pytest.mark.parametrize("outcome", [[UNWELL] * 6, [DENIED], [REFUSED]], ids=["503", "401", "400"])
@@ -265,6 +265,33 @@ def test_with_a_dead_key_nothing_is_set_aside(bench: Bench) -> None:
     assert bench.ledger.dead_letters(LetterFilter()) == []
 
 
+def test_a_lone_refused_object_does_not_condemn_a_key_that_nothing_is_known_of(bench: Bench) -> None:
+    """It waits, with the reason, for a message that is taken."""
+    bench.put(3)
+    for passes in range(1, 4):
+        bench.transport.outcomes.extend([REFUSED] * 30)
+        report = bench.connector().once(AUDIT)
+        assert (report.error, report.failed) == (None, 1)
+        assert "be it for the data or for the key" in next(iter(report.reasons))
+        assert [(row["state"], row["attempts"]) for row in bench.ledger.rows()] == [("failed", passes)]
+        bench.now += timedelta(hours=6)
+        bench.transport.outcomes.clear()
+    assert credential(bench).state is not FAILING
+
+
+def test_a_key_that_refuses_two_objects_and_took_none_is_failing(bench: Bench) -> None:
+    """Nothing is set aside, and no attempt counts."""
+    bench.put(3)
+    bench.put(3, offset=1)
+    bench.transport.outcomes.extend([REFUSED] * 60)
+
+    report = bench.connector(max_batch_events=1).once(AUDIT)
+
+    assert isinstance(report.error, CredentialError)
+    assert {row["attempts"] for row in bench.ledger.rows()} == {0}
+    assert bench.ledger.dead_letters(LetterFilter()) == []
+
+
 def test_a_message_that_was_acknowledged_long_ago_is_not_sent_again(bench: Bench) -> None:
     """Segment would take it for a new one; so a lone refused message waits for company."""
     bench.put(2)
@@ -272,12 +299,13 @@ def test_a_message_that_was_acknowledged_long_ago_is_not_sent_again(bench: Bench
     sent = bench.sent_ids()
     bench.now += CANARY_GOOD_FOR + timedelta(seconds=1)
     bench.put(1, offset=1, hour=hour_of(bench.now))
-    bench.transport.outcomes.extend([REFUSED] * 2)
+    bench.transport.outcomes.extend([REFUSED])
 
-    assert isinstance(bench.connector().poll().error, CredentialError)
+    assert bench.connector().poll().failed == 1
     assert bench.sent_ids() == sent
+    bench.now += timedelta(minutes=1)
     bench.put(1, offset=2, hour=hour_of(bench.now))
-    bench.transport.outcomes.extend([(), REFUSED])
+    bench.transport.outcomes.extend([REFUSED, (), REFUSED])
     bench.connector().poll()
     assert bench.states() == {DELIVERED: 3}
 
