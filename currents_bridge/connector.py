@@ -285,6 +285,7 @@ class Connector:
     ) -> "_Denial | None":
         """Deliver what is claimed; returns what Segment denied. A denial by S3 is taken in here."""
         report, proof = job.report, self._begin_proof()
+        canary = proof.canary
         before, counted, batches = report.error, report.sent_first, report.batches
 
         def after_group(so_far: TransferReport) -> None:
@@ -323,7 +324,8 @@ class Connector:
             finally:
                 self._unreleased = transfer.unreleased
         if report.batches > batches:
-            self.ledger.keep_canary(self.name, proof.canary, self.now())
+            if proof.canary is not canary:
+                self.ledger.keep_canary(self.name, proof.canary, self.now())
             self.watch.worked(Side.DESTINATION, "Segment answers 2xx")
         denial = report.error if report.error is not before else None
         if isinstance(denial, CredentialError) and denial.side is Side.SOURCE:

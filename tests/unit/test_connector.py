@@ -265,6 +265,18 @@ def test_with_a_dead_key_nothing_is_set_aside(bench: Bench) -> None:
     assert bench.ledger.dead_letters(LetterFilter()) == []
 
 
+def test_sending_a_canary_again_does_not_make_it_younger(bench: Bench) -> None:
+    """Segment drops repeats for about a day from the first time on."""
+    bench.put(2)
+    bench.connector().poll()
+    for offset in (1, 2):
+        bench.now += CANARY_GOOD_FOR - timedelta(hours=1)
+        bench.put(1, offset=offset, hour=hour_of(bench.now))
+        bench.transport.outcomes.append(REFUSED)
+        report = bench.connector().poll()
+        assert (report.books.dead_lettered, report.failed) == ((1, 0) if offset == 1 else (0, 1))
+
+
 def test_a_lone_refused_object_does_not_condemn_a_key_that_nothing_is_known_of(bench: Bench) -> None:
     """It waits, with the reason, for a message that is taken."""
     bench.put(3)
