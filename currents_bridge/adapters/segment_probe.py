@@ -5,6 +5,7 @@ those of httpcore, the URL; so the errors are not chained to, and the logs are o
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, NamedTuple, TypeVar
@@ -23,6 +24,7 @@ PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.s
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _OK = 200
 _NOT_FOUND = 404
+_KEY = re.compile(r"[A-Za-z0-9]{32}")
 _UNKNOWN_KEY = "Invalid path or write key provided"
 _REGION_OF_HOST = {host_of(url): region for region, url in REGION_URLS.items()}
 
@@ -215,7 +217,10 @@ class _PublicApi:
     def source(self) -> tuple[bool, list[str]]:
         """Return whether the source is enabled, and the keys that the token may see."""
         source = self._ask(_Source, f"/sources/{quote(self._source_id, safe='')}", {}).source
-        return source.enabled, source.write_keys or []
+        keys = source.write_keys or []
+        if keys and not any(map(_KEY.fullmatch, keys)):  # masked, perhaps
+            raise self._not_as_expected()
+        return source.enabled, keys
 
     def count(self, metric: str, span: "_Span") -> "_Count":
         query = {

@@ -305,7 +305,7 @@ def test_what_the_counts_do_not_reach_is_not_counted(bench: Bench) -> None:
                 Answer(body=f'{{"data": {{"source": {{"enabled": true, "writeKeys": {keys}}}}}}}'),
                 "destination.public_api.endpoint_url",
             )
-            for keys in ('"abc"', '{"a": 1}', "1", "true", "[1]", "[null]", '[""]', "[[]]")
+            for keys in ('"abc"', '{"a": 1}', "1", "true", "[1]", "[null]", '[""]', "[[]]", '["0"]', '["********"]')
         ),
         *(
             (
