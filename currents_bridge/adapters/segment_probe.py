@@ -24,7 +24,7 @@ PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.s
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _OK = 200
 _NOT_FOUND = 404
-_KEY = re.compile(r"[A-Za-z0-9]{32}")
+_KEY = re.compile(r"\w+", re.ASCII)
 _UNKNOWN_KEY = "Invalid path or write key provided"
 _REGION_OF_HOST = {host_of(url): region for region, url in REGION_URLS.items()}
 
