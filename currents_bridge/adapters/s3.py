@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import boto3
@@ -22,6 +22,7 @@ from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 from currents_bridge.adapters.interim import read_past_interim_answers
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
+from currents_bridge.adapters.s3_listing import Listing, refuse_what_is_no_listing
 from currents_bridge.adapters.s3_quick import QuickReader
 from currents_bridge.errors import CredentialError, ObjectGoneError, RetryLaterError
 from currents_bridge.model import ExpiryRule, ListedObject
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 RANGE_BYTES = 16 * 1024 * 1024  # small objects come in one GET, and memory stays bounded for large ones
 BUFFER_BYTES = 256 * 1024
@@ -100,6 +100,7 @@ class S3ObjectStore:
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )
+            refuse_what_is_no_listing(client, bucket)
             return client, QuickReader(session, client, bucket, timeout_s=quick_timeout_s, clock=clock)
 
         self._connect = connect
@@ -131,18 +132,19 @@ class S3ObjectStore:
         folders: list[str] = []
         objects: list[ListedObject] = []
         with self._translated(Access.LIST, prefix):
-            paginator = self._client.get_paginator("list_objects_v2")
-            for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
-                folders += [item["Prefix"] for item in page.get("CommonPrefixes", [])]
-                objects += [_listed(item) for item in page.get("Contents", [])]
-        return folders, objects
+            for page in Listing(self._client, self._bucket, prefix, delimiter="/"):
+                folders += page.folders
+                objects += page.objects
+            if not folders and not objects:  # some servers leave out folders that hold folders only
+                for page in Listing(self._client, self._bucket, prefix):
+                    folders += (prefix + item.key[len(prefix) :].partition("/")[0] + "/" for item in page.objects)
+        return list(dict.fromkeys(folders)), objects
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
         """List all levels, 1,000 keys a request, as the caller goes on; see the port."""
         with self._translated(Access.LIST, prefix):
-            paginator = self._client.get_paginator("list_objects_v2")
-            for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=start_after):
-                yield from map(_listed, page.get("Contents", []))
+            for page in Listing(self._client, self._bucket, prefix, start_after):
+                yield from page.objects
 
     def expiry_rules(self) -> Sequence[ExpiryRule] | None:
         """Read the bucket's lifecycle configuration; see the port."""
@@ -275,7 +277,3 @@ def _time(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         return parse_timestamp(text)
-
-
-def _listed(item: "ObjectTypeDef") -> ListedObject:
-    return ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"], item["LastModified"].astimezone(UTC))

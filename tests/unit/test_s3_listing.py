@@ -1,6 +1,7 @@
 """The S3 adapter: what is read from the answer to a LIST, without a network."""
 
 import io
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +47,7 @@ def store_that_answers(*bodies: str) -> S3ObjectStore:
     def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         return AWSResponse(request.url, 200, HTTPHeaders(), Body(next(waiting).encode()))
 
+    store._client.meta.events.register("before-send.s3.ListObjects", answer)  # type: ignore[arg-type]
     store._client.meta.events.register("before-send.s3.ListObjectsV2", answer)  # type: ignore[arg-type] # the stubs know no hook that answers
     return store
 
@@ -94,3 +96,119 @@ def test_an_answer_that_is_no_listing_is_an_error(body: str) -> None:
     """It never counts as a short listing, though its status is 200."""
     with pytest.raises(RetryLaterError):
         list(store_that_answers(body).list(""))
+
+
+TRUNCATED = "<IsTruncated>true</IsTruncated>"
+HTML = "<!DOCTYPE html><html><body>please log in</body></html>"
+XHTML = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><body/></html>'
+
+
+def contents(key: str, etag: str = "e", size: str = "5") -> str:
+    """Return one object of a page."""
+    return CONTENTS.format(key=key, etag=etag, size=size)
+
+
+def without(name: str) -> str:
+    """Return an object that lacks one of its values."""
+    return re.sub(f"<{name}>.*?</{name}>", "", contents("a"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", " ", HTML, XHTML, "<ListAllMyBucketsResult/>", "<Other><ListBucketResult/></Other>", "ok", "{}"],
+)
+def test_an_answer_that_is_no_listing_is_an_error_and_never_an_empty_bucket(body: str) -> None:
+    """Neither for objects nor for folders."""
+    with pytest.raises(RetryLaterError):
+        list(store_that_answers(body).list(""))
+    with pytest.raises(RetryLaterError):
+        store_that_answers(body).folders("")
+
+
+@pytest.mark.parametrize("body", [page(), f"<!-- hi -->{page()}", page(rest=""), f"\n{page()}"])
+def test_an_empty_listing_is_one(body: str) -> None:
+    """A bucket may be empty."""
+    assert list(store_that_answers(body).list("")) == []
+
+
+@pytest.mark.parametrize(
+    ("odd", "what"),
+    [
+        pytest.param(page(contents("b"), contents("a")), "out of order", id="order"),
+        pytest.param(page(contents("x/1")), "outside of the prefix", id="prefix"),
+        pytest.param(page(without("ETag")), "without ETag", id="no ETag"),
+        pytest.param(page(without("Size")), "without Size", id="no Size"),
+        pytest.param(page(without("LastModified")), "without LastModified", id="no LastModified"),
+        pytest.param(page(contents("a", size="-1")), "impossible size", id="negative size"),
+        pytest.param(page(contents("a", size="99999999999999999999")), "impossible size", id="huge size"),
+        pytest.param(page(rest=TRUNCATED), "not where", id="more, and nothing said"),
+    ],
+)
+def test_a_listing_that_contradicts_itself_is_an_error(odd: str, what: str) -> None:
+    """It says what is odd, and about which server."""
+    prefix = "p/" if what == "outside of the prefix" else ""
+    with pytest.raises(RetryLaterError, match=what) as raised:
+        list(store_that_answers(odd).list(prefix))
+    assert "http://127.0.0.1:9" in raised.value.message
+
+
+@pytest.mark.parametrize("odd", [contents("a", size="many"), contents("a").replace("2026-03-04T12", "2026-99-04T12")])
+def test_a_value_that_cannot_be_read_is_an_error(odd: str) -> None:
+    """Never a traceback."""
+    with pytest.raises(RetryLaterError):
+        list(store_that_answers(page(odd)).list(""))
+
+
+def test_a_truncated_page_without_a_token_is_gone_on_from_by_its_last_key() -> None:
+    """As servers of the older LIST have it."""
+    store = store_that_answers(page(contents("a"), rest=TRUNCATED), page(contents("b")))
+    assert [item.key for item in store.list("")] == ["a", "b"]
+
+
+def test_a_server_that_sends_the_same_page_again_is_told() -> None:
+    """It would go on for ever."""
+    same = page(contents("a"), rest=TRUNCATED)
+    with pytest.raises(RetryLaterError, match="same part of the listing again"):
+        list(store_that_answers(same, same).list(""))
+
+
+def test_a_token_that_comes_twice_is_told() -> None:
+    """It would go on for ever, too."""
+    rest = f"{TRUNCATED}<NextContinuationToken>t</NextContinuationToken>"
+    with pytest.raises(RetryLaterError, match="token twice"):
+        list(store_that_answers(page(contents("a"), rest=rest), page(contents("b"), rest=rest)).list(""))
+
+
+def test_keys_up_to_start_after_are_left_out_where_the_server_ignores_it() -> None:
+    """Hours before `start_from` would be sent."""
+    store = store_that_answers(page(contents("a"), contents("b"), contents("c")))
+    assert [item.key for item in store.list("", start_after="b")] == ["c"]
+
+
+def test_a_key_that_is_listed_twice_counts_once() -> None:
+    """Within a page."""
+    assert [item.key for item in store_that_answers(page(contents("a"), contents("a"))).list("")] == ["a"]
+
+
+def test_the_order_of_servers_that_sort_by_folders_is_an_order() -> None:
+    """`a/1` comes before `a-b` where a folder is named `a`."""
+    store = store_that_answers(page(contents("a/1"), contents("a-b")))
+    assert [item.key for item in store.list("")] == ["a/1", "a-b"]
+
+
+def test_folders_are_made_of_keys_where_the_server_ignores_the_delimiter() -> None:
+    """Flat as they come."""
+    store = store_that_answers(page(contents("a/1"), contents("a/2"), contents("b/c/1"), contents("d")))
+    folders, objects = store.folders("")
+    assert (folders, [item.key for item in objects]) == (["a/", "b/"], ["d"])
+
+
+def test_folders_are_looked_for_where_the_server_lists_none() -> None:
+    """Two public servers leave out folders that hold folders only."""
+    assert store_that_answers(page(), page(contents("a/b/1"))).folders("") == (["a/"], [])
+
+
+def test_a_weak_etag_is_the_etag() -> None:
+    """As a proxy that compresses makes it."""
+    (item,) = store_that_answers(page(contents("a").replace("&quot;e&quot;", "W/&quot;e&quot;"))).list("")
+    assert item.etag == "e"
