@@ -22,9 +22,9 @@ from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 from currents_bridge.adapters.interim import read_past_interim_answers
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
-from currents_bridge.adapters.s3_listing import Listing, refuse_what_is_no_listing
+from currents_bridge.adapters.s3_listing import Listing, bare_etag, refuse_what_is_no_listing
 from currents_bridge.adapters.s3_quick import QuickReader
-from currents_bridge.errors import CredentialError, ObjectGoneError, RetryLaterError
+from currents_bridge.errors import CredentialError, ObjectChangedError, ObjectGoneError, RetryLaterError
 from currents_bridge.model import ExpiryRule, ListedObject
 
 if TYPE_CHECKING:
@@ -189,6 +189,12 @@ class S3ObjectStore:
             raise
         with closing(answer["Body"]) as body:
             content = self._body(body, key)
+        if bare_etag(answer.get("ETag", etag)) != etag:  # a server that does not know If-Match
+            raise ObjectChangedError(
+                f"cannot read s3://{self._bucket}/{key}: it has another ETag than it is listed with",
+                "it was written again, and is looked at once more; if this goes on, the server's ETags contradict each"
+                " other: see what stands between here and source.endpoint_url",
+            )
         got = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         if got is None or int(got["start"]) != start:
             raise RetryLaterError(

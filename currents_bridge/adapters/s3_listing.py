@@ -116,11 +116,16 @@ class Listing:
             raise self._odd(f"lists an object without {error.args[0]}") from error
         if not isinstance(modified, datetime) or not 0 <= size < 2**63:
             raise self._odd("lists an object of an impossible size or time")
-        return ListedObject(key, etag.removeprefix("W/").strip('"'), size, modified.astimezone(UTC))
+        return ListedObject(key, bare_etag(etag), size, modified.astimezone(UTC))
 
     def _odd(self, what: str) -> RetryLaterError:
         where = f"s3://{self._bucket}/{self._prefix}"
         return RetryLaterError(f"{self._client.meta.endpoint_url} {what}, asked to list {where}", _HINT)
+
+
+def bare_etag(etag: str) -> str:
+    """Return an ETag without its quotes and the mark of a weak one, which a proxy that compresses puts there."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def refuse_what_is_no_listing(client: "S3Client", bucket: str) -> None:

@@ -15,6 +15,7 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
+from currents_bridge.adapters.s3_listing import bare_etag
 from currents_bridge.logs import get_logger
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class QuickReader:
             return None
         except Exception as error:  # noqa: BLE001 - network, credentials, an odd key or server: boto3 says what it is
             self._pause(type(error).__name__)
+            return None
+        if bare_etag(answer.meta.get("e_tag") or etag) != etag:  # If-Match was ignored
             return None
         expected = (start, min(end, object_bytes))
         if answer.range != expected or len(content) != expected[1] - start:

@@ -719,3 +719,16 @@ def test_retries_start_at_a_minute_and_double_up_to_six_hours() -> None:
 def test_no_number_of_attempts_leads_beyond_the_longest_wait(attempts: int) -> None:
     """An object that fails for years is still tried."""
     assert timedelta() < retry_at(HOUR, attempts) - HOUR <= LAST_RETRY
+
+
+def test_an_empty_object_is_set_aside_without_a_request(bench: Bench) -> None:
+    """Servers answer a range of nothing with 206, 200, 416 or 500."""
+    key = bench.put(1)
+    bench.store.put(key, b"")
+    bench.put(1, offset=1)
+
+    report = bench.deliver()
+
+    (quarantined,) = of_kind(report.settlements, Quarantined)
+    assert quarantined.reason == "the object is empty; Braze writes no empty files"
+    assert key not in bench.store.opened
