@@ -113,10 +113,10 @@ def test_a_machine_without_room_for_a_trial_costs_the_suspect_a_later_try(
 
     monkeypatch.setattr("tempfile.SpooledTemporaryFile", full)
 
-    (undecided,) = bench.deliver([claimed]).undecided
+    bench.deliver([claimed])
 
     assert bench.states() == {ObjectState.PENDING: 1}
-    assert "No space left on device" in undecided.reason
+    assert "No space left on device" in bench.ledger.rows()[0]["reason"]
 
 
 class TestCourt:
