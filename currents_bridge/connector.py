@@ -116,7 +116,6 @@ class Connector:
         self._seen_types: frozenset[str] = frozenset()
         self._held_types: frozenset[str] = frozenset()
         self._unreleased: list[int] = []
-        self._was_unreachable = False
         self.active_at: datetime | None = None
 
     @property
@@ -256,55 +255,17 @@ class Connector:
                 discovery.look_again(self.source, report.changed, self.now())
 
     def _send_all(self, job: "_Job") -> "_Denial | None":
-        """Deliver all that is due; returns what Segment denied.
-
-        Where nothing of a group comes through, it may be the group or a whole side. If something else comes through,
-        it was the group, whose objects come again alone; else the side is unreachable, which costs no object anything.
-        """
+        """Deliver all that is due; returns what Segment denied."""
 
         def claim() -> Sequence[ClaimedObject]:
             return self.ledger.claim(self.name, job.selection, GroupLimits(), self.now())
 
-        report = job.report
-        while True:
-            batches = report.batches
-            denial = self._send(
-                job, Sending.ALL, claim, self._settings.workers, lambda: self.watch.sending() is Sending.ALL
-            )
-            if report.batches > batches and self._was_unreachable:
-                self._was_unreachable = False
-                self.ledger.hasten(self.name, job.selection)  # what failed on the way into the outage is due now
-            elif not report.undecided:
-                return denial
-            if denial or self._stop.is_set():
-                return denial
-            if report.undecided and not self._put_off_undecided(job):
-                return None
+        return self._send(job, Sending.ALL, claim, self._settings.workers, lambda: self.watch.sending() is Sending.ALL)
 
-    def _put_off_undecided(self, job: "_Job") -> bool:
-        """Find out whether objects or a whole side are in trouble; returns whether the side works."""
-        report = job.report
-        undecided, works = report.take_undecided(), self._comes_through(job, report.undecided_side)
-        if works:
-            self.ledger.put_off(undecided)
-        else:
-            self._was_unreachable = True
-        return works
-
-    def _comes_through(self, job: "_Job", side: Side | None) -> bool:
-        """Return whether another object can be read, or is taken."""
-        if side is Side.SOURCE:
-            return self._witnesses.can_read_one()
-        batches = job.report.batches
-        self._send_canary(job, Sending.CANARY, None, most=1)
-        return job.report.batches > batches
-
-    def _send_canary(
-        self, job: "_Job", sending: Sending, denial: "_Denial | None", most: int = CANARIES
-    ) -> "_Denial | None":
+    def _send_canary(self, job: "_Job", sending: Sending, denial: "_Denial | None") -> "_Denial | None":
         """Let one object go ahead, another where it says nothing; returns None where it was taken, else the denial."""
         but = denial.unproven if denial else ()
-        for _ in range(most):
+        for _ in range(CANARIES):
             group = self.ledger.claim_canary(self.name, job.selection, self.now(), but)
             if not group:
                 break

@@ -22,7 +22,6 @@ from currents_bridge.errors import (
     CredentialError,
     ObjectChangedError,
     QuarantineObjectError,
-    RetryLaterError,
     Side,
 )
 from currents_bridge.logs import get_logger
@@ -66,9 +65,7 @@ class GroupReport:
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression, acknowledged ones only
     credential_error: CredentialError | None = None  # what it hit was released, all else settled
-    # Objects that were released since nothing of the group came through, and why: their own trouble, or the side's.
-    undecided: list[Failed] = field(default_factory=list)
-    undecided_side: Side | None = None
+    destination_down: bool = False  # batches failed and none was acknowledged
     tried_events: int = 0  # acknowledged on trial
     changed: list[CurrentsObject] = field(default_factory=list)  # failed, since they were written again
 
@@ -115,10 +112,9 @@ class Delivery:
     def deliver(self, group: Sequence[ClaimedObject]) -> GroupReport:
         """Deliver the group and settle each of its objects.
 
-        Objects that a stop left untouched, or that a CredentialError hit, are released. So are those that failed where
-        nothing of the group came through: the caller finds out whether it was they, or a whole side. Raises
-        LedgerError where the outcome cannot be recorded: then the claims stay the caller's to release, and a later run
-        sends again with the same message ids.
+        Objects that a stop left untouched, or that a CredentialError hit, are released. Raises LedgerError where the
+        outcome cannot be recorded: then the claims stay the caller's to release, and a later run sends again with
+        the same message ids.
         """
         # by type, in the order given: small objects that are alike are read and mapped together
         works = [Work.of(claimed) for claimed in sorted(group, key=lambda claimed: claimed.object.event_type)]
@@ -143,6 +139,7 @@ class Delivery:
         self._settle([work for work in works if not work.settled], sent, report)
         report.changed = [work.claimed.object for work in works if isinstance(work.failure, ObjectChangedError)]
         report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
+        report.destination_down = sent.destination_down
         return report
 
     def _mapped(self, run: Run) -> list[tuple[Share, Mapped]]:
@@ -221,7 +218,6 @@ class Delivery:
         report.credential_error = report.credential_error or sent.credential_error
         read = [work.claimed.object.key for work in works if work.rows > work.claimed.checkpoint.rows]
         self._witnesses.note_read(*read)
-        nothing_through = _side_of_silence(works, sent)
         for work in works:
             work.settled = True
             failure = work.failure_with(sent)
@@ -240,11 +236,6 @@ class Delivery:
                     report.credential_error = report.credential_error or failure
                     released.append(work.claimed.id)
                 case _ if self._stop.is_set() or sent.credential_error or self._sending is not Sending.ALL:
-                    released.append(work.claimed.id)
-                case RetryLaterError() if nothing_through and not isinstance(failure, ObjectChangedError):
-                    at = retry_at(now, work.claimed.attempts)
-                    report.undecided.append(Failed(work.claimed.id, failure.message, at))
-                    report.undecided_side = nothing_through
                     released.append(work.claimed.id)
                 case _:
                     at = retry_at(now, work.claimed.attempts)
@@ -277,15 +268,6 @@ class Delivery:
     def _is_its_own_trouble(self, denial: CredentialError, work: Work) -> bool:
         """Return whether a denial says nothing of the credential, since S3 gives out other objects."""
         return denial.side is Side.SOURCE and self._witnesses.one_is_readable(work.claimed.object.key)
-
-
-def _side_of_silence(works: Sequence[Work], sent: Acknowledgements) -> Side | None:
-    """Return the side of which nothing came through in the whole group, None where something did."""
-    if sent.destination_down:
-        return Side.DESTINATION
-    if not sent.submitted and not any(work.rows > work.claimed.checkpoint.rows for work in works):
-        return Side.SOURCE
-    return None
 
 
 def _origin(share: Share) -> Origin:

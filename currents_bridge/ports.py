@@ -25,7 +25,6 @@ from currents_bridge.model import (
     DeadLetter,
     Evidence,
     ExpiryRule,
-    Failed,
     FailingJob,
     GroupLimits,
     HourBooks,
@@ -288,10 +287,6 @@ class Ledger(Protocol):
 
         Objects that this owner has not claimed (any more) are left alone.
         """
-        ...
-
-    def put_off(self, failures: Sequence[Failed]) -> None:
-        """Settle released objects as failed after all, those that nobody has claimed or settled since."""
         ...
 
     def heartbeat(self, now: datetime) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from currents_bridge.delivery import Delivery, GroupReport
-from currents_bridge.errors import BridgeError, CredentialError, LedgerError, Side
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError
 from currents_bridge.model import Books, ClaimedObject, CurrentsObject, Delivered, Failed, Quarantined
 from currents_bridge.ports import Ledger
 
@@ -28,8 +28,6 @@ class TransferReport:
     changed: list[CurrentsObject] = field(default_factory=list)  # were written again while they waited
     denied_folders: int = 0  # that may not be listed, while others may
     findings: Mapping[str, int] = field(default_factory=dict)  # of the audit, where there was one
-    undecided: list[Failed] = field(default_factory=list)  # released objects: their own trouble, or that of a side
-    undecided_side: Side | None = None
     error: BridgeError | None = None  # what ended the run early, the first one
     _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
     _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined
@@ -59,18 +57,10 @@ class TransferReport:
                     self.books += books  # of what could be read
                     self._set_aside[reason] += 1
         self.changed += report.changed
-        self.undecided += report.undecided
-        self._waiting |= {failure.id: failure.reason for failure in report.undecided}
-        self.undecided_side = report.undecided_side or self.undecided_side
         self.batches += report.batches
         self.batch_bytes += report.batch_bytes
         if report.credential_error and not isinstance(self.error, CredentialError):
             self.error = report.credential_error  # says more than a listing that failed now and then
-
-    def take_undecided(self) -> list[Failed]:
-        """Return the undecided objects, which are no longer; they count as failed in any case, for they wait."""
-        undecided, self.undecided = self.undecided, []
-        return undecided
 
     def as_json(self) -> dict[str, object]:
         """Return the connector's part of the JSON document."""
@@ -120,7 +110,7 @@ class Transfer:
     def run(self, report: TransferReport, on_group: Callable[[TransferReport], None] = lambda _: None) -> None:
         """Claim and deliver groups until there is none, adding to `report`.
 
-        Ends early on a stop, when `go_on` says no, where nothing of a group came through, and on a CredentialError or
+        Ends early on a stop, when `go_on` says no, on a destination that takes nothing, and on a CredentialError or
         LedgerError, which is kept as the report's error; a mistake of ours is raised once all workers have stopped.
         `on_group` is called after each group, by one thread at a time.
         """
@@ -140,7 +130,7 @@ class Transfer:
                         report.sent_first += _sent_first(group, outcome) + outcome.tried_events
                         report.seconds = time.monotonic() - began
                         on_group(report)
-                    if outcome.undecided or outcome.credential_error:
+                    if outcome.destination_down or outcome.credential_error:
                         ended.set()
             except BridgeError as error:
                 ended.set()

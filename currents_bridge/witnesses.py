@@ -56,14 +56,6 @@ class Witnesses:
             except CredentialError:
                 return False
 
-    def can_read_one(self) -> bool:
-        """Return whether an object can be read now; raises LedgerError."""
-        with self._lock:
-            try:
-                return self._read()
-            except CredentialError:
-                return False
-
     def read_one(self) -> None:
         """Read a byte of some object, if there is any; raises CredentialError where all that are tried are denied."""
         with self._lock:

@@ -206,11 +206,6 @@ class SqlLedger(SqlConnectors):
         with self._store.writing() as connection:
             connection.execute(update(objects).where(*self._mine(ids)).values(UNCLAIMED))
 
-    def put_off(self, failures: Sequence[Failed]) -> None:
-        """Write what `settle` writes of a failure, where the object still waits."""
-        with self._store.writing() as connection:
-            ledger_settle.put_off(connection, failures)
-
     def heartbeat(self, now: datetime) -> None:
         """Say that this owner lives, also where another one has already declared it dead."""
         with self._store.writing() as connection:

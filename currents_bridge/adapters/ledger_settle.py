@@ -46,7 +46,6 @@ _QUARANTINE = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.QUARANTI
 _FAIL = _OF_OBJECT.values(
     _SETTLED | {"state": text(f"'{ObjectState.FAILED}'"), "attempts": objects.c.attempts + text("1")}
 )
-_PUT_OFF = _FAIL.where(text(f"state IN ('{ObjectState.PENDING}', '{ObjectState.FAILED}')"))
 _ADVANCE = _OF_OBJECT.values(crashes=_NONE)
 _add = insert(hours)
 _ADD_TO_HOURS = _add.on_conflict_do_update(
@@ -68,12 +67,6 @@ def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]]
     if ended:
         ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
         remember(connection, [(row, settlement.message_ids) for row, settlement in ended], now)
-
-
-def put_off(connection: Connection, failures: Sequence[Failed]) -> None:
-    """Write failures of objects that are not claimed."""
-    rows = [{"of_id": f.id, "reason": words(f.reason), "retry_at": time_text(f.retry_at)} for f in failures]
-    execute_many(connection, _PUT_OFF, rows)
 
 
 def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:

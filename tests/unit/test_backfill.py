@@ -166,7 +166,7 @@ def test_a_backfill_that_is_run_again_sends_nothing_twice(bench: Bench) -> None:
 
 def test_a_backfill_tries_at_once_what_failed_before(bench: Bench) -> None:
     """So that running it again resumes it."""
-    bench.transport.outcomes.extend([UNWELL] * 12)
+    bench.transport.outcomes.extend([UNWELL] * 6)
     connector = bench.connector()
     selection = select(connector, SPAN, ())
     assert job.backfill(connector, selection).failed == 2

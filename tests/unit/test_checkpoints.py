@@ -338,11 +338,11 @@ def test_a_damaged_suspect_gives_what_can_be_read(bench: Bench) -> None:
 
 
 def test_a_suspect_whose_bucket_fails_waits(bench: Bench) -> None:
-    """It costs it nothing."""
+    """It is no longer a suspect then."""
     key = bench.put(3)
     group = suspects(bench)
     bench.store.breaks[key] = RetryLaterError("the connection broke")
 
     bench.deliver(group)
 
-    assert (bench.states(), bench.transport.attempts) == ({ObjectState.PENDING: 1}, 0)
+    assert (bench.states(), bench.transport.attempts) == ({FAILED: 1}, 0)

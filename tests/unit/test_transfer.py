@@ -73,15 +73,15 @@ def test_the_caller_hears_of_every_group(bench: Bench, report: TransferReport) -
 
 
 def test_a_destination_that_takes_nothing_ends_the_run(bench: Bench, report: TransferReport) -> None:
-    """Its first group is undecided, and no other object pays for the outage."""
+    """Its first group waits for a later try, and no other object pays for the outage."""
     for offset in range(5):
         bench.put(1, offset=offset)
     bench.transport.outcomes.extend([UNWELL] * 6)
 
     bench.transfer(report, max_objects=2)
 
-    assert bench.states() == {PENDING: 5}
-    assert (len(report.undecided), report.failed, report.error) == (2, 2, None)
+    assert bench.states() == {FAILED: 2, PENDING: 3}
+    assert (report.failed, report.error) == (2, None)
     assert report.reasons == {UNWELL.message: 2}
 
 

@@ -16,7 +16,7 @@ from currents_bridge.model import Books, ClaimedObject, GroupLimits, ObjectState
 from currents_bridge.trials import Court
 from tests.workbench import NAME, Bench, FaultyLedger, everything
 
-DELIVERED = ObjectState.DELIVERED
+DELIVERED, FAILED = ObjectState.DELIVERED, ObjectState.FAILED
 SOON_S = 0.05  # for a thread to come where it must not
 
 
@@ -115,7 +115,7 @@ def test_a_machine_without_room_for_a_trial_costs_the_suspect_a_later_try(
 
     bench.deliver([claimed])
 
-    assert bench.states() == {ObjectState.PENDING: 1}
+    assert bench.states() == {FAILED: 1}
     assert "No space left on device" in bench.ledger.rows()[0]["reason"]
 
 
