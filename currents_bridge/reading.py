@@ -68,7 +68,7 @@ class Reader:
         small: list[_Opened] = []
         for work in works:
             if not work.claimed.object.size_bytes:  # servers answer a range of nothing in four ways
-                work.failure = QuarantineObjectError("the object is empty; Braze writes no empty files")
+                work.failure = QuarantineObjectError("not readable as Avro: the object is empty")
         works = [work for work in works if work.claimed.object.size_bytes]
         with FetchAhead(self._store, [work.claimed.object for work in works]) as fetch:
             for work in works:

@@ -730,5 +730,5 @@ def test_an_empty_object_is_set_aside_without_a_request(bench: Bench) -> None:
     report = bench.deliver()
 
     (quarantined,) = of_kind(report.settlements, Quarantined)
-    assert quarantined.reason == "the object is empty; Braze writes no empty files"
+    assert quarantined.reason == "not readable as Avro: the object is empty"
     assert key not in bench.store.opened
