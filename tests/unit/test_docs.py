@@ -70,6 +70,8 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
     sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in sources, name
+    for name in re.findall(r"`(Test\w+)`", text):
+        assert f"class {name}:" in sources, name
     for file in re.findall(r"`(tests/[\w/]+\.py)`", text):
         assert (ROOT / file).exists(), file
 
