@@ -132,12 +132,12 @@ class S3ObjectStore:
         folders: list[str] = []
         objects: list[ListedObject] = []
         with self._translated(Access.LIST, prefix):
-            for page in Listing(self._client, self._bucket, prefix, delimiter="/"):
-                folders += page.folders
-                objects += page.objects
-            if not folders and not objects:  # some servers leave out folders that hold folders only
-                for page in Listing(self._client, self._bucket, prefix):
-                    folders += (prefix + item.key[len(prefix) :].partition("/")[0] + "/" for item in page.objects)
+            for flat in (False, True):  # some servers leave out folders that hold folders only
+                for page in Listing(self._client, self._bucket, prefix, delimiter="/", flat=flat):
+                    folders += page.folders
+                    objects += page.objects
+                if folders or objects:
+                    break
         return list(dict.fromkeys(folders)), objects
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:

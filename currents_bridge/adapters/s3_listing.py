@@ -43,17 +43,26 @@ class Listing:
         bucket: what is listed.
         prefix: of the keys.
         start_after: a key; keys up to it are left out, also where the server does not know the parameter.
-        delimiter: "" or "/".
+        delimiter: "" or "/", which makes folders of all that lies deeper, whether the server knows it or not.
+        flat: do not ask the server for folders.
     """
 
-    def __init__(
-        self, client: "S3Client", bucket: str, prefix: str, start_after: str = "", delimiter: str = ""
+    def __init__(  # noqa: PLR0913 - each is a part of the question
+        self,
+        client: "S3Client",
+        bucket: str,
+        prefix: str,
+        start_after: str = "",
+        *,
+        delimiter: str = "",
+        flat: bool = False,
     ) -> None:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
         self._start_after = start_after
         self._delimiter = delimiter
+        self._asked = "" if flat else delimiter
 
     def __iter__(self) -> Iterator[Page]:
         last, tokens = "", set[str]()
@@ -81,7 +90,7 @@ class Listing:
 
     def _ask(self, ask: Callable[..., Any], **more: str) -> Mapping[str, Any]:
         try:
-            return ask(Bucket=self._bucket, Prefix=self._prefix, Delimiter=self._delimiter, **more)  # type: ignore[no-any-return]
+            return ask(Bucket=self._bucket, Prefix=self._prefix, Delimiter=self._asked, **more)  # type: ignore[no-any-return]
         except (ValueError, OverflowError) as error:  # a number or a date that is none
             raise self._odd("has a value that cannot be read") from error
 
