@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from currents_bridge import delivery, reading
-from currents_bridge.decode import Container, decode_together
+from currents_bridge.decode import decode_together
 from currents_bridge.delivery import LAST_RETRY, retry_at
 from currents_bridge.errors import (
     BridgeError,
@@ -45,13 +45,6 @@ DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectSt
 def bench() -> Bench:
     """A connector's core on fakes."""
     return Bench()
-
-
-@pytest.fixture
-def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each block, so each event of a file of the bench, is a slice of its own, as if the file were large."""
-    monkeypatch.setattr(reading, "SMALL_BYTES", 0)
-    monkeypatch.setattr(Container.slices, "__defaults__", (1,))
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from currents_bridge import reading
-from currents_bridge.decode import Container
 from currents_bridge.mapping import Mapped, Mapper, MappingRules
 from currents_bridge.model import Books, ClaimedObject, GroupLimits, ObjectState
 from currents_bridge.trials import Court
@@ -24,13 +22,6 @@ SOON_S = 0.05  # for a thread to come where it must not
 def bench() -> Bench:
     """A connector's core."""
     return Bench()
-
-
-@pytest.fixture
-def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each event of a file of the bench is a slice of its own."""
-    monkeypatch.setattr(reading, "SMALL_BYTES", 0)
-    monkeypatch.setattr(Container.slices, "__defaults__", (1,))
 
 
 def suspects(bench: Bench, count: int) -> list[ClaimedObject]:
