@@ -15,10 +15,10 @@ import polars as pl
 from currents_bridge.avro_schema import AvroType
 
 _TAG_BITS = 2  # of a union of two: branch 0 is written as 0, branch 1 as 2
-_BOOLEAN_BITS = 1
-_LAST_BYTE = {"int": (5, 15), "long": (10, 1)}  # of the longest numbers: how many bytes, and which bits of the last
+_LAST_BYTE = {"boolean": (1, 1), "int": (5, 15), "long": (10, 1)}  # of the longest values: bytes, bits of the last
 _FIXED_BYTES = {"boolean": 1, "float": 4, "double": 8}
 _INDEX = pl.UInt32()
+_ZERO = pl.Series([0], dtype=_INDEX)
 
 _Bits = dict[int, list[pl.Series]]  # bits that may be set in bytes -> where those bytes stand
 
@@ -26,7 +26,7 @@ _Bits = dict[int, list[pl.Series]]  # bits that may be set in bytes -> where tho
 def is_as_written(events: pl.DataFrame, schema: AvroType, body: bytes, start: int, size_bytes: int) -> bool:
     """Whether so many bytes of `body` from `start` on are the records of these columns, each value written well."""
     columns = _Columns(events.get_columns(), schema.parts)
-    offsets = [pl.zeros(events.height, dtype=_INDEX, eager=True)]
+    offsets = [_ZERO.new_from_index(0, events.height)]
     for size in columns.sizes:
         offsets.append(offsets[-1] + size)
     row_sizes = offsets.pop()
@@ -41,14 +41,13 @@ def is_as_written(events: pl.DataFrame, schema: AvroType, body: bytes, start: in
 
 def _within(content: pl.Series, places: pl.Series, allowed: int) -> bool:
     """Whether the bytes at these places have no other bits than the allowed ones."""
-    return not (content.gather(places) & (255 - allowed)).max()
+    return not (content[places] & (255 - allowed)).max()
 
 
 class _Columns:
     """Columns and how many bytes each of their values takes at least; what is done for many at once costs less."""
 
     def __init__(self, columns: Sequence[pl.Series], types: Sequence[AvroType]) -> None:
-        self._columns = columns
         self._groups: dict[tuple[str, bool], list[int]] = {}  # kind of the values, and whether they may be null
         self._arrays: dict[int, _Arrays] = {}
         self.sizes: list[pl.Series | int] = [0] * len(columns)
@@ -60,18 +59,23 @@ class _Columns:
             else:
                 self._groups.setdefault((value.kind, nullable), []).append(place)
         height = len(columns[0])
-        self._values = {group: pl.concat([columns[n] for n in places]) for group, places in self._groups.items()}
+        self._sizes: dict[tuple[str, bool], pl.Series | int] = {}
         for group, places in self._groups.items():
-            sizes = _sizes(*group, self._values[group])
+            sizes = self._sizes[group] = _sizes(*group, pl.concat([columns[n] for n in places]))
             for n, place in enumerate(places):
                 self.sizes[place] = sizes if isinstance(sizes, int) else sizes.slice(n * height, height)
+
+    @property
+    def may_lie(self) -> bool:
+        """Whether any of their bytes has bits that polars ignores."""
+        return bool(self._arrays) or any(_may_lie(*group) for group in self._groups)
 
     def add_places(self, offsets: Sequence[pl.Series], starts: pl.Series, bits: _Bits) -> None:
         """Add where bytes stand of which only some bits may be set; a value lies at its offset in its row."""
         for (kind, nullable), places in self._groups.items():
-            if nullable or kind in ("int", "long", "boolean"):
+            if _may_lie(kind, nullable):
                 at = pl.concat([offsets[place] for place in places]) + pl.concat([starts] * len(places))
-                _add_places(kind, nullable, self._values[kind, nullable], at, bits)
+                _add_places(kind, nullable, self._sizes[kind, nullable], at, bits)
         for place, arrays in self._arrays.items():
             arrays.add_places(offsets[place] + starts, bits)
 
@@ -81,34 +85,27 @@ class _Arrays:
 
     def __init__(self, column: pl.Series, item: AvroType, *, nullable: bool) -> None:
         self._nullable = nullable
-        lengths = column.list.len()
-        self._full = (lengths > 0).fill_null(value=False)
-        self._lengths = lengths.filter(self._full).cast(_INDEX)
-        self.sizes: pl.Series | int = 1 + nullable if not column.null_count() else column.is_not_null().cast(_INDEX) + 1
-        self._items: _Columns | None = None
-        if not len(self._lengths):
-            return
-        items = column.filter(self._full).explode()
-        self._items = _Columns([items], [item])
+        self._lengths = column.list.len().fill_null(0)
+        self._items = _Columns([column.explode(empty_as_null=False, keep_nulls=False)], [item])
         (sizes,) = self._items.sizes
-        each = sizes if isinstance(sizes, pl.Series) else pl.repeat(sizes, len(items), dtype=_INDEX, eager=True)
-        through = each.cum_sum()
-        lasts = through.gather(self._lengths.cum_sum() - 1)
-        self._before = through - sizes  # bytes of all items before each, in whatever array
-        self._firsts = lasts.shift(1, fill_value=0)
-        sums = lasts - self._firsts + _number_bytes(self._lengths)
-        self.sizes = pl.zeros(len(column), dtype=_INDEX, eager=True).scatter(self._full.arg_true(), sums) + self.sizes
+        ends = self._lengths.cum_sum()
+        each = sizes if isinstance(sizes, pl.Series) else _ZERO.new_from_index(0, ends[-1]) + sizes
+        self._through = pl.concat([_ZERO, each.cum_sum()])  # bytes of so many items, in whatever array
+        self._firsts = self._through[ends - self._lengths]
+        self._head_bytes = (self._lengths > 0).cast(_INDEX) * _number_bytes(self._lengths) + nullable
+        self.sizes = self._through[ends] - self._firsts + self._head_bytes + 1
+        if column.null_count():
+            self.sizes -= column.is_null().cast(_INDEX)
 
     def add_places(self, at: pl.Series, bits: _Bits) -> None:
         """Add where bytes stand of which only some bits may be set."""
         if self._nullable:
             bits.setdefault(_TAG_BITS, []).append(at)
-        if self._items is None:
-            return
-        begins = at.filter(self._full) + _number_bytes(self._lengths) + self._nullable
-        begins = begins.cast(pl.Int64) - self._firsts  # as if all items before were in this array, too
-        each = pl.select(pl.lit(begins).repeat_by(self._lengths).explode()).to_series()
-        self._items.add_places([self._before], each.cast(_INDEX), bits)
+        if self._items.may_lie:
+            full = self._lengths > 0
+            begins = (at + self._head_bytes).cast(pl.Int64) - self._firsts  # as if this array held all items before
+            each = pl.select(pl.lit(begins.filter(full)).repeat_by(self._lengths.filter(full)).explode()).to_series()
+            self._items.add_places([self._through.head(len(each))], each.cast(_INDEX), bits)
 
 
 def _sizes(kind: str, nullable: bool, values: pl.Series) -> pl.Series | int:  # noqa: FBT001 - a key of the groups
@@ -116,9 +113,9 @@ def _sizes(kind: str, nullable: bool, values: pl.Series) -> pl.Series | int:  # 
     match kind:
         case "string":
             lengths = values.str.len_bytes()
-            sizes: pl.Series | int = lengths + (_number_bytes(lengths) + nullable)
+            sizes: pl.Series | int = lengths + _number_bytes(lengths, nullable)
         case "int" | "long":
-            sizes = _number_bytes(_magnitudes(values)) + nullable
+            sizes = _number_bytes(_magnitudes(values), nullable)
         case _:
             sizes = _FIXED_BYTES[kind] + nullable
     if not values.null_count():
@@ -126,24 +123,20 @@ def _sizes(kind: str, nullable: bool, values: pl.Series) -> pl.Series | int:  # 
     return values.is_not_null().cast(_INDEX) * (sizes - 1) + 1 if isinstance(sizes, int) else sizes.fill_null(1)
 
 
-def _add_places(kind: str, nullable: bool, values: pl.Series, at: pl.Series, bits: _Bits) -> None:  # noqa: FBT001 - as above
+def _may_lie(kind: str, nullable: bool) -> bool:  # noqa: FBT001 - as above
+    return nullable or kind in _LAST_BYTE
+
+
+def _add_places(kind: str, nullable: bool, sizes: pl.Series | int, at: pl.Series, bits: _Bits) -> None:  # noqa: FBT001 - as above
     if nullable:
         bits.setdefault(_TAG_BITS, []).append(at)
-    if kind not in ("int", "long", "boolean"):
-        return
-    if values.null_count():
-        present = values.is_not_null()
-        values, at = values.filter(present), at.filter(present)
-    if kind == "boolean":
-        bits.setdefault(_BOOLEAN_BITS, []).append(at + nullable)
-        return
-    longest, allowed = _LAST_BYTE[kind]
-    sizes = _number_bytes(_magnitudes(values))
-    if isinstance(sizes, pl.Series):
-        at = at.filter(sizes == longest)
-    elif sizes < longest:
-        return
-    bits.setdefault(allowed, []).append(at + (nullable + longest - 1))
+    if kind in _LAST_BYTE:
+        longest, allowed = _LAST_BYTE[kind]
+        longest += nullable
+        if isinstance(sizes, pl.Series):
+            at = at.filter(sizes == longest)
+        if isinstance(sizes, pl.Series) or sizes == longest:
+            bits.setdefault(allowed, []).append(at + (longest - 1))
 
 
 def _magnitudes(values: pl.Series) -> pl.Series:
@@ -153,10 +146,13 @@ def _magnitudes(values: pl.Series) -> pl.Series:
     return pl.select(pl.max_horizontal(values, -1 - values)).to_series() if negative else values
 
 
-def _number_bytes(values: pl.Series) -> pl.Series | int:
-    """Return how many bytes numbers that are not negative take: seven bits in each, one of them for the sign."""
+def _number_bytes(values: pl.Series, more: int = 0) -> pl.Series | int:
+    """Return how many bytes numbers that are not negative take, and so many more.
+
+    There are seven bits in each byte, one of them all is the sign.
+    """
     least, most = cast("int", values.min() or 0), cast("int", values.max() or 0)
-    size: pl.Series | int = 1
+    size: pl.Series | int = 1 + more
     for bits in range(6, 63, 7):
         limit = 1 << bits
         if most < limit:
