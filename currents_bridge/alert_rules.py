@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from rich.filesize import decimal
 
 from currents_bridge.alerting import AlertKind, Severity, how_long, when
-from currents_bridge.credentials import LossWindow
+from currents_bridge.credentials import SENT_AGAIN, LossWindow
 from currents_bridge.errors import Side
 from currents_bridge.model import (
     Alert,
@@ -31,7 +31,7 @@ from currents_bridge.model import (
 from currents_bridge.unread import Reason
 
 THRESHOLDS = (90, 75, 50, 25)  # percent of the loss window
-LATE_THRESHOLD = 75  # from which on it is critical
+LATE_THRESHOLD = 50  # from which on it is critical
 NEAR, NEAR_SHARE = timedelta(days=7), 4  # a deadline is near in the last quarter of an object's life, a week at most
 IMMINENT, IMMINENT_SHARE = timedelta(hours=24), 10
 ACTIVITY_SPAN = timedelta(days=7)
@@ -61,6 +61,10 @@ _OVER = {
     AlertKind.AUDIT_FINDING: "The latest audit found nothing {subject} any more",
     AlertKind.PROBE_FAILING: "The probe {subject} can tell again",
 }
+_RESEND = (
+    "send the hours of the files that were delivered then again with `currents-bridge backfill --from T --to T "
+    "--resend`: Segment drops what it has"
+)
 _FOUND = {  # by an audit: what, and what to do
     "gone": (
         "{count:,} objects that wait to be delivered and are not in the bucket any more: their events are lost",
@@ -173,7 +177,7 @@ def last_words(alert: Alert, health: Health, wrong: Sequence[Alert]) -> Alert | 
 def _ends_untold(alert: Alert, wrong: Sequence[Alert]) -> bool:
     """Return whether what was told is told on by another alert, or by the end of its incident."""
     match AlertKind(alert.kind):
-        case AlertKind.LOSS_WINDOW | AlertKind.LOSS_WINDOW_ENDED:
+        case AlertKind.LOSS_WINDOW | AlertKind.LOSS_WINDOW_ENDED | AlertKind.EVENTS_MISSING | AlertKind.KEY_UNPROVEN:
             return True
         case AlertKind.BACKLOG:
             return any(other.kind in _PAUSES for other in wrong)
@@ -226,7 +230,11 @@ def _credential(health: Health, side: Side) -> Iterator[Alert]:
         if credential.rewind_from:
             what += f", and all since {when(credential.rewind_from)} is sent again if it is"
         kind, since, waits = AlertKind.CREDENTIAL_SUSPECT, credential.since, _waits(health)
-        yield _alert(health, kind, what, todo, subject=side, since=since, waits=waits)
+        is_late = window is not None and window.fraction(health.now) * 100 >= LATE_THRESHOLD
+        severity = Severity.CRITICAL if is_late else Severity.WARNING
+        yield _alert(health, kind, what, todo, subject=side, severity=severity, since=since, waits=waits)
+        if window:
+            yield from _window(health, side, window, todo)
     elif standing.state in _FAILING:
         kept = "everything is kept"
         if health.drops and standing.state is CredentialState.EXPIRED:
@@ -402,6 +410,21 @@ def _notice(health: Health, notice: Notice) -> tuple[AlertKind, Severity, str, s
             what = f"A new Currents integration writes under the prefix: {notice.subject}"
             todo = "nothing, if it is meant for this connector; else give each its own source.prefix"
             kind, severity = AlertKind.NEW_INTEGRATION, Severity.INFO
+        case NoticeKind.SHORTFALL:
+            what = f"Segment acknowledged events that its source does not have: {notice.detail}"
+            todo = (
+                "see the source's Delivery Overview in Segment; send the hours of the files that were delivered then "
+            )
+            todo += "again with `currents-bridge backfill --from T --to T --resend`: Segment drops what it has"
+            if notice.subject == SENT_AGAIN:
+                todo = "Segment may remember their ids from when it dropped them, or have had them before: if the "
+                todo += "Delivery Overview lacks them, set rewind_message_ids: fresh, and send their hours again with "
+                todo += "`currents-bridge backfill --from T --to T --resend`"
+            kind, severity = AlertKind.EVENTS_MISSING, Severity.CRITICAL
+        case NoticeKind.UNPROVEN:
+            what = f"The write key was replaced, and no probe ever told whether the one before worked: {notice.detail}"
+            todo = f"if it was dead by then, {_RESEND}"
+            kind, severity = AlertKind.KEY_UNPROVEN, Severity.WARNING
         case NoticeKind.PROBE if health.now - since >= PROBE_PATIENCE:
             what = f"The probe {notice.subject} cannot tell whether the write key works: {notice.detail}"
             todo = "mend what it names; until then a dead key is noticed later, or not at all"

@@ -34,6 +34,8 @@ class AlertKind(StrEnum):
     NEW_INTEGRATION = "new_integration"  # subject: its folder
     FOLDER_DENIED = "folder_denied"  # subject: the folder
     AUDIT_FINDING = "audit_finding"  # subject: gone or unproven
+    EVENTS_MISSING = "events_missing"  # subject: first or again, as they were sent
+    KEY_UNPROVEN = "key_unproven"  # subject: write_key
     PROBE_FAILING = "probe_failing"  # subject: the probe's name
     TEST = "test"  # asked for by `alerts test`; never open
 
@@ -46,6 +48,7 @@ class AlertKind(StrEnum):
             self.UNKNOWN_EVENT_TYPE,
             self.SCHEMA_DRIFT,
             self.NEW_INTEGRATION,
+            self.KEY_UNPROVEN,
         }
 
 

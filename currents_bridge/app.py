@@ -28,14 +28,14 @@ from currents_bridge.connector import Connector, kept
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
-from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, UsageError
+from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, Side, UsageError
 from currents_bridge.findings import UNEXPLAINED
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.jobs import MISTAKES, JobRecords, described
 from currents_bridge.logs import get_logger
 from currents_bridge.look_notices import is_unexplained
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
-from currents_bridge.model import LetterFilter, ObjectState
+from currents_bridge.model import CredentialState, LetterFilter, ObjectState
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport
 
@@ -119,7 +119,11 @@ class Bridge:
     def _once(self, connector: Connector) -> TransferReport:
         """Run one connector; a mistake of ours must not keep the others from theirs."""
         report = TransferReport()
-        for job, work in (("poll", partial(connector.once, self.settings.schedule.audit)), ("probe", connector.probe)):
+        schedule = self.settings.schedule
+        for job, work in (
+            ("poll", partial(connector.once, schedule.audit)),
+            ("probe", partial(connector.probe, schedule.probe)),
+        ):
             with kept(report):
                 try:
                     report = self._records.run(connector.name, job, work) or report
@@ -143,6 +147,8 @@ class Bridge:
         except LedgerError:  # its reports say so, too
             yield 1
             return
+        if totals.credentials[Side.DESTINATION].state is CredentialState.SUSPECT:
+            yield 3
         objects = totals.objects
         if objects[ObjectState.FAILED] or (self.stop.is_set() and objects[ObjectState.PENDING]):
             yield 1
@@ -158,7 +164,7 @@ class Bridge:
             for name, work, every in (
                 ("poll", connector.poll, schedule.poll),
                 ("audit", partial(connector.audit_when_due, schedule.audit), AUDIT_CHECK),
-                ("probe", connector.probe, schedule.probe),
+                ("probe", partial(connector.probe, schedule.probe * 0.9), schedule.probe),
             ):
                 recorded = partial(self._records.run, connector.name, name, work)
                 jobs.append(Job(f"{connector.name}.{name}", recorded, every))

@@ -146,9 +146,9 @@ class Connector:
             self._note_drifts(report)
         return self._finished(report, "poll_finished")
 
-    def probe(self) -> None:
-        """Ask about the write key; raises LedgerError."""
-        self.watch.probe()
+    def probe(self, every: timedelta = timedelta(0)) -> None:
+        """Ask about the write key, unless that was done less than `every` ago; raises LedgerError."""
+        self.watch.probe(every)
 
     def audit(self) -> TransferReport:
         """Compare the whole bucket with ledger and books, admit what is missing, and fold hours that are long past."""
@@ -286,12 +286,13 @@ class Connector:
         """Deliver what is claimed; returns what Segment denied. A denial by S3 is taken in here."""
         report, proof = job.report, self._begin_proof()
         canary = proof.canary
-        before, counted, batches = report.error, report.sent_first, report.batches
+        before, batches = report.error, report.batches
+        counted = report.sent_first, report.sent_again
 
         def after_group(so_far: TransferReport) -> None:
             nonlocal counted
-            self.watch.acknowledged(so_far.sent_first - counted)
-            counted = so_far.sent_first
+            self.watch.acknowledged(so_far.sent_first - counted[0], so_far.sent_again - counted[1])
+            counted = so_far.sent_first, so_far.sent_again
             job.on_group(so_far)
 
         with self.sender(job.pace, proof) as sender:

@@ -4,23 +4,31 @@ What it knows is kept in the ledger, so that a restart neither forgets an incide
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
-from hashlib import blake2b
+from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
 from currents_bridge import credentials
-from currents_bridge.credentials import INCIDENT, REWIND_HORIZON, SPEAKS_AGAINST_KEY, Change, Sending
+from currents_bridge.alerting import when
+from currents_bridge.credentials import (
+    INCIDENT,
+    REWIND_HORIZON,
+    SENT_AGAIN,
+    SENT_FIRST,
+    SPEAKS_AGAINST_KEY,
+    Change,
+    Sending,
+    fingerprint,
+)
 from currents_bridge.errors import ConfigError, CredentialError, ProbeError, Side
 from currents_bridge.logs import get_logger
-from currents_bridge.model import Credential, Evidence, EvidenceKind, Notice, NoticeKind
+from currents_bridge.model import Acknowledged, Credential, Evidence, EvidenceKind, Notice, NoticeKind, Shortfall
 from currents_bridge.ports import Ledger, Probe, Transport
 
+TOLD_FOR = timedelta(days=7)  # that something is missing, which no later evidence can end
 WRITE_KEY_CHARS = 32  # letters and digits; Segment gives out no other
-REMEMBERED_ACKNOWLEDGEMENTS = 500  # times at which groups were acknowledged, for the probe that counts
 
 _SPEAKS_FOR = frozenset({EvidenceKind.KNOWN, EvidenceKind.CONFIRMED, EvidenceKind.RECEIVED})
 
@@ -31,11 +39,6 @@ def has_key_shape(key: SecretStr) -> bool:
     """Return whether a write key looks like those that Segment gives out."""
     text = key.get_secret_value()
     return len(text) == WRITE_KEY_CHARS and text.isascii() and text.isalnum()
-
-
-def fingerprint(key: SecretStr, endpoint_url: str) -> str:
-    """Return what tells one write key at one endpoint from another, and nothing else of it."""
-    return blake2b(f"{endpoint_url} {key.get_secret_value()}".encode(), digest_size=8).hexdigest()
 
 
 class CredentialWatch:
@@ -74,7 +77,6 @@ class CredentialWatch:
         self._endpoint_url = endpoint_url
         self._now = now
         self._lock = threading.RLock()
-        self._acknowledged: deque[tuple[datetime, int]] = deque(maxlen=REMEMBERED_ACKNOWLEDGEMENTS)
         self._given_up: set[str] = set()  # fingerprints of keys that failed while another one was there
         self._renewal_due = False
         keys = self._read_keys()
@@ -140,11 +142,13 @@ class CredentialWatch:
         """Take in a refusal; raises LedgerError."""
         self.take_in(error.side, Evidence(EvidenceKind.DENIED, self._now(), error.message, error.hint))
 
-    def acknowledged(self, events: int) -> None:
-        """Take in how many events were just acknowledged for the first time, for the probe that counts them."""
-        if events:
-            with self._lock:
-                self._acknowledged.append((self._now(), events))
+    def acknowledged(self, first: int, again: int = 0) -> None:
+        """Keep how many events were just acknowledged, for the first time or after a rewind; raises LedgerError.
+
+        They are not proven: a probe counts them, in this process or a later one.
+        """
+        if first or again:
+            self._ledger.acknowledge(self._connector, Acknowledged(self._now(), first, again))
 
     def take_in(self, side: Side, evidence: Evidence) -> None:
         """Keep what the evidence changes, and send again what it says; raises LedgerError.
@@ -157,19 +161,38 @@ class CredentialWatch:
                 return
             self._keep(side, known, credentials.take_in(known, evidence, odd_key=not has_key_shape(self._key)))
 
-    def probe(self) -> None:
-        """Ask the probes about the key, until one can tell; raises LedgerError.
+    def probe(self, every: timedelta = timedelta(0)) -> None:
+        """Ask the probes about the key, until one can tell, unless that was done less than `every` ago.
 
-        A probe that fails for its own reasons leaves a notice, and is no evidence.
+        A probe that fails for its own reasons leaves a notice, and is no evidence. Raises LedgerError.
         """
         with self._lock:
-            key, acknowledged = self._key, tuple(self._acknowledged)
-        evidence = self._ask(key, acknowledged)
+            known, now = self.credential(Side.DESTINATION), self._now()
+            if known.probed_at and timedelta(0) <= now - known.probed_at < every:
+                return
+            if known.key == self._print(self._key):
+                self._ledger.save_credential(self._connector, Side.DESTINATION, replace(known, probed_at=now))
+                self._forget_old(now)
+            key = self._key
+        evidence = self._ask(key, self._ledger.acknowledged(self._connector))
         if evidence is not None and key is self._key:
-            if evidence.kind in {EvidenceKind.RECEIVED, EvidenceKind.NOT_RECEIVED}:
-                self._leave_out_counted(acknowledged, evidence)
-            self.take_in(Side.DESTINATION, evidence)
+            self._take_in_of_key(evidence)
         self._renewal_due |= self._key is not self._keys[-1]
+
+    def _take_in_of_key(self, evidence: Evidence) -> None:
+        if short := evidence.shortfall:
+            subject = SENT_AGAIN if short.again else SENT_FIRST
+            self._ledger.note(self._connector, [Notice(NoticeKind.SHORTFALL, subject, _missing(short))], self._now())
+        self.take_in(Side.DESTINATION, evidence)
+
+    def _forget_old(self, now: datetime) -> None:
+        """Forget what no rewind will reach any more, and what was told long enough."""
+        self._ledger.forget_acknowledged(self._connector, now - REWIND_HORIZON)
+        for kind in (NoticeKind.SHORTFALL, NoticeKind.UNPROVEN):
+            noted = [notice for notice in self._ledger.totals(self._connector).notices if notice.kind is kind]
+            self._ledger.replace_notices(
+                self._connector, kind, [one for one in noted if one.since and now - one.since < TOLD_FOR], now
+            )
 
     def renew(self) -> None:
         """Read the secrets again where that was asked for or a credential fails, and use the key that is best.
@@ -211,32 +234,28 @@ class CredentialWatch:
 
     def _usable(self, key: SecretStr) -> bool:
         """Return whether nothing speaks against a key; one that was given up needs something that speaks for it."""
-        evidence = self._ask(key, ())
+        evidence = self._ask(key)
         kind = evidence.kind if evidence else None
         return kind in _SPEAKS_FOR if self._print(key) in self._given_up else kind not in SPEAKS_AGAINST_KEY
 
-    def _ask(self, key: SecretStr, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+    def _ask(self, key: SecretStr, acknowledged: Sequence[Acknowledged] = ()) -> Evidence | None:
+        """Return what the first probe that can tell says, and keep what hinders the others."""
+        hindered: list[Notice] = []
+        evidence = None
         for probe in self._probes:
             try:
-                evidence = probe.ask(key, self._now(), acknowledged)
+                seen_with = self.credential(Side.DESTINATION).keys_seen_with
+                evidence = probe.ask(key, self._now(), acknowledged, seen_with)
             except ProbeError as error:
                 log.warning("probe_failed", connector=self._connector, probe=probe.name, error=error.message)
-                notice = Notice(NoticeKind.PROBE, probe.name, f"{error.message}; {error.hint}")
-                self._ledger.note(self._connector, [notice], self._now())
-                continue
-            self._ledger.forget_notice(self._connector, NoticeKind.PROBE, probe.name)
+                hindered.append(Notice(NoticeKind.PROBE, probe.name, f"{error.message}; {error.hint}"))
             if evidence is not None:
-                return evidence
-        return None
-
-    def _leave_out_counted(self, asked: Sequence[tuple[datetime, int]], evidence: Evidence) -> None:
-        """Forget the acknowledgements that were compared; a proof does not reach those that are too new."""
-        new = [entry for entry in asked if evidence.kind is EvidenceKind.RECEIVED and entry[0] > evidence.at]
-        with self._lock:
-            kept = [entry for entry in self._acknowledged if entry in new or entry not in asked]
-            self._acknowledged = deque(kept, self._acknowledged.maxlen)
+                break
+        self._ledger.replace_notices(self._connector, NoticeKind.PROBE, hindered, self._now())
+        return evidence
 
     def _adopt(self, key: SecretStr) -> None:
+        self._ask_a_last_time()
         transport = self._open_transport(key)
         with self._lock:
             self._transport.close()
@@ -244,10 +263,25 @@ class CredentialWatch:
             self._adopt_in_ledger()
         log.info("write_key_adopted", connector=self._connector, fingerprint=self._print(key))
 
+    def _ask_a_last_time(self) -> None:
+        """Ask about the key that is given up: what it was told, and is not proven by now, is sent again."""
+        evidence = self._ask(self._key, self._ledger.acknowledged(self._connector))
+        if evidence is None:
+            return
+        self._take_in_of_key(evidence)
+        if credentials.confirmed_to_the_end(evidence, self._now()):
+            self.take_in(Side.DESTINATION, replace(evidence, kind=EvidenceKind.CONFIRMED, at=self._now()))
+
     def _adopt_in_ledger(self) -> None:
-        now = self._now()
+        now, key = self._now(), self._print(self._key)
         known = credentials.begun(self.credential(Side.DESTINATION), now)
-        self._keep(Side.DESTINATION, known, credentials.adopted(known, self._print(self._key), now))
+        told = self._ledger.acknowledged(self._connector)
+        if known.key not in {None, key}:
+            if told and not credentials.was_asked_about(known):
+                notice = Notice(NoticeKind.UNPROVEN, "write_key", _untold(told))
+                self._ledger.note(self._connector, [notice], now)
+            self._ledger.forget_acknowledged(self._connector)
+        self._keep(Side.DESTINATION, known, credentials.adopted(known, key, now))
 
     def _note_rotation(self) -> None:
         subject = "write_keys"
@@ -262,14 +296,17 @@ class CredentialWatch:
         after = change.credential
         if change.rewind_from is not None:
             since = max(change.rewind_from, self._now() - REWIND_HORIZON)
-            rewound = self._ledger.rewind(self._connector, since, self._now())
+            rewound = self._ledger.rewind(self._connector, since, self._now(), spare_since=change.spare_since)
             counts = {"objects": rewound.objects, "events": rewound.events, "letters": rewound.letters}
             log.warning("rewound", connector=self._connector, since=since, **counts)
-            self._acknowledged.clear()  # nothing of it counts any more
+            if change.spare_since is None:
+                self._ledger.forget_acknowledged(self._connector)
         if credentials.recovered(known, after):
             after = replace(after, sent_before=self._ledger.totals(self._connector).books.sent)
         if after != known or after != self.credential(side):
             self._ledger.save_credential(self._connector, side, after)
+        if side is Side.DESTINATION and after.proven_at and after.proven_at != known.proven_at:
+            self._ledger.forget_acknowledged(self._connector, after.proven_at)
         if after.state is not known.state:
             told = {"side": str(side), "state": str(after.state), "evidence": after.evidence}
             (log.error if after.state in INCIDENT else log.info)("credential", connector=self._connector, **told)
@@ -279,3 +316,15 @@ class CredentialWatch:
 
     def _print(self, key: SecretStr) -> str:
         return fingerprint(key, self._endpoint_url)
+
+
+def _missing(short: Shortfall) -> str:
+    span = f"between {when(short.since)} and {when(short.until)}"
+    if short.again:
+        return f"none of {short.acknowledged:,} events that were sent again {span} has arrived"
+    return f"of {short.acknowledged:,} events acknowledged {span}, {short.received:,} arrived"
+
+
+def _untold(told: Sequence[Acknowledged]) -> str:
+    events = sum(one.first + one.again for one in told)
+    return f"{events:,} events acknowledged from {when(told[0].at)} to {when(told[-1].at)}"

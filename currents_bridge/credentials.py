@@ -4,25 +4,37 @@ Segment answers 200 to a dead write key and drops the events, so a 2xx proves no
 
 - The Public API is trusted: it verifies a key, and when it says that the key is revoked, the source disabled or
   nothing received, the key is failing.
+- The counts of the Public API come late, and repeats are not counted: only two counts that found nothing, far enough
+  apart and with something new acknowledged in between, make the key failing.
 - The settings endpoint may be a day behind, and has denied good keys: a 200 of it proves only what is a day old, and
-  two 404s, minutes apart, make the key suspect. Sending goes on then, since a mistake of the probe must not stop it.
+  two 404s, minutes apart, make the key suspect. Sending goes on then, since a mistake of the probe must not stop it;
+  three 200s in a row end the suspicion.
 - A refusal by the tracking API (401, 403, 404 ...) is failing as well; but a server that refuses openly did not drop
-  behind a 2xx, so what it acknowledged before stays acknowledged, and the next 2xx ends it.
+  behind a 2xx, so what it acknowledged before stays acknowledged, and the next 2xx ends it. It says nothing of a
+  suspicion, which is still there afterwards.
 
-Everything that was acknowledged since the last proof goes back to be sent, when the key turns out dead and again when
-it is well or replaced, for what a canary was told meanwhile.
+Everything that was acknowledged since the last proof goes back to be sent, when the key turns out dead, when it is
+replaced without having been confirmed to the end, and again when it is well, for what a canary was told meanwhile.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
+
+from pydantic import SecretStr
 
 from currents_bridge.model import Credential, CredentialState, Evidence, EvidenceKind
 
 SETTINGS_LAG = timedelta(days=1)  # how far behind the settings endpoint may be
 DOUBT_LASTS = timedelta(minutes=2)  # from its first 404 to the one that makes a key suspect
+GOOD_ANSWERS = 3  # of the settings endpoint, in a row, that end a suspicion
+COUNTED_AFTER = timedelta(minutes=2)  # the Public API's counts are 30 s behind
+COUNTS_LAG = timedelta(minutes=20)  # how late counts of the Public API were seen to be
 VERIFIED_FOR = timedelta(hours=1)  # without new proof, a verified key is only unverified
 REWIND_HORIZON = timedelta(days=30)  # nothing that was acknowledged earlier is sent again
+
+SENT_FIRST, SENT_AGAIN = "first", "again"  # what a shortfall is of
 
 _DEAD = frozenset({EvidenceKind.REVOKED, EvidenceKind.DISABLED, EvidenceKind.NOT_RECEIVED})
 SPEAKS_AGAINST_KEY = _DEAD | {EvidenceKind.UNKNOWN}
@@ -52,6 +64,7 @@ class Change:
 
     credential: Credential
     rewind_from: datetime | None = None  # what was acknowledged since has to be sent again
+    spare_since: datetime | None = None  # but not what was sent again since then
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,11 @@ class LossWindow:
     def fraction(self, now: datetime) -> float:
         """Return how much of it has passed, 0 to 1 and beyond."""
         return (now - self.started_at) / (self.ends_at - self.started_at)
+
+
+def fingerprint(secret: SecretStr, endpoint_url: str) -> str:
+    """Return what tells one secret for one endpoint from another, and nothing else of it."""
+    return blake2b(f"{endpoint_url} {secret.get_secret_value()}".encode(), digest_size=8).hexdigest()
 
 
 def state_at(credential: Credential, now: datetime, loss_window: timedelta) -> CredentialState:
@@ -81,7 +99,7 @@ def loss_window_of(credential: Credential, loss_window: timedelta) -> LossWindow
     if credential.state not in INCIDENT or credential.since is None:
         return None
     proofs = [credential.proven_at]
-    if credential.cause is EvidenceKind.DENIED:
+    if credential.cause is EvidenceKind.DENIED and not (credential.suspected_at or credential.uncounted_at):
         proofs.append(credential.accepted_at)  # a server that refuses openly means its 2xx
     start = max((at for at in proofs if at), default=credential.first_used_at or credential.since)
     return LossWindow(start, start + loss_window)
@@ -110,14 +128,30 @@ def begun(credential: Credential, now: datetime) -> Credential:
 def adopted(known: Credential, key: str, now: datetime) -> Change:
     """Return what another write key, or the same for another endpoint, changes: it has to prove itself anew.
 
-    The last proof stays the start of the loss window, should the new key be no better. `key` is a fingerprint.
+    What the one before was told without proof is sent again. Its last proof stays the start of the loss window, should
+    the new key be no better. `key` is a fingerprint.
     """
     if key == known.key:
         return Change(known)
     if known.key is None:
         return Change(replace(known, key=key))
     evidence = Evidence(EvidenceKind.ACCEPTED, now, "another write key is used now; no proof of it yet")
-    return _well(replace(known, key=key), CredentialState.UNVERIFIED, evidence)
+    blank = replace(known, key=key, doubted_at=None, suspected_at=None, uncounted_at=None)
+    well = _well(blank, CredentialState.UNVERIFIED, evidence).credential
+    is_proven = known.rewind_from is None or known.rewind_from >= now or not was_asked_about(known)
+    return Change(replace(well, rewind_from=now), None if is_proven else known.rewind_from)
+
+
+def was_asked_about(credential: Credential) -> bool:
+    """Return whether any probe ever said anything of it; if none did, nothing of it can be told."""
+    said = (credential.proven_at, credential.doubted_at, credential.keys_seen_with, credential.uncounted_at)
+    return any(said) or credential.state in INCIDENT
+
+
+def confirmed_to_the_end(evidence: Evidence, now: datetime) -> bool:
+    """Return whether nothing is left to prove: the key is listed now, and all that can be counted yet has arrived."""
+    proves = evidence.kind in {EvidenceKind.CONFIRMED, EvidenceKind.RECEIVED}
+    return proves and evidence.keys_seen_with is not None and now - evidence.at <= COUNTED_AFTER
 
 
 def provable_before(credential: Credential, now: datetime) -> datetime:
@@ -125,8 +159,7 @@ def provable_before(credential: Credential, now: datetime) -> datetime:
 
     As long as no probe has ever said anything, none will find the key dead, and nothing has to be kept.
     """
-    never_probed = credential.proven_at is None and credential.doubted_at is None
-    if never_probed and credential.state not in INCIDENT:
+    if not was_asked_about(credential):
         return now
     return max(credential.rewind_from or now, now - REWIND_HORIZON)
 
@@ -154,16 +187,22 @@ def take_in(known: Credential, evidence: Evidence, *, odd_key: bool = False) -> 
             return _denied(known, evidence)
         case EvidenceKind.CONFIRMED | EvidenceKind.RECEIVED:
             return _confirmed(known, evidence)
-        case EvidenceKind.REVOKED | EvidenceKind.DISABLED | EvidenceKind.NOT_RECEIVED:
-            return _dead(known, evidence)
+        case EvidenceKind.REVOKED | EvidenceKind.DISABLED:
+            return _dead(replace(known, keys_seen_with=evidence.keys_seen_with or known.keys_seen_with), evidence)
+        case EvidenceKind.NOT_RECEIVED:
+            return _not_received(known, evidence)
         case EvidenceKind.KNOWN:
-            return _known(replace(known, doubted_at=None), evidence)
+            return _known(known, evidence)
         case EvidenceKind.UNKNOWN:
             return _unknown(known, evidence, odd_key=odd_key)
 
 
 def _accepted(known: Credential, evidence: Evidence) -> Change:
     denied = known.state is CredentialState.FAILING and known.cause is EvidenceKind.DENIED
+    if denied and known.suspected_at:
+        detail = "the settings endpoint did not know the write key before it was refused, and nobody knew better since"
+        suspicion = Evidence(EvidenceKind.UNKNOWN, known.suspected_at, detail, known.hint or "")
+        return Change(_bad(known, CredentialState.SUSPECT, suspicion))
     if denied or known.since is None:
         return _well(known, CredentialState.UNVERIFIED, evidence)
     return Change(known)
@@ -176,11 +215,14 @@ def _denied(known: Credential, evidence: Evidence) -> Change:
 
 
 def _confirmed(known: Credential, evidence: Evidence) -> Change:
+    known = replace(known, keys_seen_with=evidence.keys_seen_with or known.keys_seen_with)
     denied = known.state is CredentialState.FAILING and known.cause is EvidenceKind.DENIED
-    nothing_came = known.cause is EvidenceKind.NOT_RECEIVED and evidence.kind is EvidenceKind.CONFIRMED
-    if denied or nothing_came:
+    nothing_came = known.cause is EvidenceKind.NOT_RECEIVED or known.uncounted_at
+    if denied or (nothing_came and evidence.kind is EvidenceKind.CONFIRMED):
         return Change(known)  # the key may be well, but that is not what is wrong
-    change = _well(replace(known, doubted_at=None), CredentialState.VERIFIED, evidence)
+    change = _well(
+        replace(known, doubted_at=None, suspected_at=None, uncounted_at=None), CredentialState.VERIFIED, evidence
+    )
     proven = replace(
         change.credential,
         proven_at=max(known.proven_at or evidence.at, evidence.at),
@@ -190,21 +232,40 @@ def _confirmed(known: Credential, evidence: Evidence) -> Change:
 
 
 def _dead(known: Credential, evidence: Evidence) -> Change:
-    failing = _bad(known, CredentialState.FAILING, evidence)
+    failing = _bad(replace(known, uncounted_at=None), CredentialState.FAILING, evidence)
     if known.state is CredentialState.FAILING and known.cause in _DEAD:
         return Change(failing)
     return Change(replace(failing, rewind_from=evidence.at), known.rewind_from)
 
 
+def _not_received(known: Credential, evidence: Evidence) -> Change:
+    """Count twice: the first count may have come too early, or have been of repeats only."""
+    if known.state is CredentialState.FAILING and known.cause in _DEAD:
+        return _dead(known, evidence)
+    first = known.uncounted_at
+    if first is None:
+        return Change(replace(known, uncounted_at=evidence.at))
+    newer = evidence.counted_until is not None and evidence.counted_until > first
+    return _dead(known, evidence) if newer and evidence.at - first >= COUNTS_LAG else Change(known)
+
+
 def _known(known: Credential, evidence: Evidence) -> Change:
-    if known.state is CredentialState.FAILING:
+    if known.suspected_at:
+        known = replace(known, good_answers=known.good_answers + 1)
+    else:
+        known = replace(known, doubted_at=None)
+    if known.state is CredentialState.FAILING or (known.suspected_at and known.good_answers < GOOD_ANSWERS):
         return Change(known)
     change = Change(known)
-    if known.state is CredentialState.SUSPECT or known.since is None:
-        change = _well(known, CredentialState.UNVERIFIED, evidence)
+    if known.suspected_at or known.since is None:
+        change = _well(replace(known, suspected_at=None), CredentialState.UNVERIFIED, evidence)
+        # an endpoint that says now this and now that must not have everything sent again each time
+        kept = replace(change.credential, rewind_from=known.rewind_from)
+        change = replace(change, credential=kept, spare_since=evidence.at - SETTINGS_LAG)
     proven = evidence.at - SETTINGS_LAG
     moved = replace(
         change.credential,
+        doubted_at=None,
         proven_at=max(known.proven_at or proven, proven),
         rewind_from=max(change.credential.rewind_from or proven, proven),
     )
@@ -212,13 +273,13 @@ def _known(known: Credential, evidence: Evidence) -> Change:
 
 
 def _unknown(known: Credential, evidence: Evidence, *, odd_key: bool) -> Change:
-    if known.state is CredentialState.SUSPECT or _verified(known, evidence.at):
-        return Change(known)
     first = known.doubted_at or evidence.at
-    doubted = replace(known, doubted_at=first)
-    if known.state is CredentialState.FAILING or (evidence.at - first < DOUBT_LASTS and not odd_key):
+    doubted = replace(known, doubted_at=first, good_answers=0)
+    if known.suspected_at is None and (odd_key or evidence.at - first >= DOUBT_LASTS):
+        doubted = replace(doubted, suspected_at=first)
+    if doubted.suspected_at is None or known.state is CredentialState.FAILING:
         return Change(doubted)
-    return Change(replace(_bad(doubted, CredentialState.SUSPECT, evidence), since=first))
+    return Change(replace(_bad(doubted, CredentialState.SUSPECT, evidence), since=doubted.suspected_at))
 
 
 def _verified(credential: Credential, now: datetime) -> bool:
@@ -249,7 +310,6 @@ def _well(known: Credential, state: CredentialState, evidence: Evidence) -> Chan
         evidence=evidence.detail,
         hint=None,
         cause=None,
-        doubted_at=None,
         recovered_at=evidence.at if in_incident else known.recovered_at,
         rewind_from=evidence.at if dropped else known.rewind_from,
     )

@@ -328,7 +328,9 @@ class NoticeKind(StrEnum):
     FOLDER_DENIED = "folder_denied"  # subject: a folder that may not be listed, beside others that may
     SCHEMA_DRIFT = "schema_drift"  # subject: the event type; detail: its fields against the catalogue
     ROTATION = "rotation"  # subject: the setting; detail: why a newer write key is not used; gone once it is
-    PROBE = "probe"  # subject: the probe's name; detail: why it cannot tell; gone once it can
+    PROBE = "probe"  # subject: the probe's name; detail: why it cannot tell; gone once it can, or is not needed
+    SHORTFALL = "shortfall"  # subject: first or again; detail: events acknowledged that did not arrive
+    UNPROVEN = "unproven"  # subject: write_key; detail: what a key was told that was replaced and never proven
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +408,29 @@ class Evidence:
     at: datetime  # up to when it speaks; no later than it was asked
     detail: str  # what was seen
     hint: str = ""  # what to do, where it speaks against
+    counted_until: datetime | None = None  # latest acknowledgement that was compared with what arrived
+    keys_seen_with: str | None = None  # fingerprint of the token that showed the source's keys; None: it showed none
+    shortfall: "Shortfall | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Events that Segment acknowledged within one minute."""
+
+    at: datetime  # of the last of them
+    first: int  # sent for the first time
+    again: int = 0  # sent once more after a rewind
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Events that Segment acknowledged and did not count as received."""
+
+    since: datetime
+    until: datetime
+    acknowledged: int
+    received: int
+    again: bool = False  # they had been sent before: Segment may have dropped them as repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +448,11 @@ class Credential:
     first_used_at: datetime | None = None  # where it was never proven, the loss window counts from here
     rewind_from: datetime | None = None  # what was acknowledged since has no proof
     doubted_at: datetime | None = None  # first of the settings endpoint's denials in a row
+    suspected_at: datetime | None = None  # since when they are suspicion, which an open refusal does not end
+    good_answers: int = 0  # of the settings endpoint, in a row since the suspicion
+    uncounted_at: datetime | None = None  # first time that nothing of what was acknowledged had been counted
+    keys_seen_with: str | None = None  # fingerprint of the Public API's token that showed the source's keys
+    probed_at: datetime | None = None  # when probes were last asked
     recovered_at: datetime | None = None  # end of the latest incident whose backlog is not caught up yet
     sent_before: int = 0  # events sent in all, when it ended
 
@@ -484,6 +514,7 @@ class ConnectorTotals:
     rewound: Rewound  # in all
     notices: Sequence[Notice]
     progress: Progress
+    unproven_events: int = 0  # that Segment acknowledged since the last proof that the write key works
     failed_reasons: dict[str, int] = field(default_factory=dict)  # reason -> objects, failed and quarantined
     expiry_rules: Sequence[ExpiryRule] = ()  # lifecycle rules that may delete the connector's objects, as last read
 

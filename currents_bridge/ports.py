@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from currents_bridge.errors import Side
 from currents_bridge.model import (
+    Acknowledged,
     Alert,
     AlertMessage,
     Batch,
@@ -95,12 +96,17 @@ class Probe(Protocol):
 
     name: str  # unique among the probes of a connector, as shown to people
 
-    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+    def ask(
+        self,
+        key: SecretStr,
+        now: datetime,
+        acknowledged: Sequence[Acknowledged] = (),
+        keys_seen_with: str | None = None,
+    ) -> Evidence | None:
         """Return what can be said of the key, None where the answer says nothing.
 
-        `acknowledged`: (time, events) of messages that Segment acknowledged for the first time since the last proof,
-        in order of time. Raises ProbeError where the probe fails for its own reasons: network, 429, 5xx, its own
-        credential. Never raises or shows the key.
+        `acknowledged`: what is not proven yet, in order of time. `keys_seen_with`: see Credential. Raises ProbeError
+        where the probe fails for its own reasons: network, 429, 5xx, its own credential. Never raises or shows the key.
         """
         ...
 
@@ -221,7 +227,8 @@ class Ledger(Protocol):
         """Take the one object that goes ahead, to see whether a side works; empty where no other waits.
 
         It is chosen among all that wait `but` these, whatever their retry time: the newest of an hour and type none of
-        whose objects went ahead before; else the newest that did not; else the one that did so longest ago.
+        whose objects went ahead before; else the newest that did not; else the one that did so longest ago. One that
+        was never sent comes before those that were rewound: Segment may have seen their ids, and does not count them.
         """
         ...
 
@@ -400,7 +407,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:
+    def rewind(self, connector: str, since: datetime, now: datetime, *, spare_since: datetime | None = None) -> Rewound:
         """Make pending again all that was acknowledged since, wholly or in part; returns what that was.
 
         These are: objects that were delivered since, or quarantined since with events that could be read, every object
@@ -409,7 +416,7 @@ class Ledger(Protocol):
         counts one more, and their events that had been acknowledged count as waiting until the object is settled
         again (Failed does not). Message ids remembered since are forgotten. Dead letters of other objects whose replay
         was acknowledged since are dead letters again, with the reason that the key was dead. Folded objects stay as
-        they are.
+        they are, and so do delivered ones that began from none again after `spare_since`, where that is given.
 
         Message ids may be forgotten before all else; the rest is one transaction.
         """
@@ -494,6 +501,18 @@ class Ledger(Protocol):
 
     def save_credential(self, connector: str, side: Side, credential: Credential) -> None:
         """Keep what is known of one credential."""
+        ...
+
+    def acknowledge(self, connector: str, events: Acknowledged) -> None:
+        """Count events that Segment acknowledged; they are not proven."""
+        ...
+
+    def acknowledged(self, connector: str) -> list[Acknowledged]:
+        """Return what was acknowledged and not forgotten since, in order of time, at most one entry a minute."""
+        ...
+
+    def forget_acknowledged(self, connector: str, until: datetime | None = None) -> None:
+        """Forget what was acknowledged until a time, since that is proven; None: all, since it is sent again."""
         ...
 
     def totals(self, connector: str) -> ConnectorTotals:

@@ -163,6 +163,12 @@ class Rehearsal:
             self._run_due_jobs()
             self.now += STEP
 
+    def poll(self) -> None:
+        """Have a file come, and have it delivered; no other job runs."""
+        self.now += timedelta(hours=1)
+        self._write_file(hour_of(self.now))
+        self.connector.poll()
+
     def _write_file(self, hour: datetime) -> None:
         seed = len(self.owed)
         events = make_events(EVENT_TYPE, EVENTS_A_FILE, seed=seed, hour=hour)

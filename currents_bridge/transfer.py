@@ -25,6 +25,7 @@ class TransferReport:
     batch_bytes: int = 0  # serialised, before compression
     seconds: float = 0.0
     sent_first: int = 0  # events acknowledged in objects that were never rewound, or on trial
+    sent_again: int = 0  # events acknowledged in objects that were rewound
     changed: list[CurrentsObject] = field(default_factory=list)  # were written again while they waited
     denied_folders: int = 0  # that may not be listed, while others may
     findings: Mapping[str, int] = field(default_factory=dict)  # of the audit, where there was one
@@ -127,7 +128,9 @@ class Transfer:
                     outcome = self._deliver(group)
                     with lock:
                         report.add(outcome)
-                        report.sent_first += _sent_first(group, outcome) + outcome.tried_events
+                        first, again = _sent(group, outcome)
+                        report.sent_first += first + outcome.tried_events
+                        report.sent_again += again
                         report.seconds = time.monotonic() - began
                         on_group(report)
                     if outcome.destination_down or outcome.credential_error:
@@ -159,7 +162,9 @@ class Transfer:
             raise
 
 
-def _sent_first(group: Sequence[ClaimedObject], outcome: GroupReport) -> int:
-    never_rewound = {claimed.id for claimed in group if not claimed.rewinds}
-    settled = (s for s in outcome.settlements if not isinstance(s, Failed) and s.id in never_rewound)
-    return sum(settlement.books.sent for settlement in settled)
+def _sent(group: Sequence[ClaimedObject], outcome: GroupReport) -> tuple[int, int]:
+    """Return how many events were acknowledged for the first time, and how many after a rewind."""
+    rewound = {claimed.id for claimed in group if claimed.rewinds}
+    sent = [(s.id in rewound, s.books.sent) for s in outcome.settlements if not isinstance(s, Failed)]
+    again = sum(events for is_rewound, events in sent if is_rewound)
+    return sum(events for _, events in sent) - again, again

@@ -325,14 +325,14 @@ class SqlLedger(SqlConnectors):
             ledger_letters.forget_sent(connection, connector, settled_before)
         return folded
 
-    def rewind(self, connector: str, since: datetime, now: datetime) -> Rewound:
+    def rewind(self, connector: str, since: datetime, now: datetime, *, spare_since: datetime | None = None) -> Rewound:
         """Take back what was acknowledged; costs what that is, whatever else is held.
 
         Most message ids are forgotten before, step by step: without them some repeats are sent once more, no worse.
         """
         self._forget(ledger_memory.settled_since(connector, since))
         with self._store.writing() as connection:
-            return ledger_rewind.rewind(connection, connector, since, now)
+            return ledger_rewind.rewind(connection, connector, since, now, spare_since)
 
     def undelivered(self, connector: str) -> list[Undelivered]:
         """Count what waits and what is excluded."""

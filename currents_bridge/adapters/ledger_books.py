@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, Row, Subquery, Table, func, literal, select, union, union_all
 
+from currents_bridge.adapters import ledger_acknowledged
 from currents_bridge.adapters.ledger_schema import (
     BOOKS,
     CREDENTIAL,
@@ -102,6 +103,7 @@ def totals(connection: Connection, connector: str) -> ConnectorTotals:
         rewound=Rewound(known.rewound_objects, known.rewound_events, known.rewound_letters) if known else Rewound(),
         notices=[Notice(NoticeKind(kind), *rest) for kind, *rest in connection.execute(noted)],
         progress=_progress(known),
+        unproven_events=ledger_acknowledged.count(connection, connector),
         failed_reasons={row[0]: row[1] for row in connection.execute(troubled.group_by(objects.c.reason))},
         expiry_rules=EXPIRY_RULES.validate_json(known.expiry_rules) if known and known.expiry_rules else (),
     )

@@ -45,7 +45,7 @@ def next_canary(
     )
     newest = waiting.where(
         objects.c.state == ObjectState.PENDING, objects.c.canary_at.is_(None), objects.c.crashes == 0
-    ).order_by(objects.c.hour.desc(), objects.c.key.desc())
+    ).order_by(objects.c.rewinds > 0, objects.c.hour.desc(), objects.c.key.desc())
     elsewhere = newest.where(tuple_(objects.c.hour, objects.c.event_type).not_in(tried))
     for choice in (elsewhere, newest, waiting.order_by(objects.c.canary_at, objects.c.hour.desc())):
         if row := connection.execute(choice).one_or_none():

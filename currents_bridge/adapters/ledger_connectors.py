@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters import ledger_books, ledger_canaries, ledger_letters
+from currents_bridge.adapters import ledger_acknowledged, ledger_books, ledger_canaries, ledger_letters
 from currents_bridge.adapters.ledger_books import EXPIRY_RULES, FINDINGS
 from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, jobs, notices
 from currents_bridge.adapters.ledger_store import SqliteStore
 from currents_bridge.errors import Side
 from currents_bridge.keys import READER
 from currents_bridge.model import (
+    Acknowledged,
     Books,
     Canary,
     ConnectorTotals,
@@ -141,6 +142,21 @@ class SqlConnectors:
         keep = insert(credentials).values(connector=connector, side=side, **values)
         with self._store.writing() as connection:
             connection.execute(keep.on_conflict_do_update(set_=values))
+
+    def acknowledge(self, connector: str, events: Acknowledged) -> None:
+        """Add to the counts of a minute."""
+        with self._store.writing() as connection:
+            ledger_acknowledged.add(connection, connector, events)
+
+    def acknowledged(self, connector: str) -> list[Acknowledged]:
+        """Return a row a minute."""
+        with self._store.reading() as connection:
+            return ledger_acknowledged.read(connection, connector)
+
+    def forget_acknowledged(self, connector: str, until: datetime | None = None) -> None:
+        """Delete rows."""
+        with self._store.writing() as connection:
+            ledger_acknowledged.forget(connection, connector, until)
 
     def witnesses(self, connector: str, limit: int) -> list[tuple[CurrentsObject, datetime]]:
         """Look at the objects that were delivered last."""

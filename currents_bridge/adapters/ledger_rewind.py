@@ -11,6 +11,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    or_,
     select,
     union,
     update,
@@ -35,12 +36,17 @@ from currents_bridge.adapters.ledger_schema import (
 from currents_bridge.adapters.ledger_settle import add_to_hours
 from currents_bridge.model import Books, ObjectState, Rewound
 
+Conditions = tuple[ColumnElement[bool] | TextClause, ...]
 
-def rewind(connection: Connection, connector: str, since: datetime, now: datetime) -> Rewound:
+
+def rewind(
+    connection: Connection, connector: str, since: datetime, now: datetime, spare_since: datetime | None = None
+) -> Rewound:
     """Take back all that was acknowledged since; returns what that was."""
     take_away(connection, objects.c.connector == connector)
-    meant = objects.c.id.in_(_meant(connector, since))
-    take_from_hours(connection, connector, DELIVERED, objects.c.connector == connector, objects.c.settled_at >= since)
+    delivered = _delivered_since(connector, since, spare_since)
+    meant = objects.c.id.in_(_meant(connector, since, delivered))
+    take_from_hours(connection, connector, *delivered)
     of_meant = dead_letters.c.object_key.in_(select(objects.c.key).where(meant))
     connection.execute(delete(dead_letters).where(dead_letters.c.connector == connector, of_meant))
     count, events = connection.execute(
@@ -63,11 +69,19 @@ def rewind(connection: Connection, connector: str, since: datetime, now: datetim
     return rewound
 
 
-def _meant(connector: str, since: datetime) -> CompoundSelect[int]:
+def _delivered_since(connector: str, since: datetime, spare_since: datetime | None) -> Conditions:
+    """Return what holds of the delivered objects that are meant."""
+    all_of_them = (DELIVERED, objects.c.connector == connector, objects.c.settled_at >= since)
+    if spare_since is None:
+        return all_of_them
+    return *all_of_them, or_(objects.c.restarted_at.is_(None), objects.c.restarted_at <= spare_since)
+
+
+def _meant(connector: str, since: datetime, delivered: Conditions) -> CompoundSelect[int]:
     """Return the ids of objects of which anything was acknowledged, or may be by now; each part has its index."""
     ids = select(objects.c.id).where(objects.c.connector == connector)
     return union(
-        ids.where(DELIVERED, objects.c.settled_at >= since),
+        select(objects.c.id).where(*delivered),
         ids.where(QUARANTINED, objects.c.settled_at >= since, objects.c.read > 0),
         ids.where(BEGUN),
         ids.where(OWNED),

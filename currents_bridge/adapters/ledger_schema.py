@@ -249,8 +249,25 @@ credentials = Table(
     Column("first_used_at", UtcTime),
     Column("rewind_from", UtcTime),
     Column("doubted_at", UtcTime),
+    Column("suspected_at", UtcTime),
+    Column("good_answers", Integer, nullable=False, server_default="0"),
+    Column("uncounted_at", UtcTime),
+    Column("keys_seen_with", Text),  # a fingerprint
+    Column("probed_at", UtcTime),
     Column("recovered_at", UtcTime),
     Column("sent_before", Integer, nullable=False, server_default="0"),
+)
+
+# What Segment acknowledged in each minute (since 1970) and is not proven yet; see model.Acknowledged.
+acknowledged = Table(
+    "acknowledged",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("first", Integer, nullable=False),
+    Column("again", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # The message of each connector that Segment acknowledged last: sent once more, it proves that the destination works.

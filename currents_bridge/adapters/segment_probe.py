@@ -7,6 +7,7 @@ those of httpcore, the URL; so the errors are not chained to, and the logs are o
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -16,8 +17,9 @@ from pydantic import AwareDatetime, Field, SecretStr
 
 from currents_bridge.adapters.answers import Answer, read_answer
 from currents_bridge.adapters.segment_endpoint import REGION_URLS, certificates, excerpt, host_of
+from currents_bridge.credentials import COUNTED_AFTER, COUNTS_LAG, fingerprint
 from currents_bridge.errors import ConfigError, ProbeError
-from currents_bridge.model import Evidence, EvidenceKind
+from currents_bridge.model import Acknowledged, Evidence, EvidenceKind, Shortfall
 
 PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.segmentapis.com"}
 
@@ -28,7 +30,7 @@ _KEY = re.compile(r"\w+", re.ASCII)
 _UNKNOWN_KEY = "Invalid path or write key provided"
 _REGION_OF_HOST = {host_of(url): region for region, url in REGION_URLS.items()}
 
-_COUNTED_AFTER = timedelta(minutes=2)  # what was acknowledged longer ago is counted: the Public API is 30 s behind
+_REPEATS_SHARE = 0.01  # of what is acknowledged may be repeats, which Segment drops rightly: Braze sends some twice
 _REACH = timedelta(days=28)  # of its counts, with room for whole days
 _INSTANT = timedelta(microseconds=1)
 _MIDNIGHT = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,7 +98,13 @@ class SettingsProbe:
         self._region = _REGION_OF_HOST.get(host_of(tracking_url))
         _silence()
 
-    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:  # noqa: ARG002 - as ports.Probe
+    def ask(
+        self,
+        key: SecretStr,
+        now: datetime,
+        acknowledged: Sequence[Acknowledged] = (),  # noqa: ARG002 - as ports.Probe
+        keys_seen_with: str | None = None,  # noqa: ARG002 - as ports.Probe
+    ) -> Evidence | None:
         """Return KNOWN or UNKNOWN; see ports.Probe."""
         plain = key.get_secret_value()
         quoted = quote(plain, safe="")
@@ -144,65 +152,101 @@ class PublicApiProbe:
         self._source_id = source_id
         _silence()
 
-    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+    def ask(
+        self,
+        key: SecretStr,
+        now: datetime,
+        acknowledged: Sequence[Acknowledged] = (),
+        keys_seen_with: str | None = None,
+    ) -> Evidence | None:
         """Return what the Public API says; see ports.Probe.
 
-        REVOKED, DISABLED; where something was acknowledged more than two minutes ago, RECEIVED or NOT_RECEIVED; else
-        CONFIRMED where the key is listed, None where the token may not see the keys.
+        REVOKED, also where it lists no key to a token that has seen some; DISABLED; where something was acknowledged
+        more than two minutes ago, RECEIVED or NOT_RECEIVED; else CONFIRMED where the key is listed, None where the
+        token may not see the keys.
         """
         try:
             token = self._read_token()
         except ConfigError as error:
             raise ProbeError(f"the token of the Public API cannot be read: {error.message}", error.hint) from None
         secrets = (token.get_secret_value(), key.get_secret_value())
+        print_ = fingerprint(token, self._base_url)
         bearer = {"Authorization": f"Bearer {secrets[0]}", "Accept": "application/json"}
         with _client(self._base_url, bearer) as client:
             api = _PublicApi(client, self._source_id, secrets)
             enabled, keys = api.source()
+            seen_with = print_ if keys else None
             if not enabled:
                 hint = "enable it in Segment; Segment itself disables sources that have no destination for 14 days"
-                return Evidence(EvidenceKind.DISABLED, now, f"source {self._source_id} is disabled", hint)
-            if keys and key.get_secret_value() not in keys:
-                hint = "take destination.write_key anew from the source's settings in Segment"
-                detail = f"the write key is none of the {len(keys)} of source {self._source_id}"
-                return Evidence(EvidenceKind.REVOKED, now, detail, hint)
-            counted = [(at, events) for at, events in acknowledged if now - _REACH <= at <= now - _COUNTED_AFTER]
+                detail = f"source {self._source_id} is disabled"
+                return Evidence(EvidenceKind.DISABLED, now, detail, hint, keys_seen_with=seen_with)
+            if key.get_secret_value() not in keys and (keys or keys_seen_with == print_):
+                return self._revoked(len(keys), now, seen_with)
+            counted = [one for one in acknowledged if now - _REACH <= one.at <= now - COUNTED_AFTER]
             if counted:
-                return self._compare(api, counted, now, listed=bool(keys))
+                return replace(self._compare(api, counted, now, listed=bool(keys)), keys_seen_with=seen_with)
         if not keys:
             return None
-        proven_until = now - _COUNTED_AFTER if acknowledged else now
+        proven_until = now - COUNTED_AFTER if acknowledged else now
         detail = f"source {self._source_id} is enabled and has the write key"
-        return Evidence(EvidenceKind.CONFIRMED, proven_until, detail)
+        return Evidence(EvidenceKind.CONFIRMED, proven_until, detail, keys_seen_with=seen_with)
+
+    def _revoked(self, others: int, now: datetime, seen_with: str | None) -> Evidence:
+        has = f"has {others} other write key{'' if others == 1 else 's'}" if others else "has no write key any more"
+        detail = f"source {self._source_id} does not have the write key: it {has}"
+        hint = "take destination.write_key anew from the source's settings in Segment"
+        return Evidence(EvidenceKind.REVOKED, now, detail, hint, keys_seen_with=seen_with)
 
     def _compare(
-        self, api: "_PublicApi", acknowledged: Sequence[tuple[datetime, int]], now: datetime, *, listed: bool
+        self, api: "_PublicApi", acknowledged: Sequence[Acknowledged], now: datetime, *, listed: bool
     ) -> Evidence:
         """Return whether what was acknowledged long enough ago has been received."""
-        first = acknowledged[0][0]
-        owed = sum(events for _, events in acknowledged)
-        span = _span(first - _COUNTED_AFTER, now)
+        first = acknowledged[0].at
+        owed, again = (sum(getattr(one, name) for one in acknowledged) for name in ("first", "again"))
+        span = _span(first - COUNTED_AFTER, now)
         received, failed = (api.count(metric, span) for metric in ("successfully-received", "failed-on-ingest"))
+        arrived = received.total + failed.total
         numbers = (
-            f"of {owed} events acknowledged since {_text(first)}, source {self._source_id} received {received.total}, "
-            f"and {failed.total} failed on ingest"
+            f"of {owed + again} events acknowledged since {_text(first)}, source {self._source_id} received "
+            f"{received.total}, and {failed.total} failed on ingest"
         )
         if received.last is None:
             last, missed = first - _INSTANT, owed
         else:
             last = max(received.last, failed.last or received.last)
-            missed = sum(events for at, events in acknowledged if at >= last + span.step + _COUNTED_AFTER)
+            missed = sum(one.first for one in acknowledged if one.at >= last + span.step + COUNTED_AFTER)
             if missed:
                 numbers += f"; it got nothing of the {missed} that were acknowledged long after {_text(last)}"
+        until = acknowledged[-1].at
         if missed:
             hint = (
                 f"check that destination.region is the workspace's, that destination.write_key is of source "
                 f"{self._source_id}, and what its Delivery Overview in Segment says"
             )
-            return Evidence(EvidenceKind.NOT_RECEIVED, now, numbers, hint)
-        whole = listed and received.total + failed.total >= owed
-        proven_until = now - _COUNTED_AFTER if whole else max(last, first - _INSTANT)
-        return Evidence(EvidenceKind.RECEIVED, proven_until, numbers)
+            return Evidence(EvidenceKind.NOT_RECEIVED, now, numbers, hint, counted_until=until)
+        old = [one for one in acknowledged if one.at <= now - COUNTS_LAG]
+        if arrived >= owed + min(again, 1):
+            proven_until = now - COUNTED_AFTER if listed else min(last, until)
+        else:  # what is old enough is counted, or never will be
+            proven_until = old[-1].at if old else first - _INSTANT
+        counted = (received.until(proven_until + COUNTED_AFTER), failed.until(proven_until + COUNTED_AFTER))
+        return Evidence(
+            EvidenceKind.RECEIVED,
+            proven_until,
+            numbers,
+            counted_until=until,
+            shortfall=_shortfall(old, sum(counted)),
+        )
+
+
+def _shortfall(acknowledged: Sequence[Acknowledged], arrived: int) -> Shortfall | None:
+    """Return what is missing of what was acknowledged so long ago that it must have been counted."""
+    owed, again = (sum(getattr(one, name) for one in acknowledged) for name in ("first", "again"))
+    if again and arrived <= owed:
+        return Shortfall(acknowledged[0].at, acknowledged[-1].at, again, 0, again=True)
+    if owed - arrived > owed * _REPEATS_SHARE:
+        return Shortfall(acknowledged[0].at, acknowledged[-1].at, owed, arrived)
+    return None
 
 
 class _PublicApi:
@@ -233,8 +277,7 @@ class _PublicApi:
         points = [point for part in counts.dataset for point in part.series if point.count]
         if not all(span.start <= point.time <= span.end for point in points):  # nobody asked for those
             raise self._not_as_expected()
-        times = [point.time.astimezone(UTC) for point in points]
-        return _Count(sum(point.count for point in points), max(times, default=None))
+        return _Count([(point.time.astimezone(UTC), point.count) for point in points])
 
     def _ask(self, kind: type[_Data], path: str, query: Mapping[str, str]) -> _Data:
         """Return `data` of an answer."""
@@ -271,9 +314,23 @@ class _Span(NamedTuple):
     end: datetime
 
 
-class _Count(NamedTuple):
-    total: int
-    last: datetime | None  # start of the last step with any
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What was counted in each step that has any."""
+
+    steps: Sequence[tuple[datetime, int]]  # start, events
+
+    @property
+    def total(self) -> int:
+        return sum(events for _, events in self.steps)
+
+    @property
+    def last(self) -> datetime | None:
+        """Start of the last step with any."""
+        return max((start for start, _ in self.steps), default=None)
+
+    def until(self, time: datetime) -> int:
+        return sum(events for start, events in self.steps if start <= time)
 
 
 _GRANULARITIES = (  # and the longest span of each

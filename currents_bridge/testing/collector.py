@@ -102,6 +102,7 @@ class Collector:
         self.duplicates = 0
         self.rejected: list[Rejected] = []
         self.dropped: list[Message] = []
+        self._seen: set[str] = set()
         self.dropped_by_fault: list[Message] = []
         self.requests: list[ReceivedRequest] = []
         self.request_count = 0
@@ -179,7 +180,7 @@ class Collector:
             raise _BadRequestError("Exceed payload limit")
         try:
             request = orjson.loads(body)
-            batch = request["batch"]
+            batch = self._without_repeats(request["batch"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise _BadRequestError("Bad Request") from None
         key = request.get("writeKey") or _basic_user(headers)
@@ -205,6 +206,13 @@ class Collector:
             for message, flaw in zip(batch, flaws, strict=True):
                 self._file(message, flaw)
         return sent_at, batch
+
+    def _without_repeats(self, batch: list[Message]) -> list[Message]:
+        if not self.world.remembers_ids:
+            return batch
+        fresh = [message for message in batch if message["messageId"] not in self._seen]
+        self._seen.update(message["messageId"] for message in batch)
+        return fresh
 
     def _file(self, message: Message, flaw: str) -> None:
         if flaw:

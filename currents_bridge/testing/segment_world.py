@@ -58,6 +58,7 @@ class SegmentWorld:
         source_id: of the source.
         source_enabled: False: events get 200 and are dropped.
         source_elsewhere: True: as in a wrong region, events get 200 and are dropped, though the key is well.
+        remembers_ids: True: repeats are dropped by their message id, also where the message before was dropped.
         keys_hidden: True: the Public API lists no keys, as for a token that may not see them.
         api_token: of the Public API; any other gets 401.
         api_host: where the source takes events, as its settings name it.
@@ -72,6 +73,7 @@ class SegmentWorld:
         self.source_id = "braze-source"
         self.source_enabled = True
         self.source_elsewhere = False
+        self.remembers_ids = False
         self.keys_hidden = False
         self.api_token = "public-api-token"  # noqa: S105 - of this played Segment
         self.api_host = "api.segment.io/v1"

@@ -13,6 +13,7 @@ import pytest
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.errors import ClaimLostError
 from currents_bridge.model import (
+    Acknowledged,
     Books,
     Checkpoint,
     DeadLetter,
@@ -295,3 +296,42 @@ def test_a_process_killed_in_a_rewind_has_done_nothing_of_it(tmp_path: Path, sta
     assert ledger.rewind("acme", NOW, LATER) == Rewound(objects=3, events=5)
     assert ledger.totals("acme").objects[ObjectState.PENDING] == 3
     ledger.close()
+
+
+class TestAcknowledged:
+    """What was acknowledged and is not proven."""
+
+    def test_it_is_counted_by_the_minute_for_each_connector(self, ledger: Ledger) -> None:
+        """In order of time, with the last moment of each minute."""
+        minutes = [NOW, NOW + timedelta(seconds=20), NOW + timedelta(minutes=3)]
+        for at, first, again in zip(minutes, (5, 2, 0), (0, 0, 4), strict=True):
+            ledger.acknowledge("acme", Acknowledged(at, first, again))
+        assert ledger.acknowledged("acme") == [Acknowledged(minutes[1], 7, 0), Acknowledged(minutes[2], 0, 4)]
+        assert ledger.totals("acme").unproven_events == 11
+        assert ledger.acknowledged("beta") == []
+
+    def test_what_is_proven_is_forgotten(self, ledger: Ledger) -> None:
+        """Up to the time of the proof, or all of it."""
+        for at in (NOW, LATER):
+            ledger.acknowledge("acme", Acknowledged(at, 1))
+        ledger.forget_acknowledged("acme", PROOF)
+        assert ledger.acknowledged("acme") == [Acknowledged(LATER, 1)]
+        ledger.forget_acknowledged("acme")
+        assert ledger.totals("acme").unproven_events == 0
+
+
+class TestSpared:
+    """Weak evidence sends nothing again that it has sent again lately."""
+
+    def test_what_was_sent_again_lately_stays_delivered(self, ledger: Ledger) -> None:
+        """Until a day has passed, or until it is certain that the key was dead."""
+        deliver(ledger, an_object("first", OPEN))
+        assert ledger.rewind("acme", NOW, PROOF).objects == 1
+        claimed = claim(ledger, LATER)
+        ledger.settle([Delivered(one.id, BOOKS) for one in claimed], LATER)
+        deliver(ledger, an_object("second", OPEN))
+
+        spared = ledger.rewind("acme", NOW, LATER, spare_since=NOW)
+
+        assert (spared.objects, ledger.totals("acme").objects[ObjectState.DELIVERED]) == (1, 1)
+        assert ledger.rewind("acme", NOW, LATER, spare_since=LATER).objects == 1

@@ -4,67 +4,20 @@ In each: which alerts, when and how often; the state and the window; what is sen
 received every event at the end.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from currents_bridge import app
-from currents_bridge.credentials import loss_window_of, state_at
+from currents_bridge.credentials import loss_window_of
 from currents_bridge.errors import Side
-from currents_bridge.model import Credential, CredentialState, ObjectState
-from currents_bridge.rehearsal import FIRST_KEY, NAME, START, Rehearsal
+from currents_bridge.model import CredentialState, ObjectState
+from currents_bridge.rehearsal import FIRST_KEY, NAME, START
 from currents_bridge.testing.faulty_s3 import S3Fault
 from currents_bridge.testing.loopback import Answer
+from tests.scenarios.conftest import SECOND_KEY, WINDOW, Rehearse, credential, replace_key, state, told
 
-SECOND_KEY = "OtherKeyOtherKeyOtherKeyOtherKey"
-WINDOW = timedelta(hours=48)
 S = CredentialState
-
-Rehearse = Callable[..., Rehearsal]
-
-
-@pytest.fixture
-def rehearse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rehearse]:
-    """Return what opens a rehearsal."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    with ExitStack() as stack:
-
-        def start(**options: Any) -> Rehearsal:
-            return stack.enter_context(Rehearsal(app.open_bridge, tmp_path, os.environ, **options))
-
-        yield start
-
-
-def credential(rehearsal: Rehearsal, side: Side = Side.DESTINATION) -> Credential:
-    """Return what is known of a credential."""
-    return rehearsal.connector.watch.credential(side)
-
-
-def state(rehearsal: Rehearsal, side: Side = Side.DESTINATION) -> CredentialState:
-    """Return its state now."""
-    return state_at(credential(rehearsal, side), rehearsal.now, WINDOW)
-
-
-def told(rehearsal: Rehearsal, *kinds: str) -> list[tuple[float, str, str, str]]:
-    """Return hour, phase, kind and subject of the messages of some kinds, of all without any, in order."""
-    return [
-        (message.at / timedelta(hours=1), message.phase, message.kind, message.subject)
-        for message in rehearsal.told
-        if not kinds or message.kind in kinds
-    ]
-
-
-def replace_key(rehearsal: Rehearsal) -> None:
-    """Put another write key into the file; the program is not restarted."""
-    rehearsal.segment.world.add_key(SECOND_KEY)
-    rehearsal.set_key(SECOND_KEY)
 
 
 def test_a_key_dead_for_3_hours(rehearse: Rehearse) -> None:

@@ -64,12 +64,26 @@ def test_a_disabled_source_is_told_as_such() -> None:
     assert found(health(destination=failing(NOW, EvidenceKind.DISABLED))) == [("source_disabled", "destination")]
 
 
-def test_a_suspect_key_is_a_warning_that_says_what_is_done_about_it() -> None:
-    """Its loss window is not told, since sending goes on."""
-    suspect = replace(failing(NOW - 40 * HOUR), state=CredentialState.SUSPECT, rewind_from=NOW - 41 * HOUR)
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        (1, [("credential_suspect", "warning")]),
+        (13, [("credential_suspect", "warning"), ("loss_window", "warning")]),
+        (40, [("credential_suspect", "critical"), ("loss_window", "critical")]),
+        (60, [("credential_suspect", "critical"), ("loss_window_ended", "critical")]),
+    ],
+)
+def test_a_suspect_key_has_the_thresholds_of_the_loss_window(hours: float, expected: list[tuple[str, str]]) -> None:
+    """Most users have no probe that could say more, so it is critical from half of the window on."""
+    suspect = replace(failing(NOW - hours * HOUR), state=CredentialState.SUSPECT)
+    assert [(alert.kind, alert.severity) for alert in wrong(health(destination=suspect))] == expected
+
+
+def test_a_suspect_key_says_what_is_done_about_it() -> None:
+    """Sending goes on meanwhile."""
+    suspect = replace(failing(NOW - 10 * HOUR), state=CredentialState.SUSPECT, rewind_from=NOW - 41 * HOUR)
     (alert,) = wrong(health(destination=suspect))
 
-    assert (alert.kind, alert.severity) == ("credential_suspect", "warning")
     assert alert.what.endswith("; sending goes on, and all since 2026-01-08 19:00 UTC is sent again if it is")
 
 
@@ -78,7 +92,7 @@ def test_a_suspect_key_is_a_warning_that_says_what_is_done_about_it() -> None:
     [
         (11.9, []),
         (12, [("loss_window", "destination 25", "warning")]),
-        (24, [("loss_window", "destination 50", "warning")]),
+        (24, [("loss_window", "destination 50", "critical")]),
         (36, [("loss_window", "destination 75", "critical")]),
         (43.2, [("loss_window", "destination 90", "critical")]),
         (47.9, [("loss_window", "destination 90", "critical")]),

@@ -194,4 +194,5 @@ def test_only_news_and_thresholds_are_not_repeated() -> None:
         "unknown_event_type",
         "schema_drift",
         "new_integration",
+        "key_unproven",
     ]

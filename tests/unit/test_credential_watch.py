@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from currents_bridge.credential_watch import CredentialWatch, fingerprint, has_key_shape
-from currents_bridge.credentials import Sending
+from currents_bridge.credential_watch import CredentialWatch, has_key_shape
+from currents_bridge.credentials import Sending, fingerprint
 from currents_bridge.errors import ConfigError, ConfigProblem, CredentialError, ProbeError, Side
 from currents_bridge.model import (
+    Acknowledged,
     Books,
     Credential,
     CredentialState,
@@ -39,15 +40,27 @@ class ScriptedProbe:
     says: dict[str, EvidenceKind | ProbeError] = field(default_factory=dict)
     asked: list[tuple[str, list[int]]] = field(default_factory=list)  # key, events acknowledged
     reaches: timedelta = timedelta()  # how far behind its proofs are
+    shows_keys: bool = False
 
-    def ask(self, key: SecretStr, now: datetime, acknowledged: Sequence[tuple[datetime, int]]) -> Evidence | None:
+    def ask(
+        self,
+        key: SecretStr,
+        now: datetime,
+        acknowledged: Sequence[Acknowledged] = (),
+        keys_seen_with: str | None = None,  # noqa: ARG002 - as ports.Probe
+    ) -> Evidence | None:
         """Answer as told."""
         plain = key.get_secret_value()
-        self.asked.append((plain, [events for _, events in acknowledged]))
+        self.asked.append((plain, [one.first for one in acknowledged]))
         answer = self.says.get(plain)
         if isinstance(answer, ProbeError):
             raise answer
-        return Evidence(answer, now - self.reaches, f"saw {answer}", f"mend {answer}") if answer else None
+        if answer is None:
+            return None
+        seen_with = "a token" if self.shows_keys else None
+        return Evidence(
+            answer, now - self.reaches, f"saw {answer}", f"mend {answer}", counted_until=now, keys_seen_with=seen_with
+        )
 
 
 @dataclass
@@ -179,6 +192,107 @@ def test_events_that_a_proof_does_not_reach_are_counted_by_the_next_one(place: P
     assert [events for _, events in place.probe.asked] == [[7, 5], [5]]
 
 
+def test_a_later_process_asks_about_what_an_earlier_one_sent(place: Place) -> None:
+    """As `once` by cron, whose events are too new to be counted when it ends."""
+    place.open().acknowledged(7)
+    place.now += timedelta(minutes=30)
+    place.open().probe()
+    assert [events for _, events in place.probe.asked] == [[7]]
+
+
+def test_probes_are_asked_no_more_often_than_is_asked_for_whoever_asks(place: Place) -> None:
+    """`once` by the minute must not use up the Public API's rate."""
+    for _ in range(11):
+        place.open().probe(timedelta(minutes=5))
+        place.now += timedelta(minutes=1)
+    assert len(place.probe.asked) == 3
+
+
+def test_a_probe_that_is_not_needed_any_more_does_not_fail(place: Place) -> None:
+    """What it said while the stronger one was away is over."""
+    watch = place.open()
+    place.probe.says[OLD] = place.second_probe.says[OLD] = ProbeError("no answer")
+    watch.probe()
+    assert [notice.subject for notice in place.ledger.totals(NAME).notices] == ["Public API", "settings endpoint"]
+    place.probe.says[OLD] = K.CONFIRMED
+    watch.probe()
+    assert place.ledger.totals(NAME).notices == []
+
+
+class TestReplacedKeys:
+    """What was acknowledged belongs to the key that sent it."""
+
+    @pytest.fixture
+    def used(self, place: Place) -> CredentialWatch:
+        """A key that was proven, and then used for one object more."""
+        watch = place.open()
+        place.probe.says[OLD] = K.CONFIRMED
+        watch.probe()
+        place.now += timedelta(minutes=1)
+        place.deliver_one()
+        watch.acknowledged(3)
+        place.now += timedelta(minutes=1)
+        place.keys = [NEW]
+        return watch
+
+    def waits(self, place: Place) -> int:
+        """Return how many objects are sent again."""
+        return place.ledger.totals(NAME).waiting.objects
+
+    def test_a_key_that_died_unseen_has_its_last_events_sent_again(self, place: Place, used: CredentialWatch) -> None:
+        """It is asked a last time."""
+        place.probe.says[OLD] = K.REVOKED
+        used.ask_for_renewal()
+        used.renew()
+        assert (in_use(used), self.waits(place)) == (NEW, 1)
+
+    def test_a_key_that_cannot_be_asked_any_more_has_its_last_events_sent_again(
+        self, place: Place, used: CredentialWatch
+    ) -> None:
+        """After a restart nobody knows it."""
+        used.close()
+        place.open()
+        assert self.waits(place) == 1
+
+    def test_a_key_that_is_confirmed_to_the_end_has_nothing_sent_again(
+        self, place: Place, used: CredentialWatch
+    ) -> None:
+        """Although its latest events cannot be counted yet."""
+        place.probe.reaches, place.probe.shows_keys = timedelta(minutes=2), True
+        used.ask_for_renewal()
+        used.renew()
+        assert (in_use(used), self.waits(place)) == (NEW, 0)
+
+    def test_the_new_key_does_not_answer_for_the_old_one(self, place: Place, used: CredentialWatch) -> None:
+        """Nothing that the old one sent is counted against it."""
+        place.probe.shows_keys = True
+        used.ask_for_renewal()
+        used.renew()
+        place.probe.asked.clear()
+        used.probe()
+        assert place.probe.asked == [(NEW, [])]
+
+    def test_where_no_probe_ever_spoke_a_notice_says_what_cannot_be_told(self, place: Place) -> None:
+        """Nothing is sent again: it would be everything."""
+        watch = place.open()
+        place.deliver_one()
+        watch.acknowledged(3)
+        place.now += timedelta(minutes=1)
+        place.keys = [NEW]
+        watch.ask_for_renewal()
+        watch.renew()
+        (notice,) = place.ledger.totals(NAME).notices
+        assert (notice.kind, self.waits(place)) == (NoticeKind.UNPROVEN, 0)
+        assert notice.detail.startswith("3 events acknowledged from 2026-03-04 12:00 UTC")
+
+    def test_that_notice_ends_after_a_week(self, place: Place) -> None:
+        """Nothing that comes later can tell."""
+        self.test_where_no_probe_ever_spoke_a_notice_says_what_cannot_be_told(place)
+        place.now += timedelta(days=7)
+        place.open().probe()
+        assert place.ledger.totals(NAME).notices == []
+
+
 def test_a_dead_key_rewinds_what_was_acknowledged_since_the_last_proof(place: Place) -> None:
     """What came before the proof stays delivered."""
     watch = place.open()
@@ -265,7 +379,7 @@ def test_the_newer_of_two_keys_is_used_when_nothing_speaks_against_it(
     place.keys = [OLD, NEW]
     watch.ask_for_renewal()
     watch.renew()
-    assert place.probe.asked[-1][0] == NEW
+    assert [key for key, _ in place.probe.asked] == [NEW, OLD]
     assert in_use(watch) == NEW
     assert place.ledger.totals(NAME).waiting.objects == 0
 
@@ -339,6 +453,7 @@ def test_another_endpoint_is_another_destination(place: Place) -> None:
     place.deliver_one()
     place.probe.says[OLD] = K.NOT_RECEIVED
     watch.probe()
+    place.now += timedelta(minutes=1)
     mended = CredentialWatch(
         connector=NAME,
         ledger=place.ledger,

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from currents_bridge.adapters.segment_endpoint import REGION_URLS
 from currents_bridge.adapters.segment_probe import PublicApiProbe, SettingsProbe
 from currents_bridge.errors import ConfigError, ConfigProblem, ProbeError
-from currents_bridge.model import Evidence, EvidenceKind
+from currents_bridge.model import Acknowledged, Evidence, EvidenceKind, Shortfall
 from currents_bridge.ports import Probe
 from currents_bridge.testing.collector import Answer, Collector
 from tests.played_segment import KEY, Clock, post
@@ -33,7 +33,8 @@ class Bench:
         self.collector, self.world, self.clock = collector, collector.world, clock
         self.settings = SettingsProbe(collector.url, collector.url)
         self.public_api = PublicApiProbe(collector.url, self.read_token, "braze-source")
-        self.acknowledged: list[tuple[datetime, int]] = []
+        self.acknowledged: list[Acknowledged] = []
+        self.keys_seen_with: str | None = None
         self.token: str | None = TOKEN
 
     def read_token(self) -> SecretStr:
@@ -45,12 +46,12 @@ class Bench:
     def send(self, events: int, *, event: str = "Email Clicked") -> datetime:
         """Have events acknowledged now, and return the time."""
         assert post(self.collector, events, event=event) == 200
-        self.acknowledged.append((self.clock(), events))
+        self.acknowledged.append(Acknowledged(self.clock(), events))
         return self.clock()
 
     def ask(self, probe: Probe, key: SecretStr = SECRET) -> Evidence | None:
         """Ask now."""
-        return probe.ask(key, self.clock(), self.acknowledged)
+        return probe.ask(key, self.clock(), self.acknowledged, self.keys_seen_with)
 
     def answer(self, probe: Probe) -> Evidence:
         """Ask now, for an answer that says something."""
@@ -221,22 +222,71 @@ def test_only_failures_on_ingest_count_as_nothing_received(bench: Bench) -> None
     assert "received 0, and 6 failed" in evidence.detail
 
 
-def test_fewer_than_acknowledged_are_told_with_numbers(bench: Bench) -> None:
-    """Failures on ingest explain some of them; what they do not explain is proven up to the last that came."""
+def test_fewer_than_acknowledged_prove_nothing_until_they_are_old_enough_to_be_counted(bench: Bench) -> None:
+    """Counts may be late; then what is missing is told, with its span, and is not asked about again."""
     last = bench.send(10)
-    bench.acknowledged[-1] = (last, 12)
-    now = bench.clock.passes(5 * MINUTE)
+    bench.acknowledged[-1] = Acknowledged(last, 12)
+    bench.clock.passes(5 * MINUTE)
     evidence = bench.answer(bench.public_api)
-    assert (evidence.kind, evidence.at) == (EvidenceKind.RECEIVED, last)
+    assert (evidence.kind, evidence.shortfall) == (EvidenceKind.RECEIVED, None)
+    assert evidence.at < last
     assert "of 12 events acknowledged" in evidence.detail
     assert "received 10, and 0 failed" in evidence.detail
 
-    bench.acknowledged[-1] = (last, 10)
-    bench.send(2, event="")
-    bench.clock.passes(5 * MINUTE)
+    bench.clock.passes(15 * MINUTE)
     evidence = bench.answer(bench.public_api)
-    assert (evidence.kind, evidence.at) == (EvidenceKind.RECEIVED, now + 3 * MINUTE)
+    assert (evidence.at, evidence.shortfall) == (last, Shortfall(last, last, 12, 10))
+
+
+def test_failures_on_ingest_explain_what_was_not_received(bench: Bench) -> None:
+    """They arrived, and Segment says there what is wrong with them."""
+    last = bench.send(10)
+    bench.acknowledged[-1] = Acknowledged(last, 12)
+    bench.send(2, event="")
+    bench.acknowledged.pop()
+    now = bench.clock.passes(25 * MINUTE)
+    evidence = bench.answer(bench.public_api)
+    assert (evidence.at, evidence.shortfall) == (now - 2 * MINUTE, None)
     assert "received 10, and 2 failed" in evidence.detail
+
+
+def test_a_few_repeats_are_no_shortfall(bench: Bench) -> None:
+    """Braze writes some events twice, and Segment rightly drops one of each."""
+    last = bench.send(200)
+    bench.acknowledged[-1] = Acknowledged(last, 202)
+    bench.clock.passes(25 * MINUTE)
+    assert bench.answer(bench.public_api).shortfall is None
+
+
+def test_what_was_sent_again_and_never_arrived_is_a_shortfall_of_its_own(bench: Bench) -> None:
+    """Segment may remember the ids of what it dropped; one new event that arrives does not hide it."""
+    first = bench.clock()
+    bench.acknowledged.append(Acknowledged(first, 0, again=8))
+    bench.clock.passes(MINUTE)
+    last = bench.send(3)
+    bench.clock.passes(25 * MINUTE)
+    assert bench.answer(bench.public_api).shortfall == Shortfall(first, last, 8, 0, again=True)
+
+
+def test_some_of_what_was_sent_again_may_be_repeats(bench: Bench) -> None:
+    """What was received before the key died is dropped, and rightly so."""
+    sent = bench.send(5)
+    bench.acknowledged[-1] = Acknowledged(sent, 3, again=8)
+    bench.clock.passes(25 * MINUTE)
+    assert bench.answer(bench.public_api).shortfall is None
+
+
+def test_a_source_without_any_key_says_that_the_key_is_revoked_to_a_token_that_has_seen_keys(bench: Bench) -> None:
+    """To any other it may just not show them."""
+    seen = bench.answer(bench.public_api).keys_seen_with
+    assert seen
+    bench.world.revoke_key(KEY)
+    bench.clock.passes(MINUTE)
+    assert bench.ask(bench.public_api) is None
+    bench.keys_seen_with = seen
+    assert kind(bench.ask(bench.public_api)) is EvidenceKind.REVOKED
+    bench.keys_seen_with = "of another token"
+    assert bench.ask(bench.public_api) is None
 
 
 @pytest.mark.parametrize("outage", [timedelta(minutes=30), timedelta(hours=12), timedelta(days=20)])

@@ -14,6 +14,7 @@ def upgrade() -> None:
     _resends()
     _notices()
     _trials()
+    _credentials()
 
 
 def _coverage() -> None:
@@ -78,3 +79,20 @@ def _resends() -> None:
 
 def _trials() -> None:
     op.add_column("objects", sa.Column("trial_row", sa.Integer, nullable=False, server_default="0"))
+
+
+def _credentials() -> None:
+    for name in ("suspected_at", "uncounted_at", "probed_at"):
+        op.add_column("credentials", sa.Column(name, sa.DATETIME))
+    op.add_column("credentials", sa.Column("good_answers", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("credentials", sa.Column("keys_seen_with", sa.Text))
+    op.execute("UPDATE credentials SET suspected_at = since WHERE state = 'suspect'")
+    op.create_table(
+        "acknowledged",
+        sa.Column("connector", sa.Text, primary_key=True),
+        sa.Column("minute", sa.Integer, primary_key=True),
+        sa.Column("at", sa.DATETIME, nullable=False),
+        sa.Column("first", sa.Integer, nullable=False),
+        sa.Column("again", sa.Integer, nullable=False),
+        sqlite_with_rowid=False,
+    )
