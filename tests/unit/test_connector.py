@@ -339,7 +339,10 @@ def test_a_canary_whose_2xx_says_nothing_counts_for_nothing(bench: Bench) -> Non
     for offset in range(3):
         bench.put(2, offset=offset)
     connector = bench.connector()
-    connector.watch.take_in(Side.DESTINATION, Evidence(EvidenceKind.NOT_RECEIVED, bench.now, "received 0"))
+    for late in (0, 30):
+        at = bench.now + timedelta(minutes=late)
+        nothing = Evidence(EvidenceKind.NOT_RECEIVED, at, "received 0", counted_until=at)
+        connector.watch.take_in(Side.DESTINATION, nothing)
 
     report = connector.poll()
 

@@ -64,7 +64,7 @@ class FakeConnector:
     name: str
     ledger: LedgerOnFile
     poll: Callable[[], TransferReport] = TransferReport
-    probe: Callable[[], None] = lambda: None
+    probe: Callable[..., None] = lambda *_: None
     audit: Callable[[], TransferReport] = TransferReport
     active_at: datetime | None = None
     loss: LossPolicy = field(default_factory=LossPolicy)
