@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import boto3
@@ -16,13 +15,13 @@ import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from botocore.loaders import create_loader
-from botocore.utils import parse_timestamp
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.interim import read_past_interim_answers
+from currents_bridge.adapters.s3_answers import bare_etag
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
-from currents_bridge.adapters.s3_listing import Listing, bare_etag, refuse_what_is_no_listing
+from currents_bridge.adapters.s3_listing import Listing, keep_raw_answers
 from currents_bridge.adapters.s3_quick import QuickReader
 from currents_bridge.errors import CredentialError, ObjectChangedError, ObjectGoneError, RetryLaterError
 from currents_bridge.model import ExpiryRule, ListedObject
@@ -96,11 +95,10 @@ class S3ObjectStore:
             # A session of its own, because boto3's default one is not thread-safe and keeps its credentials.
             session = botocore.session.Session()
             session.register_component("data_loader", _DESCRIPTIONS)
-            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )
-            refuse_what_is_no_listing(client, bucket)
+            keep_raw_answers(client)
             return client, QuickReader(session, client, bucket, timeout_s=quick_timeout_s, clock=clock)
 
         self._connect = connect
@@ -109,6 +107,7 @@ class S3ObjectStore:
         with self._translated(Access.LIST, ""):
             self._current = connect()
         self._made_s = clock()
+        self._listing = Listing(lambda: self._client, bucket, sleep)
 
     @property
     def _client(self) -> "S3Client":
@@ -129,22 +128,14 @@ class S3ObjectStore:
 
     def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
         """List one level with `Delimiter=/`; see the port."""
-        folders: list[str] = []
-        objects: list[ListedObject] = []
         with self._translated(Access.LIST, prefix):
-            for flat in (False, True):  # some servers leave out folders that hold folders only
-                for page in Listing(self._client, self._bucket, prefix, delimiter="/", flat=flat):
-                    folders += page.folders
-                    objects += page.objects
-                if folders or objects:
-                    break
-        return list(dict.fromkeys(folders)), objects
+            return self._listing.folders(prefix)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
         """List all levels, 1,000 keys a request, as the caller goes on; see the port."""
         with self._translated(Access.LIST, prefix):
-            for page in Listing(self._client, self._bucket, prefix, start_after):
-                yield from page.objects
+            for page in self._listing.objects(prefix, start_after):
+                yield from page
 
     def expiry_rules(self) -> Sequence[ExpiryRule] | None:
         """Read the bucket's lifecycle configuration; see the port."""
@@ -275,11 +266,3 @@ class _RangeReader(io.RawIOBase):
             self._rest, self._object_bytes = memoryview(fetched.content), fetched.object_bytes
             self._at += len(fetched.content)
         return bool(self._rest)
-
-
-def _time(text: str) -> datetime:
-    """Return a time of an answer; botocore's own way takes 50 us, which is half of what a listed object costs."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return parse_timestamp(text)

@@ -1,158 +1,199 @@
-"""Pages of a LIST, believed only if they are what a LIST is; else an error names the server and what is odd.
+"""The LISTs of one bucket: page after page, in whatever way the server can go on, and checked against each other.
 
-botocore reads forgivingly: an empty body, a web page or another document is a listing without objects to it. "Nothing
-there" said by mistake hides data, so a page has to have the right root, be complete or say how to go on, keep to what
-was asked, and name everything that is read of an object.
-https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+What is odd about one answer is found by `s3_answers`; here is what is odd about several: a token that repeats, the same
+part again, keys that go back. Every error names the server and what is odd about it.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from operator import le
+from dataclasses import dataclass
+from operator import lt
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from currents_bridge.adapters.s3_answers import OddAnswerError, Page, read_page
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import ListedObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PAGE_KEYS = 1_000  # of one answer at most
+MAX_ATTEMPTS = 3  # of a page that is odd by itself, as one in a thousand from behind a proxy may be
+MAX_BARREN_PAGES = 1_000  # in a row without a new name; S3 sends some where many versions were deleted
 
-_ROOT = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<(?:[\w.-]+:)?ListBucketResult[\s/>]", re.DOTALL
-)
+_RAW = "RawAnswer"
 _HINT = "see that source.endpoint_url names an S3 server, and that no proxy answers in its place; nothing is lost"
 
 
-@dataclass(slots=True)
-class Page:
-    """One page."""
+def keep_raw_answers(client: "S3Client") -> None:
+    """Have answers to LISTs come as their bytes, instead of as what botocore makes of them."""
 
-    folders: list[str] = field(default_factory=list)
-    objects: list[ListedObject] = field(default_factory=list)
-
-
-class Listing:
-    """A LIST of one prefix, page by page.
-
-    Args:
-        client: of the server.
-        bucket: what is listed.
-        prefix: of the keys.
-        start_after: a key; keys up to it are left out, also where the server does not know the parameter.
-        delimiter: "" or "/", which makes folders of all that lies deeper, whether the server knows it or not.
-        flat: do not ask the server for folders.
-    """
-
-    def __init__(  # noqa: PLR0913 - each is a part of the question
-        self,
-        client: "S3Client",
-        bucket: str,
-        prefix: str,
-        start_after: str = "",
-        *,
-        delimiter: str = "",
-        flat: bool = False,
-    ) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._prefix = prefix
-        self._start_after = start_after
-        self._delimiter = delimiter
-        self._asked = "" if flat else delimiter
-
-    def __iter__(self) -> Iterator[Page]:
-        last, tokens = "", set[str]()
-        answer = self._ask(self._client.list_objects_v2, StartAfter=self._start_after)
-        while True:
-            page = self._page(answer)
-            names = [*(item.key for item in page.objects), *page.folders]
-            if last and names and max(names) <= last:
-                raise self._odd("sends the same part of the listing again")
-            last = max([last, *names])
-            page.objects = [item for item in page.objects if item.key > self._start_after]
-            yield page
-            token = answer.get("NextContinuationToken")
-            if not (answer.get("IsTruncated") or token or (_is_full(answer) and "IsTruncated" not in answer)):
-                return
-            if token:
-                if token in tokens:
-                    raise self._odd("sends the same continuation token twice")
-                tokens.add(token)
-                answer = self._ask(self._client.list_objects_v2, ContinuationToken=token)
-            elif names:  # a server of the older LIST
-                answer = self._ask(self._client.list_objects, Marker=last)
-            else:
-                raise self._odd("says that there is more, but not where")
-
-    def _ask(self, ask: Callable[..., Any], **more: str) -> Mapping[str, Any]:
-        try:
-            return ask(Bucket=self._bucket, Prefix=self._prefix, Delimiter=self._asked, **more)  # type: ignore[no-any-return]
-        except (ValueError, OverflowError) as error:  # a number or a date that is none
-            raise self._odd("has a value that cannot be read") from error
-
-    def _page(self, answer: Mapping[str, Any]) -> Page:
-        page = Page([str(item.get("Prefix") or "") for item in answer.get("CommonPrefixes", ())])
-        for item in answer.get("Contents", ()):
-            page.objects.append(self._listed(item))
-        page.objects = list({item.key: item for item in page.objects}.values())
-        page.folders = list(dict.fromkeys(page.folders))
-        keys = [item.key for item in page.objects]
-        if not all(name.startswith(self._prefix) for name in (*keys, *page.folders)):
-            raise self._odd("lists keys outside of the prefix that was asked for")
-        if not (_ascending(keys) or _ascending([key.replace("/", "\0") for key in keys])):
-            raise self._odd("lists keys out of order")
-        if self._delimiter:
-            self._sort_out(page)
-        return page
-
-    def _sort_out(self, page: Page) -> None:
-        """Make folders of keys that a server without delimiters lists flat."""
-        level = len(self._prefix)
-        deeper = [item for item in page.objects if self._delimiter in item.key[level:]]
-        if deeper:
-            found = (item.key[: item.key.index(self._delimiter, level) + 1] for item in deeper)
-            page.folders = sorted({*page.folders, *found})
-            page.objects = [item for item in page.objects if self._delimiter not in item.key[level:]]
-
-    def _listed(self, item: Mapping[str, Any]) -> ListedObject:
-        try:
-            key, etag, size, modified = item["Key"], item["ETag"], item["Size"], item["LastModified"]
-        except KeyError as error:
-            raise self._odd(f"lists an object without {error.args[0]}") from error
-        if not isinstance(modified, datetime) or not 0 <= size < 2**63:
-            raise self._odd("lists an object of an impossible size or time")
-        return ListedObject(key, bare_etag(etag), size, modified.astimezone(UTC))
-
-    def _odd(self, what: str) -> RetryLaterError:
-        where = f"s3://{self._bucket}/{self._prefix}"
-        return RetryLaterError(f"{self._client.meta.endpoint_url} {what}, asked to list {where}", _HINT)
-
-
-def bare_etag(etag: str) -> str:
-    """Return an ETag without its quotes and the mark of a weak one, which a proxy that compresses puts there."""
-    return etag.removeprefix("W/").strip('"')
-
-
-def refuse_what_is_no_listing(client: "S3Client", bucket: str) -> None:
-    """Have the client raise RetryLaterError where a LIST is answered 2xx with something else than a listing."""
-
-    def check(http_response: Any, parsed: Mapping[str, Any], **_: object) -> None:
-        answered = 200 <= http_response.status_code < 300 and "Error" not in parsed  # noqa: PLR2004 - 2xx
-        if answered and not _ROOT.match(http_response.content):
-            said = f"answered {http_response.status_code} to a LIST of s3://{bucket}, but with no listing"
-            raise RetryLaterError(f"{client.meta.endpoint_url} {said}", _HINT)
+    def keep(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+        customized_response_dict[_RAW] = (response_dict["status_code"], response_dict["body"])
+        if response_dict["status_code"] < 300:  # noqa: PLR2004 - no error: botocore need not read it
+            response_dict["body"] = b""
 
     for operation in ("ListObjects", "ListObjectsV2"):
-        client.meta.events.register(f"after-call.s3.{operation}", check)
+        client.meta.events.register(f"before-parse.s3.{operation}", keep)
 
 
-def _is_full(answer: Mapping[str, Any]) -> bool:
-    return len(answer.get("Contents", ())) + len(answer.get("CommonPrefixes", ())) >= PAGE_KEYS
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """LISTs a bucket; may be used from many threads at once.
+
+    `client` gives a client with `keep_raw_answers`. All methods raise what botocore raises, and RetryLaterError for an
+    odd server.
+    """
+
+    client: Callable[[], "S3Client"]
+    bucket: str
+    sleep: Callable[[float], None]
+
+    def objects(self, prefix: str, start_after: str = "") -> Iterator[Sequence[ListedObject]]:
+        """Yield the pages of all objects under `prefix` after `start_after`, each key once and in order."""
+        previous: Sequence[ListedObject] = ()
+        for page in self._pages(prefix, "", start_after):
+            objects = self._in_order(prefix, page.objects, previous)
+            previous = objects or previous
+            # not every server knows the parameter
+            yield [item for item in objects if item.key > start_after] if start_after else objects
+
+    def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+        """Return the folders and the objects of one level, in key order.
+
+        Folders that are missing, or are none of this level, are those of a server that does not know the delimiter or
+        not below a prefix: then they are made of the keys.
+        """
+        folders: dict[str, None] = {}
+        objects: dict[str, ListedObject] = {}
+        barren = 0
+        for page in self._pages(prefix, "/"):
+            known = len(folders) + len(objects)
+            folders.update(dict.fromkeys(page.folders))
+            objects.update((item.key, item) for item in page.objects)
+            barren = 0 if len(folders) + len(objects) > known else barren + 1
+            if barren > MAX_BARREN_PAGES:
+                raise self._odd(prefix, "sends pages without end and without a new name")
+            direct = all(_is_direct(item.key, prefix) for item in page.objects)
+            if not (direct and all(_is_child(folder, prefix) for folder in page.folders)):
+                return self._folders_of_keys(prefix)
+        if not folders:
+            return self._folders_of_keys(prefix)
+        return sorted(folders), [objects[key] for key in sorted(objects)]
+
+    def _folders_of_keys(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
+        """Return what `folders` does, of keys; goes on after a folder as soon as it is known, a page for each."""
+        folders: dict[str, None] = {}
+        objects: list[ListedObject] = []
+        pages = self.objects(prefix)
+        while (page := next(pages, None)) is not None:
+            for item in page:
+                if _is_direct(item.key, prefix):
+                    objects.append(item)
+                else:
+                    folders[item.key[: item.key.index("/", len(prefix)) + 1]] = None
+            if page and not _is_direct(page[-1].key, prefix):
+                folder = page[-1].key[: page[-1].key.index("/", len(prefix))]
+                pages = self.objects(prefix, folder + chr(ord("/") + 1))
+        return list(folders), objects
+
+    def _pages(self, prefix: str, delimiter: str, start_after: str = "") -> Iterator[Page]:
+        """Yield pages as they come, by token, or by name where the server gives none, as in the older LIST.
+
+        A full page is not believed to be the last: some servers say so of a page that they cut off.
+        """
+        asked = {"Bucket": self.bucket, "Prefix": prefix, "Delimiter": delimiter, "StartAfter": start_after}
+        tokens, marker, barren = set[str](), "", 0
+        page = self._page("list_objects_v2", asked)
+        while True:
+            yield page
+            barren = 0 if page.names else barren + 1
+            if barren > MAX_BARREN_PAGES:
+                raise self._odd(prefix, "sends empty pages without end")
+            if page.truncated and page.token:
+                if page.token in tokens:
+                    raise self._odd(prefix, "sends the same continuation token twice")
+                tokens.add(page.token)
+                page = self._page("list_objects_v2", asked | {"ContinuationToken": page.token})
+            elif page.truncated or page.full:
+                before, marker = marker, page.marker or page.last_name
+                if page.truncated and not marker:
+                    raise self._odd(prefix, "says that there is more, but not where")
+                if marker == before:  # it does not know the parameter
+                    if page.truncated:
+                        raise self._odd(prefix, "sends the same part of the listing again")
+                    return
+                older = {"Bucket": self.bucket, "Prefix": prefix, "Delimiter": delimiter}
+                page = self._page("list_objects", older | {"Marker": max(marker, start_after)})
+            else:
+                return
+
+    def _page(self, operation: str, asked: dict[str, str]) -> Page:
+        retrying = Retrying(
+            retry=retry_if_exception_type(OddAnswerError),
+            stop=stop_after_attempt(MAX_ATTEMPTS),
+            wait=wait_exponential_jitter(max=5),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(self._ask, operation, asked)
+        except OddAnswerError as error:
+            raise self._odd(asked["Prefix"], error.message) from error
+
+    def _ask(self, operation: str, asked: dict[str, str]) -> Page:
+        try:
+            answer = getattr(self.client(), operation)(**asked)
+        except ClientError as error:
+            response: Mapping[str, Any] = error.response
+            status, body = response.get(_RAW, (0, b""))
+            if status == 500 and body and b"<Error" not in body:  # noqa: PLR2004 - botocore's word for a 200 that is no XML
+                raise self._odd(asked["Prefix"], _oddity(body, asked["Prefix"])) from error
+            raise
+        status, body = answer[_RAW]
+        return read_page(status, body, asked["Prefix"])
+
+    def _in_order(
+        self, prefix: str, objects: Sequence[ListedObject], previous: Sequence[ListedObject]
+    ) -> Sequence[ListedObject]:
+        """Return the objects of a page, each once; one that stood on the page before is left out."""
+        keys = [item.key for item in objects]
+        if all(map(lt, keys, keys[1:])) and not (keys and previous and keys[0] <= previous[-1].key):
+            return objects
+        known, kept, last = set(previous), list[ListedObject](), previous[-1] if previous else None
+        for item in objects:
+            if item in known:
+                continue
+            if last and not (last.key < item.key or _by_folders(last.key) < _by_folders(item.key)):
+                what = "twice, and differently" if last.key == item.key else "out of order"
+                raise self._odd(prefix, f"lists keys {what}")
+            kept.append(item)
+            known.add(item)
+            last = item
+        return kept
+
+    def _odd(self, prefix: str, what: str) -> RetryLaterError:
+        server = self.client().meta.endpoint_url
+        return RetryLaterError(f"cannot list s3://{self.bucket}/{prefix}: the server at {server} {what}", _HINT)
 
 
-def _ascending(keys: Sequence[str]) -> bool:
-    return all(map(le, keys, keys[1:]))
+def _is_direct(key: str, prefix: str) -> bool:
+    return key.find("/", len(prefix)) < 0
+
+
+def _is_child(folder: str, prefix: str) -> bool:
+    return len(prefix) < folder.find("/", len(prefix)) == len(folder) - 1
+
+
+def _by_folders(key: str) -> str:
+    """Return a text that sorts as servers do that keep keys in folders: `a/1` before `a-b`."""
+    return key.replace("/", "\0")
+
+
+def _oddity(body: bytes, prefix: str) -> str:
+    try:
+        read_page(200, body, prefix)
+    except OddAnswerError as error:
+        return error.message
+    return "answers a LIST with status 500"

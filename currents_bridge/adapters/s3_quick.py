@@ -15,7 +15,7 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
-from currents_bridge.adapters.s3_listing import bare_etag
+from currents_bridge.adapters.s3_answers import bare_etag
 from currents_bridge.logs import get_logger
 
 if TYPE_CHECKING:

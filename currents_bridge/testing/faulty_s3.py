@@ -4,14 +4,16 @@ import http.client
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from random import Random
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from currents_bridge.testing.embedded_s3 import S3Endpoint
+from currents_bridge.testing.s3_lies import LYING_LISTS, Asked, Lie, Told, ask, tell
 
 UPSTREAM_TIMEOUT_S = 30.0
 
@@ -28,9 +30,10 @@ class S3Fault(StrEnum):
     SHORT = "short"  # half the body, with the length of that half
     SLOW = "slow"  # `slow_s` pass in the middle of the body
     EXPIRED_TOKEN = "expired_token"  # noqa: S105 - 400 ExpiredToken
+    LYING_LIST = "lying_list"  # a LIST is answered by each of LYING_LISTS in turn; objects come through
 
 
-PASSING = tuple(fault for fault in S3Fault if fault not in {S3Fault.GONE, S3Fault.EXPIRED_TOKEN})
+PASSING = tuple(fault for fault in S3Fault if fault not in {S3Fault.GONE, S3Fault.EXPIRED_TOKEN, S3Fault.LYING_LIST})
 
 _ANSWERS = {
     S3Fault.SLOW_DOWN: (503, "SlowDown"),
@@ -40,6 +43,7 @@ _ANSWERS = {
     S3Fault.EXPIRED_TOKEN: (400, "ExpiredToken"),
 }
 _OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "date", "server"}
+_ONLY = {S3Fault.GONE: False, S3Fault.LYING_LIST: True}  # fault -> whether it is one of LISTs, and not of objects
 
 
 def seeded_faults(seed: int, share: float, kinds: Sequence[S3Fault] = PASSING) -> Iterator[S3Fault | None]:
@@ -56,19 +60,32 @@ class FaultyS3(S3Endpoint):
         upstream: the S3 server behind it.
         faults: one for each GET in order of arrival, None: come through; when they end, all come through.
         slow_s: the pause of S3Fault.SLOW, in seconds; it ends when the proxy does.
+        lie: what every GET is told that is not so, if it came through.
+        page_keys: how many keys a LIST names at most.
 
     Attributes:
         served: how often each fault was done so far.
         requests: GETs so far.
     """
 
-    def __init__(self, upstream: S3Endpoint, faults: Iterable[S3Fault | None], slow_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        upstream: S3Endpoint,
+        faults: Iterable[S3Fault | None] = (),
+        slow_s: float = 1.0,
+        *,
+        lie: Lie = Lie.NONE,
+        page_keys: int | None = None,
+    ) -> None:
         super().__init__("")
         self.served: Counter[S3Fault] = Counter()
         self.requests = 0
         self._upstream = urlsplit(upstream.url).netloc
         self._faults = iter(faults)
         self._slow_s = slow_s
+        self._lie = lie
+        self._page_keys = page_keys
+        self._lying_lists = cycle(LYING_LISTS)
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
@@ -89,11 +106,31 @@ class FaultyS3(S3Endpoint):
         with self._lock:
             self.requests += 1
             fault = next(self._faults, None)
-            if fault is S3Fault.GONE and of_listing:
+            if fault and _ONLY.get(fault, of_listing) != of_listing:
                 return None
             if fault:
                 self.served[fault] += 1
             return fault
+
+    def _forward(self, method: str, asked: Asked, body: bytes, fault: S3Fault | None) -> Told:
+        """Return the upstream's answer, with what is to be told instead; that to a HEAD keeps its length."""
+        if self._page_keys and asked.is_list:
+            asked = asked.asking_for(f"max-keys={self._page_keys}")
+        lie = self._lie_of(fault) if method == "GET" else Lie.NONE
+        truly = ask(lie, asked)
+        upstream = http.client.HTTPConnection(self._upstream, timeout=UPSTREAM_TIMEOUT_S)
+        try:
+            upstream.request(method, truly.target, body, dict(truly.headers))
+            answer = upstream.getresponse()
+            own = _OWN_HEADERS - {"content-length"} if method == "HEAD" else _OWN_HEADERS
+            headers = {name.lower(): value for name, value in answer.getheaders() if name.lower() not in own}
+            return tell(lie, asked, Told(answer.status, headers, answer.read()))
+        finally:
+            upstream.close()
+
+    def _lie_of(self, fault: S3Fault | None) -> Lie:
+        with self._lock:
+            return next(self._lying_lists) if fault is S3Fault.LYING_LIST else self._lie
 
     def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler's methods have a self of their own
         class Handler(BaseHTTPRequestHandler):
@@ -109,38 +146,24 @@ class FaultyS3(S3Endpoint):
                 elif fault in _ANSWERS:
                     status, code = _ANSWERS[fault]
                     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>faulty</Message></Error>"
-                    self._answer(status, {"Content-Type": "application/xml"}, text.encode())
+                    self._answer(Told(status, {"content-type": "application/xml"}, text.encode()))
                 else:
                     self._pass_on(fault)
 
             def _pass_on(self, fault: S3Fault | None = None) -> None:
-                upstream = http.client.HTTPConnection(proxy._upstream, timeout=UPSTREAM_TIMEOUT_S)
-                try:
-                    body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                    upstream.request(self.command, self.path, body, dict(self.headers.items()))
-                    answer = upstream.getresponse()
-                    headers = {name: value for name, value in answer.getheaders() if name.lower() not in _OWN_HEADERS}
-                    length = answer.headers.get("Content-Length") if self.command == "HEAD" else None
-                    self._answer(answer.status, headers, answer.read(), fault, length)
-                finally:
-                    upstream.close()
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                told = proxy._forward(self.command, Asked(self.path, headers), body, fault)
+                self._answer(told, fault)
 
             do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - as the base class wants them
 
-            def _answer(
-                self,
-                status: int,
-                headers: dict[str, str],
-                body: bytes,
-                fault: S3Fault | None = None,
-                length: str | None = None,
-            ) -> None:
-                half = len(body) // 2
-                body = body[:half] if fault is S3Fault.SHORT else body
-                self.send_response(status)
+            def _answer(self, told: Told, fault: S3Fault | None = None) -> None:
+                half = len(told.body) // 2
+                headers, body = _framed(told.headers, told.body[:half] if fault is S3Fault.SHORT else told.body)
+                self.send_response(told.status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", length or str(len(body)))
                 self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(body[:half])
@@ -154,6 +177,13 @@ class FaultyS3(S3Endpoint):
                 """Say nothing."""
 
         return Handler
+
+
+def _framed(headers: Mapping[str, str], body: bytes) -> tuple[Mapping[str, str], bytes]:
+    """Return headers that say where the body ends, and the body as it is written."""
+    if "transfer-encoding" in headers:
+        return headers, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return {"content-length": str(len(body))} | dict(headers), body
 
 
 class _Server(ThreadingHTTPServer):

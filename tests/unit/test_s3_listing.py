@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -39,10 +40,12 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store_that_answers(*bodies: str) -> S3ObjectStore:
-    """Return a store whose requests, made once each, get these bodies in turn, each with status 200."""
+    """Return a store whose requests get these bodies in turn and then the last one, each with status 200."""
     config = Config(retries={"total_max_attempts": 1})
-    store = S3ObjectStore("acme", region="us-east-1", endpoint_url="http://127.0.0.1:9", config=config)
-    waiting = iter(bodies)
+    store = S3ObjectStore(
+        "acme", region="us-east-1", endpoint_url="http://127.0.0.1:9", config=config, sleep=lambda _: None
+    )
+    waiting = chain(bodies, repeat(bodies[-1]))
 
     def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         return AWSResponse(request.url, 200, HTTPHeaders(), Body(next(waiting).encode()))
