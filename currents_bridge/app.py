@@ -376,7 +376,7 @@ def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, Con
     listed = next(iter(store.list(key)), None)  # of all keys that begin like this one, itself comes first
     if listed is None or listed.key != key:
         raise UsageError(f"{place} is not there", "list the bucket to find the key")
-    return store.open(key, listed.etag), key, connector
+    return store.open(key, listed.etag, listed.size_bytes), key, connector
 
 
 def exit_code(reports: Iterable[TransferReport]) -> int:

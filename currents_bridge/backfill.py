@@ -132,7 +132,7 @@ def _reopen(connector: Connector, selection: Selection) -> None:
 def _message_bytes_per_byte(connector: Connector, obj: CurrentsObject) -> float:
     """Return how many bytes of messages a byte of such objects becomes, as one object shows."""
     try:
-        with connector.source.store.open(obj.key, obj.etag) as stream:
+        with connector.source.store.open(obj.key, obj.etag, obj.size_bytes) as stream:
             pieces = (
                 connector.mapper.map(piece, event_type_of(obj.event_type), obj.key).messages["message"]
                 for piece in Container(stream).slices()

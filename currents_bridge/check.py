@@ -190,7 +190,7 @@ def _objects(connector: Connector, folder_of: Mapping[str, str]) -> Iterator[Ver
         for event_type, folder in islice(folder_of.items(), SAMPLE_TYPES):
             if first := next(iter(store.list(folder)), None):
                 try:
-                    with store.open(first.key, first.etag) as stream:
+                    with store.open(first.key, first.etag, first.size_bytes) as stream:
                         stream.read(1)
                 except CredentialError as error:
                     denials[event_type] = error

@@ -33,7 +33,7 @@ class FetchAhead:
         fetched = self._ahead.pop(obj.key, None)
         if fetched is None:
             self._waiting.popleft()
-            return self._store.open(obj.key, obj.etag)
+            return self._store.open(obj.key, obj.etag, obj.size_bytes)
         self._ahead_bytes -= obj.size_bytes
         self._fetch_ahead()
         return io.BytesIO(fetched.result())
@@ -53,5 +53,5 @@ class FetchAhead:
             self._ahead_bytes += obj.size_bytes
 
     def _read(self, obj: CurrentsObject) -> bytes:
-        with self._store.open(obj.key, obj.etag) as stream:
+        with self._store.open(obj.key, obj.etag, obj.size_bytes) as stream:
             return stream.read()

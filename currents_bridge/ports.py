@@ -56,7 +56,8 @@ class ObjectStore(Protocol):
     """Read-only access to one bucket.
 
     Every method raises CredentialError(Side.SOURCE) naming bucket and permission where access is denied or the
-    credentials are bad or missing, and RetryLaterError for a missing bucket, throttling, server and network faults.
+    credentials are bad or missing, and RetryLaterError for a missing bucket, throttling, server and network faults, and
+    for answers that are none of an object store: then it names the server and what is odd.
     """
 
     def folders(self, prefix: str) -> tuple[list[str], list[ListedObject]]:
@@ -67,18 +68,22 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
-        """Yield all objects whose key starts with `prefix` and sorts after `start_after`, in key order.
+        """Yield all objects whose key starts with `prefix` and sorts after `start_after`, each once, in key order.
+
+        Servers that sort by folders (`a/1` before `a-b`) are taken as they are.
 
         `start_after` is a key, or a text that names no folder: SeaweedFS would leave the folder's objects out.
         """
         ...
 
-    def open(self, key: str, etag: str) -> BinaryIO:
-        """Return a buffered, readable, forward-only stream (with `tell`) of the object as it was when it had `etag`.
+    def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
+        """Return a buffered, readable, forward-only stream (with `tell`) of the object as it was listed.
 
-        Reads in ranges, so a slow reader holds no connection and memory stays bounded. Opening or reading raises
-        ObjectGoneError where the store says that there is no such object (any more), ObjectChangedError where it has
-        another ETag by now, RetryLaterError where the connection broke. The caller closes it.
+        `etag` and `size_bytes` are those of its listing. Reads in ranges, so a slow reader holds no connection and
+        memory stays bounded. Opening or reading raises ObjectGoneError where the store says that there is no such
+        object (any more), ObjectChangedError where it has another ETag or size by now, RetryLaterError where the
+        connection broke or the server contradicts itself. A CredentialError may be of this object alone: of its KMS
+        key, its owner, its ACL. The caller closes the stream.
         """
         ...
 

@@ -70,7 +70,7 @@ class Witnesses:
         with closing(self._candidates()) as candidates:
             for item in candidates:
                 try:
-                    with self._store.open(item.key, item.etag) as stream:
+                    with self._store.open(item.key, item.etag, item.size_bytes) as stream:
                         stream.read(1)
                 except CredentialError as error:
                     denial = denial or error

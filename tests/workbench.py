@@ -75,10 +75,10 @@ class BreakingStore(FakeObjectStore):
         self.breaks: dict[str, Exception] = {}
         self.opened: list[str] = []
 
-    def open(self, key: str, etag: str) -> BinaryIO:
+    def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
         """Open an object, for as far as it can be read."""
         self.opened.append(key)
-        stream = super().open(key, etag)
+        stream = super().open(key, etag, size_bytes)
         return _Breaking(stream.read(), self.breaks[key]) if key in self.breaks else stream
 
 

@@ -7,29 +7,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import boto3
 import botocore.session
 import urllib3
 from botocore.config import Config
-from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 from botocore.loaders import create_loader
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.interim import read_past_interim_answers
-from currents_bridge.adapters.s3_answers import bare_etag
+from currents_bridge.adapters.s3_answers import is_same_etag
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
-from currents_bridge.adapters.s3_listing import Listing, keep_raw_answers
+from currents_bridge.adapters.s3_listing import NOT_S3, Listing, keep_raw_answers
 from currents_bridge.adapters.s3_quick import QuickReader
+from currents_bridge.adapters.s3_stream import RangeStream
 from currents_bridge.errors import CredentialError, ObjectChangedError, ObjectGoneError, RetryLaterError
+from currents_bridge.logs import get_logger
 from currents_bridge.model import ExpiryRule, ListedObject
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 RANGE_BYTES = 16 * 1024 * 1024  # small objects come in one GET, and memory stays bounded for large ones
 BUFFER_BYTES = 256 * 1024
@@ -49,7 +52,8 @@ DEFAULT_CONFIG = Config(
 
 _DESCRIPTIONS = create_loader()  # of the services, 12 MB once read; every client may use the same
 _CHUNK_BYTES = 64 * 1024  # between two looks at the clock
-_CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<end>\d{1,18})/(?P<total>\d{1,18}|\*)", re.ASCII)
+log = get_logger()
 _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
 
 
@@ -142,17 +146,38 @@ class S3ObjectStore:
         with self._translated(Access.RULES, ""):
             return expiry_rules(self._client, self._bucket)
 
-    def open(self, key: str, etag: str) -> BinaryIO:
+    def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
         """Read in ranges, the first one on the first read; see the port."""
+        if not size_bytes:
+            return io.BytesIO()  # servers answer a range of nothing in four ways
+        wanted = _Wanted(key, etag, size_bytes)
         # BufferedReader is a BinaryIO in all but name.
-        return cast("BinaryIO", io.BufferedReader(_RangeReader(lambda at: self._fetch(key, etag, at)), BUFFER_BYTES))
+        raw = RangeStream(size_bytes, lambda at: self._fetch(wanted, at))
+        return cast("BinaryIO", io.BufferedReader(raw, BUFFER_BYTES))
 
-    def _fetch(self, key: str, etag: str, start: int) -> "_Range":
+    def _fetch(self, wanted: "_Wanted", start: int) -> bytes | memoryview:
         """Return the bytes of the object from `start` on, as many as one range has."""
-        quick = self._quick.read(key, etag, start, start + self._range_bytes)
-        return _Range(*quick) if quick else self._fetch_by_boto3(key, etag, start)
+        quick = self._quick.read(wanted.key, wanted.etag, start, start + self._range_bytes)
+        if quick and quick[1] == wanted.size_bytes:
+            return quick[0]
+        try:
+            return self._fetch_by_boto3(wanted, start)
+        except ObjectGoneError as gone:
+            # Some servers say so of a missing bucket too, and a proxy may say it of anything: the listing decides.
+            if self._listed(wanted.key) is None:
+                raise
+            raise RetryLaterError(gone.message.replace("is gone", "is listed and yet not found")) from gone
+        except ObjectChangedError:
+            listed = self._listed(wanted.key)
+            if listed is None or (listed.etag, listed.size_bytes) != (wanted.etag, wanted.size_bytes):
+                raise
+            return self._fetch_by_boto3(wanted, start, listed)  # the server contradicts itself
 
-    def _fetch_by_boto3(self, key: str, etag: str, start: int) -> "_Range":
+    def _listed(self, key: str) -> ListedObject | None:
+        first = next(self.list(key), None)  # of all keys that begin like this one, itself comes first
+        return first if first and first.key == key else None
+
+    def _fetch_by_boto3(self, wanted: "_Wanted", start: int, listed: ListedObject | None = None) -> bytes:
         last_start_s = self._clock() + RANGE_TIMEOUT_S
         retrying = Retrying(
             retry=retry_if_exception_type(_CUT_OFF),
@@ -161,51 +186,81 @@ class S3ObjectStore:
             sleep=self._sleep,
             reraise=True,
         )
-        try:
-            with self._translated(Access.READ, key):
-                return retrying(self._fetch_once, key, etag, start)
-        except ObjectGoneError as gone:
-            # Some servers say so of a missing bucket too, and a proxy may say it of anything: the listing decides.
-            if next(self.list(key), None) is None:
-                raise
-            raise RetryLaterError(gone.message.replace("is gone", "is listed and yet not found")) from gone
+        with self._translated(Access.READ, wanted.key):
+            return retrying(self._fetch_once, wanted, start, listed)
 
-    def _fetch_once(self, key: str, etag: str, start: int) -> "_Range":
-        wanted = f"bytes={start}-{start + self._range_bytes - 1}"
+    def _fetch_once(self, wanted: "_Wanted", start: int, listed: ListedObject | None) -> bytes:
+        """Ask for one range; with `listed`, for whatever the server has, which then has to agree with the listing."""
+        asked = {"Bucket": self._bucket, "Key": wanted.key, "Range": f"bytes={start}-{start + self._range_bytes - 1}"}
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, IfMatch=f'"{etag}"', Range=wanted)
-        except ClientError as error:
-            if start == 0 and error.response["Error"]["Code"] == "InvalidRange":
-                return _Range(b"", 0)  # an empty object has no first byte
-            raise
+            answer = self._client.get_object(**asked, **({} if listed else {"IfMatch": f'"{wanted.etag}"'}))  # type: ignore[arg-type] # a typed dict
+        except (ValueError, OverflowError) as error:  # a header: a length that is no number, a time that is none
+            raise self._odd(wanted, "sends an answer that cannot be read") from error
         with closing(answer["Body"]) as body:
-            content = self._body(body, key)
-        if bare_etag(answer.get("ETag", etag)) != etag:  # a server that does not know If-Match
-            raise ObjectChangedError(
-                f"cannot read s3://{self._bucket}/{key}: it has another ETag than it is listed with",
-                "it was written again, and is looked at once more; if this goes on, the server's ETags contradict each"
-                " other: see what stands between here and source.endpoint_url",
-            )
-        got = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
-        if got is None or int(got["start"]) != start:
-            raise RetryLaterError(
-                f"cannot read s3://{self._bucket}/{key}: the server did not send the range that was asked for",
-                "see that source.endpoint_url names a server that knows the Range header",
-            )
-        total = int(got["total"])
-        expected = min(self._range_bytes, total - start)
-        if len(content) != expected:
-            raise IncompleteReadError(actual_bytes=len(content), expected_bytes=expected)
-        return _Range(content, total)
+            part = self._part(wanted, answer, start)
+            told = part.total_bytes, answer.get("ETag", "")
+            if part.total_bytes != wanted.size_bytes or not is_same_etag(wanted.etag, told[1]):
+                self._accept(wanted, told, answer.get("LastModified"), listed)
+            content = self._body(body, wanted, part.length)
+        if len(content) != part.length:
+            raise IncompleteReadError(actual_bytes=len(content), expected_bytes=part.length)
+        return content
 
-    def _body(self, body: "StreamingBody", key: str) -> bytes:
+    def _part(self, wanted: "_Wanted", answer: "GetObjectOutputTypeDef", start: int) -> "_Part":
+        """Return which part of the object an answer holds; raises RetryLaterError where it is none from `start` on."""
+        got = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        if got and int(got["start"]) == start and start <= int(got["end"]) < start + self._range_bytes:
+            total = wanted.size_bytes if got["total"] == "*" else int(got["total"])
+            return _Part(int(got["end"]) + 1 - start, total)
+        if not got and start == 0 and wanted.size_bytes <= self._range_bytes:  # the whole is a range, too
+            length = answer.get("ContentLength", wanted.size_bytes)
+            return _Part(length, length)
+        raise self._odd(
+            wanted,
+            "did not send the range that was asked for",
+            "see that source.endpoint_url names a server that knows the Range header",
+        )
+
+    def _accept(
+        self, wanted: "_Wanted", told: tuple[int, str], modified: datetime | None, listed: ListedObject | None
+    ) -> None:
+        """Judge an answer for another ETag or size than was listed: whether it is the object that was listed anyway.
+
+        Without `listed` it counts as changed. With it, the listing stands by what was asked for; then size and time
+        decide, and the ETag of the first range holds for the others.
+        """
+        size_bytes, etag = told
+        if listed is None:
+            raise ObjectChangedError(
+                f"cannot read s3://{self._bucket}/{wanted.key}: it has changed since it was listed",
+                "nothing is lost: it is listed again, and tried again",
+            )
+        same_time = modified and modified.timestamp() == int(listed.last_modified.timestamp())
+        if size_bytes != wanted.size_bytes or not same_time or wanted.told_etag not in {None, etag}:
+            raise self._odd(
+                wanted,
+                f"lists it with {wanted.size_bytes} bytes, and sends {size_bytes} bytes with another ETag and time",
+                "see what stands between here and source.endpoint_url, as a proxy that caches or compresses",
+            )
+        if wanted.told_etag is None:
+            log.info("etags_of_list_and_get_differ", bucket=self._bucket, key=wanted.key, compared="size and time")
+        wanted.told_etag = etag
+
+    def _odd(self, wanted: "_Wanted", what: str, hint: str = NOT_S3) -> RetryLaterError:
+        server = self._client.meta.endpoint_url
+        return RetryLaterError(f"cannot read s3://{self._bucket}/{wanted.key}: the server at {server} {what}", hint)
+
+    def _body(self, body: "StreamingBody", wanted: "_Wanted", length: int) -> bytes:
+        """Return the body, and no more of it than shows that it is longer than `length`."""
         end_s = self._clock() + BODY_TIMEOUT_S
-        chunks = []
-        while chunk := body.read(_CHUNK_BYTES):
+        chunks: list[bytes] = []
+        left = length
+        while left >= 0 and (chunk := body.read(_CHUNK_BYTES)):
             chunks.append(chunk)
+            left -= len(chunk)
             if self._clock() > end_s:
                 raise RetryLaterError(
-                    f"cannot read s3://{self._bucket}/{key}: S3 sends too slowly",
+                    f"cannot read s3://{self._bucket}/{wanted.key}: S3 sends too slowly",
                     f"nothing is lost: it is tried again; {self._range_bytes} bytes may take {BODY_TIMEOUT_S:.0f} s",
                 )
         return b"".join(chunks)
@@ -221,48 +276,17 @@ class S3ObjectStore:
             raise translated from error
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """An object as it was listed."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    told_etag: str | None = None  # of the first range, where it is another
+
+
 @dataclass(frozen=True, slots=True)
-class _Range:
-    content: bytes | memoryview
-    object_bytes: int  # of the whole object
-
-
-class _RangeReader(io.RawIOBase):
-    """Reads an object forwards, one range after the other."""
-
-    def __init__(self, fetch: Callable[[int], _Range]) -> None:
-        super().__init__()
-        self._fetch = fetch
-        self._at = 0  # where the next range starts
-        self._object_bytes: int | None = None  # not known before the first range
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at - len(self._rest)
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        self._fetch_more()
-        target = memoryview(buffer).cast("B")
-        count = min(len(target), len(self._rest))
-        target[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def readall(self) -> bytes:
-        pieces = []
-        while self._fetch_more():
-            pieces.append(self._rest)
-            self._rest = memoryview(b"")
-        return b"".join(pieces)
-
-    def _fetch_more(self) -> bool:
-        """Have some bytes at hand; returns whether there are any before the object's end."""
-        if not self._rest and self._at != self._object_bytes:
-            self._rest = memoryview(b"")  # an empty view would still hold the last range in memory
-            fetched = self._fetch(self._at)
-            self._rest, self._object_bytes = memoryview(fetched.content), fetched.object_bytes
-            self._at += len(fetched.content)
-        return bool(self._rest)
+class _Part:
+    length: int
+    total_bytes: int  # of the whole object

@@ -37,7 +37,7 @@ class Page:
     truncated: bool  # the server says that there is more
     full: bool  # as many names as a page may have: there may be more, whatever the server says
     token: str  # to go on with; empty where the server gives none
-    marker: str  # a name to go on with; empty where the server gives none
+    marker: str  # of the older LIST, to go on with; a name, or opaque; empty where the server gives none
 
     @property
     def names(self) -> list[str]:
@@ -85,6 +85,12 @@ def read_page(status: int, body: bytes, prefix: str) -> Page:
 def bare_etag(etag: str) -> str:
     """Return an ETag without its quotes and the mark of a weak one, which a proxy that compresses puts there."""
     return etag.strip().removeprefix("W/").strip('"')
+
+
+def is_same_etag(listed: str, told: str) -> bool:
+    """Return whether a GET tells the ETag that was listed; servers that compress add to it."""
+    bare = bare_etag(told)
+    return bare == listed or (bare.startswith(listed) and bare[len(listed) :] in {"-gzip", "--gzip", ";gzip"})
 
 
 def _root(body: bytes) -> ET.Element:

@@ -78,12 +78,19 @@ _NO_BUCKET = _Meaning("the bucket does not exist", "see that source.bucket and s
 _REGION = _Meaning(
     "the bucket is in another region", "set source.region to the region of bucket {bucket}", credential=True
 )
-_ELSEWHERE = _Meaning("S3 redirects to another place for now", "nothing is lost: it is tried again")
+_ELSEWHERE = _Meaning(
+    "S3 redirects to another place for now",
+    "nothing is lost: it is tried again; if it goes on, see that source.endpoint_url is the address of S3 itself",
+)
 _GONE = _Meaning("the object is gone", "see whether a lifecycle rule or a person deleted it")
 _CHANGED = _Meaning(
     "the object has changed since it was listed", "nothing is lost: it is listed again, and tried again"
 )
 _ARCHIVED = _Meaning("the object is archived", "restore it from its storage class, then it is read")
+_OWN_KEY = _Meaning(
+    "the object is encrypted with a key of its writer's (SSE-C), which S3 does not keep",
+    "have Braze write without SSE-C, and write the object again without it",
+)
 _BUSY = _Meaning("S3 asks for fewer requests", "nothing is lost: it is tried again")
 _UNWELL = _Meaning("S3 has an internal error", "nothing is lost: it is tried again")
 _TIMEOUT = _Meaning("S3 did not answer in time", "nothing is lost: it is tried again; see that the network is well")
@@ -115,6 +122,7 @@ _BY_CODE = {
     "TemporaryRedirect": _ELSEWHERE,
     "NoSuchKey": _GONE,
     "PreconditionFailed": _CHANGED,
+    "InvalidRange": _CHANGED,  # no empty object is asked for, so it is shorter now
     "InvalidObjectState": _ARCHIVED,
     "SlowDown": _BUSY,
     "RequestTimeout": _TIMEOUT,
@@ -123,11 +131,15 @@ _BY_CODE = {
 
 _BY_STATUS = {
     301: _REGION,
+    302: _ELSEWHERE,
+    303: _ELSEWHERE,
     307: _ELSEWHERE,
+    308: _ELSEWHERE,
     401: _DENIED,
     403: _DENIED,
     408: _TIMEOUT,
     412: _CHANGED,
+    416: _CHANGED,
     429: _BUSY,
     500: _UNWELL,
     502: _UNWELL,
@@ -203,5 +215,7 @@ def _parts_of(answer: Mapping[str, Any]) -> tuple[str, str, int]:
 def _meaning_of_answer(code: str, said: str, status: int, access: Access) -> _Meaning:
     if code.startswith("KMS.") or (code == "AccessDenied" and "kms:" in said):
         return _NO_KMS
+    if code == "InvalidRequest" and "Server Side Encryption" in said:
+        return _OWN_KEY
     not_found = _GONE if access is Access.READ else _NO_BUCKET
     return _BY_CODE.get(code) or (_BY_STATUS | {404: not_found}).get(status, _OTHER)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_ATTEMPTS = 3  # of a page that is odd by itself, as one in a thousand from behind a proxy may be
-MAX_BARREN_PAGES = 1_000  # in a row without a new name; S3 sends some where many versions were deleted
+MAX_BARREN_PAGES = 10_000  # in a row without a new name; S3 sends some where many versions were deleted
 
 _RAW = "RawAnswer"
-_HINT = "see that source.endpoint_url names an S3 server, and that no proxy answers in its place; nothing is lost"
+NOT_S3 = "see that source.endpoint_url names an S3 server, and that no proxy answers in its place; nothing is lost"
 
 
 def keep_raw_answers(client: "S3Client") -> None:
@@ -67,14 +67,9 @@ class Listing:
         """
         folders: dict[str, None] = {}
         objects: dict[str, ListedObject] = {}
-        barren = 0
         for page in self._pages(prefix, "/"):
-            known = len(folders) + len(objects)
             folders.update(dict.fromkeys(page.folders))
             objects.update((item.key, item) for item in page.objects)
-            barren = 0 if len(folders) + len(objects) > known else barren + 1
-            if barren > MAX_BARREN_PAGES:
-                raise self._odd(prefix, "sends pages without end and without a new name")
             direct = all(_is_direct(item.key, prefix) for item in page.objects)
             if not (direct and all(_is_child(folder, prefix) for folder in page.folders)):
                 return self._folders_of_keys(prefix)
@@ -103,29 +98,29 @@ class Listing:
 
         A full page is not believed to be the last: some servers say so of a page that they cut off.
         """
-        asked = {"Bucket": self.bucket, "Prefix": prefix, "Delimiter": delimiter, "StartAfter": start_after}
-        tokens, marker, barren = set[str](), "", 0
-        page = self._page("list_objects_v2", asked)
+        older = {"Bucket": self.bucket, "Prefix": prefix, "Delimiter": delimiter}
+        asked = older | {"StartAfter": start_after}
+        tokens, barren = set[str](), 0
+        page, seen = self._page("list_objects_v2", asked), set[str]()
         while True:
             yield page
-            barren = 0 if page.names else barren + 1
-            if barren > MAX_BARREN_PAGES:
-                raise self._odd(prefix, "sends empty pages without end")
+            names = page.names
+            is_new = not seen.issuperset(names)
+            barren = 0 if is_new else barren + 1
+            # Pages of keys that are all in one folder name only that, again and again.
+            if barren > MAX_BARREN_PAGES or (page.truncated and names and not is_new and not delimiter):
+                raise self._odd(prefix, "sends the same part of the listing again")
+            seen = {*names, *(seen if delimiter else ())}
             if page.truncated and page.token:
                 if page.token in tokens:
                     raise self._odd(prefix, "sends the same continuation token twice")
                 tokens.add(page.token)
                 page = self._page("list_objects_v2", asked | {"ContinuationToken": page.token})
-            elif page.truncated or page.full:
-                before, marker = marker, page.marker or page.last_name
-                if page.truncated and not marker:
+            elif page.truncated or (page.full and is_new):
+                if not (page.marker or names):
                     raise self._odd(prefix, "says that there is more, but not where")
-                if marker == before:  # it does not know the parameter
-                    if page.truncated:
-                        raise self._odd(prefix, "sends the same part of the listing again")
-                    return
-                older = {"Bucket": self.bucket, "Prefix": prefix, "Delimiter": delimiter}
-                page = self._page("list_objects", older | {"Marker": max(marker, start_after)})
+                marker = page.marker or max(page.last_name, start_after)
+                page = self._page("list_objects", older | {"Marker": marker})
             else:
                 return
 
@@ -175,7 +170,7 @@ class Listing:
 
     def _odd(self, prefix: str, what: str) -> RetryLaterError:
         server = self.client().meta.endpoint_url
-        return RetryLaterError(f"cannot list s3://{self.bucket}/{prefix}: the server at {server} {what}", _HINT)
+        return RetryLaterError(f"cannot list s3://{self.bucket}/{prefix}: the server at {server} {what}", NOT_S3)
 
 
 def _is_direct(key: str, prefix: str) -> bool:

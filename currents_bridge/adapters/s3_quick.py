@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import PreconditionError
+from obstore.exceptions import PermissionDeniedError, PreconditionError
 from obstore.store import S3Store
 
-from currents_bridge.adapters.s3_answers import bare_etag
+from currents_bridge.adapters.s3_answers import is_same_etag
 from currents_bridge.logs import get_logger
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class QuickReader:
         try:
             answer = obstore.get(self._store, key, options={"if_match": f'"{etag}"', "range": (start, end)})
             content, object_bytes = memoryview(answer.bytes()), answer.meta["size"]
-        except (FileNotFoundError, PreconditionError):  # of this object alone
+        except (FileNotFoundError, PreconditionError, PermissionDeniedError):  # of this object alone, or boto3 says so
             return None
         except Exception as error:  # noqa: BLE001 - network, credentials, an odd key or server: boto3 says what it is
             self._pause(type(error).__name__)
             return None
-        if bare_etag(answer.meta.get("e_tag") or etag) != etag:  # If-Match was ignored
+        if not is_same_etag(etag, answer.meta["e_tag"] or ""):  # If-Match was ignored
             return None
         expected = (start, min(end, object_bytes))
         if answer.range != expected or len(content) != expected[1] - start:

@@ -67,13 +67,13 @@ class FakeObjectStore:
         self._check("")
         return self.rules
 
-    def open(self, key: str, etag: str) -> BinaryIO:
+    def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
         """Read an object; see the port."""
         self._check(key)
         content, item = self._objects.get(key, (b"", None))
         if item is None:
             raise ObjectGoneError(f"cannot read {key}: the object is gone")
-        if item.etag != etag:
+        if (item.etag, item.size_bytes) != (etag, size_bytes):
             raise ObjectChangedError(f"cannot read {key}: it has changed since it was listed")
         return _ForwardOnly(content)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import count
 from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
 
@@ -123,6 +124,7 @@ def tell(lie: Lie, asked: Asked, told: Told) -> Told:
 
 
 _ENTRY = r"<(Contents|CommonPrefixes)>.*?</\1>"
+_NUMBERS = count()
 _XML = {"content-type": "application/xml"}
 
 
@@ -162,6 +164,7 @@ _ASKED: dict[Lie, Callable[[Asked], Asked]] = {
     Lie.PREFIX_IGNORED: lambda asked: asked.without("prefix"),
     Lie.START_AFTER_IGNORED: lambda asked: asked.without("start-after"),
     Lie.DELIMITER_IGNORED: lambda asked: asked.without("delimiter"),
+    Lie.SAME_TOKEN: lambda asked: asked.without("continuation-token"),
     Lie.NO_PAGES: lambda asked: asked.without("continuation-token", "marker"),
     Lie.IF_MATCH_IGNORED: lambda asked: asked.without_header("if-match"),
     Lie.IF_MATCH_FAILS: lambda asked: (
@@ -188,6 +191,7 @@ _LISTS: dict[Lie, Callable[[Told], Told]] = {
     ),
     Lie.NO_IS_TRUNCATED: _without("IsTruncated", "NextContinuationToken", "NextMarker"),
     Lie.NO_FOLDERS: lambda told: _without("KeyCount")(told.changed("<CommonPrefixes>.*?</CommonPrefixes>", "")),
+    Lie.NO_PAGES: lambda told: told.changed("<NextContinuationToken>", f"<NextContinuationToken>{next(_NUMBERS)}"),
     Lie.REVERSED: _reversed,
     Lie.TWICE: lambda told: told.changed(f"({_ENTRY.replace('1', '2')})", r"\1\1"),
     Lie.NO_KEY: _without("Key"),

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 from botocore.config import Config
@@ -14,7 +14,7 @@ from botocore.config import Config
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.discovery import Source, discover
 from currents_bridge.errors import ObjectGoneError, RetryLaterError
-from currents_bridge.model import ExpiryRule
+from currents_bridge.model import ExpiryRule, ListedObject
 from currents_bridge.ports import ObjectStore
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
 from currents_bridge.testing.fake_store import FakeObjectStore
@@ -36,13 +36,17 @@ class Bucket:
     delete: Callable[[str], object]
     put_rules: Callable[[Sequence[ExpiryRule]], object]
 
-    def etag(self, key: str) -> str:
-        """Return the ETag of an object as listed."""
-        return next(item.etag for item in self.store.list(key) if item.key == key)
+    def listed(self, key: str) -> ListedObject:
+        """Return an object as listed."""
+        return next(item for item in self.store.list(key) if item.key == key)
 
-    def read(self, key: str, etag: str) -> bytes:
+    def open(self, item: ListedObject) -> BinaryIO:
+        """Open an object."""
+        return self.store.open(item.key, item.etag, item.size_bytes)
+
+    def read(self, item: ListedObject) -> bytes:
         """Return the whole object."""
-        with self.store.open(key, etag) as stream:
+        with self.open(item) as stream:
             return stream.read()
 
 
@@ -168,7 +172,7 @@ def test_an_object_is_read_exactly(bucket: Bucket, size_bytes: int) -> None:
     content = bytes(n * n % 251 for n in range(size_bytes))
     bucket.put("object", content)
 
-    assert bucket.read("object", bucket.etag("object")) == content
+    assert bucket.read(bucket.listed("object")) == content
 
 
 def test_an_object_can_be_read_in_small_steps(bucket: Bucket) -> None:
@@ -176,7 +180,7 @@ def test_an_object_can_be_read_in_small_steps(bucket: Bucket) -> None:
     content = bytes(n % 251 for n in range(2 * RANGE_BYTES + 1))
     bucket.put("object", content)
 
-    with bucket.store.open("object", bucket.etag("object")) as stream:
+    with bucket.open(bucket.listed("object")) as stream:
         assert not stream.seekable()
         assert b"".join(iter(lambda: stream.read(7), b"")) == content
 
@@ -184,21 +188,21 @@ def test_an_object_can_be_read_in_small_steps(bucket: Bucket) -> None:
 def test_an_object_that_changed_is_not_read(bucket: Bucket) -> None:
     """The content belongs to the ETag, or there is none."""
     bucket.put("object", b"first")
-    etag = bucket.etag("object")
+    listed = bucket.listed("object")
     bucket.put("object", b"second")
 
     with pytest.raises(RetryLaterError, match="object"):
-        bucket.read("object", etag)
+        bucket.read(listed)
 
 
 def test_an_object_that_is_gone_is_not_read(bucket: Bucket) -> None:
     """The error names the object, and is one that trying again does not mend."""
     bucket.put("object", b"first")
-    etag = bucket.etag("object")
+    listed = bucket.listed("object")
     bucket.delete("object")
 
     with pytest.raises(ObjectGoneError, match="object"):
-        bucket.read("object", etag)
+        bucket.read(listed)
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
@@ -209,7 +213,7 @@ def test_keys_with_special_characters_are_listed_and_read(bucket: Bucket, key: s
     assert [item.key for item in bucket.store.list("a+b=c/")] == [key]
     assert [item.key for item in bucket.store.folders("a+b=c/")[1]] == [key]
     assert bucket.store.folders("")[0] == ["a+b=c/"]
-    assert bucket.read(key, bucket.etag(key)) == key.encode()
+    assert bucket.read(bucket.listed(key)) == key.encode()
 
 
 def test_a_missing_bucket_is_an_error_that_may_pass(server: S3Endpoint | None) -> None:
@@ -222,7 +226,7 @@ def test_a_missing_bucket_is_an_error_that_may_pass(server: S3Endpoint | None) -
         list(store.list(""))
     with pytest.raises(RetryLaterError, match="bucket does not exist"):
         store.expiry_rules()
-    with pytest.raises(RetryLaterError), store.open("key", "etag") as stream:
+    with pytest.raises(RetryLaterError), store.open("key", "etag", 1) as stream:
         stream.read()
 
 
@@ -257,7 +261,7 @@ def test_discovery_lists_whole_hours(bucket: Bucket) -> None:
 def test_an_object_that_changes_while_it_is_read_breaks_the_reading(bucket: Bucket) -> None:
     """No stream mixes two versions of an object."""
     bucket.put("object", b"a" * 3 * RANGE_BYTES)
-    with bucket.store.open("object", bucket.etag("object")) as stream:
+    with bucket.open(bucket.listed("object")) as stream:
         assert stream.read(1) == b"a"
         bucket.put("object", b"b" * 3 * RANGE_BYTES)
 

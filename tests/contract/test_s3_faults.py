@@ -58,7 +58,7 @@ def read(upstream: tuple[S3Endpoint, str, str], faults: Iterable[S3Fault | None]
     server, bucket, etag = upstream
     with (
         FaultyS3(server, faults, slow_s=2.0) as proxy,
-        store_of(proxy, bucket, read_timeout_s=0.3).open("object", etag) as stream,
+        store_of(proxy, bucket, read_timeout_s=0.3).open("object", etag, len(CONTENT)) as stream,
     ):
         return stream.read(), proxy
 
@@ -93,7 +93,7 @@ def test_a_fault_that_lasts_is_tried_a_few_times_in_a_pass(
     server, bucket, etag = upstream
     with (
         FaultyS3(server, repeat(fault), slow_s=2.0) as proxy,
-        store_of(proxy, bucket, read_timeout_s=0.3).open("object", etag) as stream,
+        store_of(proxy, bucket, read_timeout_s=0.3).open("object", etag, len(CONTENT)) as stream,
         pytest.raises(RetryLaterError, match=what),
     ):
         stream.read()
@@ -110,7 +110,7 @@ def test_an_object_that_is_deleted_while_it_is_read_is_gone(upstream: tuple[S3En
     """Asking again would not bring it back."""
     server, bucket, etag = upstream
     with FaultyS3(server, []) as proxy, closing(server.client()) as client:
-        with store_of(proxy, bucket).open("object", etag) as stream:
+        with store_of(proxy, bucket).open("object", etag, len(CONTENT)) as stream:
             assert stream.read(10) == CONTENT[:10]
             client.delete_object(Bucket=bucket, Key="object")
             with pytest.raises(ObjectGoneError, match="object: the object is gone"):
@@ -153,7 +153,7 @@ def test_reading_on_a_bad_day_gives_the_whole_object_or_an_error(upstream: tuple
         store = store_of(proxy, bucket)
         for _ in range(20):
             try:
-                with store.open("object", etag) as stream:
+                with store.open("object", etag, len(CONTENT)) as stream:
                     assert stream.read() == CONTENT
                 whole += 1
             except RetryLaterError:
@@ -184,7 +184,7 @@ def test_on_a_good_day_boto3_reads_nothing(
     with FaultyS3(server, []) as proxy:
         store = store_of(proxy, bucket)
         monkeypatch.setattr(store, "_fetch_by_boto3", None)
-        with store.open("object", etag) as stream:
+        with store.open("object", etag, len(CONTENT)) as stream:
             assert stream.read() == CONTENT
         assert proxy.requests == 5
 
@@ -199,7 +199,7 @@ def test_after_a_fault_boto3_reads_for_a_while(
         store = store_of(proxy, bucket)
         monkeypatch.setattr(store._quick, "_clock", lambda: now_s[0])
         for now_s[0], asked in ((0.0, 1), (PAUSE_S - 1, 1), (PAUSE_S, 6)):
-            with store.open("object", etag) as stream:
+            with store.open("object", etag, len(CONTENT)) as stream:
                 assert stream.read() == CONTENT
             assert len(quick_reads) == asked
 
@@ -212,7 +212,7 @@ def test_what_is_wrong_with_one_object_slows_no_other(
     with FaultyS3(server, []) as proxy:
         store = store_of(proxy, bucket)
         for key, its_etag in (("none", etag), ("object", "other"), ("object", etag)):
-            with store.open(key, its_etag) as stream, suppress(ObjectGoneError, RetryLaterError):
+            with store.open(key, its_etag, len(CONTENT)) as stream, suppress(ObjectGoneError, RetryLaterError):
                 stream.read()
 
     assert quick_reads == ["none", "object", *["object"] * 5]
@@ -229,7 +229,7 @@ def test_without_credentials_nothing_is_sent(
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with FaultyS3(server, []) as proxy:
-        with store_of(proxy, bucket).open("object", etag) as stream, pytest.raises(CredentialError):
+        with store_of(proxy, bucket).open("object", etag, len(CONTENT)) as stream, pytest.raises(CredentialError):
             stream.read()
         assert proxy.requests == 0
 

@@ -229,7 +229,7 @@ def test_no_checkpoint_is_left_behind_damage(bench: Bench) -> None:
     key = bench.put(10)
     bench.admit()
     (item,) = bench.store.list(key)
-    with bench.store.open(key, item.etag) as stream:
+    with bench.store.open(key, item.etag, item.size_bytes) as stream:
         body = bytearray(stream.read())
     sync = bytes(body[-16:])
     blocks = [at for at in range(len(body)) if body.startswith(sync, at)]

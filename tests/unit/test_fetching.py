@@ -24,12 +24,12 @@ class Watched(FakeObjectStore):
         self.asked: list[str] = []
         self._changed = threading.Condition()
 
-    def open(self, key: str, etag: str) -> BinaryIO:
+    def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
         """Open an object."""
         with self._changed:
             self.asked.append(key)
             self._changed.notify_all()
-        return super().open(key, etag)
+        return super().open(key, etag, size_bytes)
 
     def expect(self, count: int) -> None:
         """Return once so many objects were asked for."""

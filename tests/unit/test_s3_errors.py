@@ -170,6 +170,7 @@ def test_an_unknown_code_is_understood_by_its_status(status: int) -> None:
         403: CredentialError,
         404: ObjectGoneError,
         412: ObjectChangedError,
+        416: ObjectChangedError,
     }.get(status, RetryLaterError)
     assert type(translated) is expected
 
@@ -292,7 +293,7 @@ class TestStore:
         stub.add_response("get_object", part(b"1234", "bytes 0-3/6"), {**asked, "Range": "bytes=0-3"})
         stub.add_response("get_object", part(b"56", "bytes 4-5/6"), {**asked, "Range": "bytes=4-7"})
 
-        assert read(store) == b"123456"
+        assert read(store, 6) == b"123456"
 
     def test_a_body_that_is_cut_off_is_asked_for_again(
         self, store: S3ObjectStore, stub: Stubber, waits_s: list[float]
@@ -325,7 +326,7 @@ class TestStore:
         stub.add_response("get_object", part(b"12345678"))
 
         with pytest.raises(RetryLaterError, match="did not send the range"):
-            read(store)
+            read(store, 8)
 
     def test_a_body_that_comes_too_slowly_is_given_up(
         self, store: S3ObjectStore, stub: Stubber, monkeypatch: pytest.MonkeyPatch
@@ -373,10 +374,10 @@ ANY_PARAMS = {"Bucket": "acme", "Key": "key", "IfMatch": ANY, "Range": ANY}
 def part(content: bytes, content_range: str | None = None, announced_bytes: int | None = None) -> dict[str, Any]:
     """Return an answer of S3; `announced_bytes` is its Content-Length where the body is cut off."""
     body = StreamingBody(io.BytesIO(content), announced_bytes or len(content))
-    return {"Body": body, **({"ContentRange": content_range} if content_range else {})}
+    return {"Body": body, "ETag": '"abc"', **({"ContentRange": content_range} if content_range else {})}
 
 
-def read(store: S3ObjectStore) -> bytes:
+def read(store: S3ObjectStore, size_bytes: int = 4) -> bytes:
     """Read the object to its end."""
-    with store.open("key", "abc") as stream:
+    with store.open("key", "abc", size_bytes) as stream:
         return stream.read()

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from typing import Any
@@ -11,8 +12,12 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
+from hypothesis import given
+from hypothesis import strategies as st
 
+from currents_bridge.adapters import s3_listing
 from currents_bridge.adapters.s3 import S3ObjectStore
+from currents_bridge.adapters.s3_answers import OddAnswerError, read_page
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import ListedObject
 
@@ -215,3 +220,145 @@ def test_a_weak_etag_is_the_etag() -> None:
     """As a proxy that compresses makes it."""
     (item,) = store_that_answers(page(contents("a").replace("&quot;e&quot;", "W/&quot;e&quot;"))).list("")
     assert item.etag == "e"
+
+
+def test_a_page_that_overlaps_the_one_before_counts_once() -> None:
+    """A key that stands in both is delivered and counted once."""
+    more = f"{TRUNCATED}<NextContinuationToken>2</NextContinuationToken>"
+    store = store_that_answers(page(contents("a"), contents("b"), rest=more), page(contents("b"), contents("c")))
+    assert [item.key for item in store.list("")] == ["a", "b", "c"]
+
+
+def test_a_key_that_is_listed_twice_with_other_values_is_an_error() -> None:
+    """As of a server that lists versions: which is the object, only it knows."""
+    with pytest.raises(RetryLaterError, match="twice, and differently"):
+        list(store_that_answers(page(contents("a"), contents("a", etag="older"))).list(""))
+
+
+def test_pages_that_go_back_are_an_error() -> None:
+    """Whoever stops at an hour's end would miss what comes later."""
+    more = f"{TRUNCATED}<NextContinuationToken>2</NextContinuationToken>"
+    with pytest.raises(RetryLaterError, match="out of order"):
+        list(store_that_answers(page(contents("m"), contents("z"), rest=more), page(contents("a"))).list(""))
+
+
+def test_a_full_page_is_not_believed_to_be_the_last() -> None:
+    """Some servers cut off at a thousand names, and say that this is all."""
+    first = page(*(contents(f"{n:04}") for n in range(1_000)))
+    store = store_that_answers(first, page(contents("1000")))
+    assert len(list(store.list(""))) == 1_001
+
+
+def test_a_bucket_of_exactly_one_full_page_is_listed_whole() -> None:
+    """Also at a server that sends the same page whatever is asked."""
+    keys = [f"{n:04}" for n in range(1_000)]
+    for after in (page(), page(*map(contents, keys))):
+        assert [item.key for item in store_that_answers(page(*map(contents, keys)), after).list("")] == keys
+
+
+def test_empty_pages_without_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with another token."""
+    monkeypatch.setattr(s3_listing, "MAX_BARREN_PAGES", 20)
+    bodies = [page(rest=f"{TRUNCATED}<NextContinuationToken>{n}</NextContinuationToken>") for n in range(30)]
+    for look in (lambda store: list(store.list("")), lambda store: store.folders("")):
+        with pytest.raises(RetryLaterError, match="same part of the listing again"):
+            look(store_that_answers(*bodies))
+
+
+def test_pages_that_name_one_folder_again_and_again_come_to_an_end() -> None:
+    """Some servers make a page of a thousand keys, and one folder of these."""
+    folder = "<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>"
+    bodies = [page(folder, rest=f"{TRUNCATED}<NextContinuationToken>{n}</NextContinuationToken>") for n in range(5)]
+    last = page(folder.replace("a/", "b/"))
+    assert store_that_answers(*bodies, last).folders("") == (["a/", "b/"], [])
+
+
+@pytest.mark.parametrize("beside", ["p/", "p/_SUCCESS"])
+def test_folders_are_looked_for_also_where_an_object_stands_beside_them(beside: str) -> None:
+    """As the mark of a folder that a console has made."""
+    folders, _ = store_that_answers(page(contents(beside)), page(contents("p/a/1"))).folders("p/")
+    assert folders == ["p/a/"]
+
+
+@pytest.mark.parametrize("odd", ["p/", "p/a", "p/a/b/", "a/"])
+def test_folders_that_are_none_of_this_level_are_made_of_keys(odd: str) -> None:
+    """The prefix itself, one without '/', one of a level below, one without the prefix."""
+    answers = [page(f"<CommonPrefixes><Prefix>{odd}</Prefix></CommonPrefixes>"), page(contents("p/a/b/1"))]
+    if odd == "a/":
+        with pytest.raises(RetryLaterError, match="outside of the prefix"):
+            store_that_answers(answers[0]).folders("p/")
+    else:
+        assert store_that_answers(*answers).folders("p/") == (["p/a/"], [])
+
+
+def test_folders_may_stand_together() -> None:
+    """Several in one element."""
+    body = page("<CommonPrefixes><Prefix>a/</Prefix><Prefix>b/</Prefix></CommonPrefixes>")
+    assert store_that_answers(body).folders("") == (["a/", "b/"], [])
+
+
+@pytest.mark.parametrize(
+    ("odd", "what"),
+    [
+        ("<Contents/>", "without Key, ETag, Size, LastModified"),
+        (contents("a", etag=""), "an ETag that is none"),
+        (contents("a", etag="a b"), "an ETag that is none"),
+        (contents("a", etag="x" * 300), "an ETag that is none"),
+        (contents("a").replace("<Size>5", "<Size>5</Size><Size>"), "without Size"),
+        (contents("a").replace("<Size>5", "<Size><Deep>5</Deep>"), "without Size"),
+        (contents("a", size="٣"), "impossible size"),
+        (contents("a", size="9" * 5_000), "impossible size"),
+        (contents("a").replace("2026-03-04T12:30:00.000Z", "0001-01-01T00:00:00+05:00"), "time that is none"),
+        (contents("a").replace("2026-03-04T12:30:00.000Z", "9" * 30), "time that is none"),
+        ("<KeyCount>3</KeyCount>", "says that it lists 3 names, and lists 0"),
+        ("<IsTruncated>maybe</IsTruncated>", "whether there is more"),
+        ("<Prefix>other/</Prefix>", "for another prefix"),
+        ("&#1;", "no whole XML document"),
+    ],
+)
+def test_whatever_a_listing_holds_it_is_read_or_named(odd: str, what: str) -> None:
+    """Never a traceback, and never nothing."""
+    with pytest.raises(RetryLaterError, match=what) as raised:
+        list(store_that_answers(page(odd, rest="")).list(""))
+    assert raised.value.message.startswith("cannot list s3://acme/: the server at http://127.0.0.1:9 ")
+
+
+def test_times_of_other_formats_are_read() -> None:
+    """Without a zone they are in UTC."""
+    for text in ("Wed, 04 Mar 2026 12:30:00 GMT", "2026-03-04T12:30:00", "2026-03-04T13:30:00+01:00"):
+        body = page(contents("a").replace("2026-03-04T12:30:00.000Z", text))
+        assert [item.last_modified for item in store_that_answers(body).list("")] == [NOON]
+
+
+@pytest.mark.parametrize(
+    ("told", "name", "key"),
+    [
+        ("url", "p/t%3DA/x%2B0%2B1", "p/t=A/x+0+1"),  # S3
+        ("url", "p/t=A/x%2B0%2B1+a", "p/t=A/x+0+1 a"),  # SeaweedFS
+        ("url", "p/t=A/x+0+1%C3%BC", "p/t=A/x+0+1ü"),  # what leaves `+` as it is
+        ("url", "p/t=A/x 0%1ü", "p/t=A/x 0%1ü"),  # what says so, and does not encode
+        ("", "p/t%3DA/x%2B0%2B1", "p/t=A/x+0+1"),  # what encodes, and does not say so
+        ("", "p/t=A/x%2B0+1", "p/t=A/x%2B0+1"),  # what does not know of it
+    ],
+)
+def test_names_are_read_however_they_are_encoded(told: str, name: str, key: str) -> None:
+    """Keys as well as folders."""
+    start = f"<ListBucketResult><EncodingType>{told}</EncodingType>"
+    folder = f"<CommonPrefixes><Prefix>{name}/</Prefix></CommonPrefixes>"
+    keys = store_that_answers(f"{start}{contents(name)}</ListBucketResult>")
+    assert [item.key for item in keys.list("p/")] == [key]
+    folder_page = read_page(200, f"{start}{folder}</ListBucketResult>".encode(), "p/")
+    assert folder_page.folders == [f"{key}/"]
+
+
+def test_a_comment_before_the_root_takes_no_time() -> None:
+    """A pattern with two ways to read it would take minutes for a hundred."""
+    assert list(store_that_answers("<!---->" * 10_000 + page()).list("")) == []
+
+
+@given(st.text(alphabet="<>/&;#x 01aContentsKeyETag\"'=", max_size=200))
+def test_any_text_in_a_listing_is_read_or_named(text: str) -> None:
+    """Whatever stands where objects do."""
+    for body in (text.encode(), page(text).encode(), page(f"<Contents>{text}</Contents>").encode()):
+        with suppress(OddAnswerError):
+            read_page(200, body, "")

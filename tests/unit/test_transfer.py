@@ -48,9 +48,9 @@ def test_workers_work_at_the_same_time(bench: Bench, report: TransferReport) -> 
     meeting = threading.Barrier(2, timeout=10)
 
     class Meeting(BreakingStore):
-        def open(self, key: str, etag: str) -> BinaryIO:
+        def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
             meeting.wait()
-            return super().open(key, etag)
+            return super().open(key, etag, size_bytes)
 
     bench.store = Meeting()
     bench.put(1, offset=1)
