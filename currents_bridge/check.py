@@ -188,7 +188,7 @@ def _objects(connector: Connector, folder_of: Mapping[str, str]) -> Iterator[Ver
     read, denials = False, dict[str, CredentialError]()
     try:
         for event_type, folder in islice(folder_of.items(), SAMPLE_TYPES):
-            if first := next(iter(store.list(folder)), None):
+            if first := next((item for item in store.list(folder) if item.size_bytes), None):
                 try:
                     with store.open(first.key, first.etag, first.size_bytes) as stream:
                         stream.read(1)

@@ -71,7 +71,7 @@ class Frames:
         self._tape = _Tape(stream)
         start = self._tape.peek(MAX_HEADER_BYTES)
         if not start.startswith(_MAGIC):
-            raise ValueError("the file does not begin as one")
+            raise ValueError("the file does not begin as one" if start else "the file is empty")
         try:
             self.metadata, self._sync, self._header_bytes = _header(start)
         except (EOFError, IndexError) as error:

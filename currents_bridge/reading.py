@@ -66,10 +66,6 @@ class Reader:
         would only be sent for the first of several times. To be closed by whoever leaves it early.
         """
         small: list[_Opened] = []
-        for work in works:
-            if not work.claimed.object.size_bytes:  # servers answer a range of nothing in four ways
-                work.failure = QuarantineObjectError("not readable as Avro: the object is empty")
-        works = [work for work in works if work.claimed.object.size_bytes]
         with FetchAhead(self._store, [work.claimed.object for work in works]) as fetch:
             for work in works:
                 if not self._may_begin(work, sent):

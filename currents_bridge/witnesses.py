@@ -69,6 +69,8 @@ class Witnesses:
         denial: CredentialError | None = None
         with closing(self._candidates()) as candidates:
             for item in candidates:
+                if not item.size_bytes:  # is read without a request, so it shows nothing
+                    continue
                 try:
                     with self._store.open(item.key, item.etag, item.size_bytes) as stream:
                         stream.read(1)

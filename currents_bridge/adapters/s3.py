@@ -20,9 +20,10 @@ from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.interim import read_past_interim_answers
 from currents_bridge.adapters.s3_answers import is_same_etag
+from currents_bridge.adapters.s3_bounds import NOT_S3, bound_answers
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
-from currents_bridge.adapters.s3_listing import NOT_S3, Listing, keep_raw_answers
+from currents_bridge.adapters.s3_listing import Listing, keep_raw_answers
 from currents_bridge.adapters.s3_quick import QuickReader
 from currents_bridge.adapters.s3_stream import RangeStream
 from currents_bridge.errors import CredentialError, ObjectChangedError, ObjectGoneError, RetryLaterError
@@ -69,7 +70,7 @@ class S3ObjectStore:
     the answer begins and up to 2 s of waiting, so 110 s; its body takes 120 s at most. A body that is cut off is asked
     for again until 300 s have passed. With the 30 s of the quick way before, that is 10 minutes for a range of 16 MiB.
     (Only a server that keeps sending single bytes, less than 64 KiB in two minutes, can stretch that.) A page of a
-    listing takes 110 s plus its body.
+    listing takes 110 s, and its body 120 s at most.
 
     Raises:
         CredentialError, RetryLaterError: the client cannot be made, e.g. for an AWS profile that does not exist.
@@ -102,6 +103,7 @@ class S3ObjectStore:
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )
+            bound_answers(client, clock)
             keep_raw_answers(client)
             return client, QuickReader(session, client, bucket, timeout_s=quick_timeout_s, clock=clock)
 
@@ -192,10 +194,8 @@ class S3ObjectStore:
     def _fetch_once(self, wanted: "_Wanted", start: int, listed: ListedObject | None) -> bytes:
         """Ask for one range; with `listed`, for whatever the server has, which then has to agree with the listing."""
         asked = {"Bucket": self._bucket, "Key": wanted.key, "Range": f"bytes={start}-{start + self._range_bytes - 1}"}
-        try:
-            answer = self._client.get_object(**asked, **({} if listed else {"IfMatch": f'"{wanted.etag}"'}))  # type: ignore[arg-type] # a typed dict
-        except (ValueError, OverflowError) as error:  # a header: a length that is no number, a time that is none
-            raise self._odd(wanted, "sends an answer that cannot be read") from error
+        if_match = {} if listed else {"IfMatch": f'"{wanted.etag}"'}
+        answer = self._client.get_object(**asked, **if_match)  # type: ignore[arg-type] # a typed dict
         with closing(answer["Body"]) as body:
             part = self._part(wanted, answer, start)
             told = part.total_bytes, answer.get("ETag", "")

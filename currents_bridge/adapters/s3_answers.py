@@ -15,7 +15,6 @@ from xml.etree import ElementTree as ET
 
 from botocore.utils import parse_timestamp
 
-from currents_bridge.errors import BridgeError
 from currents_bridge.model import ListedObject
 
 PAGE_KEYS = 1_000  # of one answer at most
@@ -24,7 +23,7 @@ MAX_OBJECT_BYTES = 2**50  # S3 ends at 50 * 2**40
 _ETAG = re.compile(r"[\x21\x23-\x7e]{1,256}")  # RFC 9110, 8.8.3; it becomes a header
 
 
-class OddAnswerError(BridgeError):
+class OddAnswerError(ValueError):
     """An answer is none of S3; the message says what is odd, e.g. "sends an empty answer". Stays in the adapter."""
 
 
@@ -97,7 +96,7 @@ def _root(body: bytes) -> ET.Element:
     if not body.strip():
         raise OddAnswerError("sends an empty answer to a LIST")
     try:
-        root = ET.fromstring(body)  # noqa: S314 - as botocore; expat bounds what entities unfold to
+        root = ET.fromstring(body)  # noqa: S314 - `s3_bounds` lets no entities through
     except (ET.ParseError, ValueError, LookupError) as error:  # the latter two: an encoding that nobody knows
         kind = "a web page" if b"<html" in body[:1_000].lower() else "no whole XML document"
         raise OddAnswerError(f"answers a LIST with {kind}") from error
@@ -138,6 +137,7 @@ def _listed(entry: Mapping[str, str], decode: Callable[[str], str]) -> ListedObj
 
 
 def _time(text: str) -> datetime | None:
+    """Return a time of an answer in UTC; None where it is none."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:  # another format; botocore knows more of them, and takes 50 us

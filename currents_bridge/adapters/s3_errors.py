@@ -192,6 +192,8 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     what = meaning.what.format(permission=permission, resource=resource)
     message = f"cannot {verb} s3://{bucket}/{name}: {what} ({label})"
     hint = meaning.hint.format(permission=permission, grant=grant, bucket=bucket)
+    if meaning is _DENIED and access is Access.READ:
+        hint += "; where it is this object alone, see its owner, its ACL and its KMS key"
     if meaning.credential:
         return CredentialError(Side.SOURCE, message, hint)
     if meaning is _GONE and access is Access.READ:

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from currents_bridge.adapters.s3_answers import OddAnswerError, Page, read_page
+from currents_bridge.adapters.s3_bounds import NOT_S3
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import ListedObject
 
@@ -23,7 +24,6 @@ MAX_ATTEMPTS = 3  # of a page that is odd by itself, as one in a thousand from b
 MAX_BARREN_PAGES = 10_000  # in a row without a new name; S3 sends some where many versions were deleted
 
 _RAW = "RawAnswer"
-NOT_S3 = "see that source.endpoint_url names an S3 server, and that no proxy answers in its place; nothing is lost"
 
 
 def keep_raw_answers(client: "S3Client") -> None:
@@ -135,7 +135,7 @@ class Listing:
         try:
             return retrying(self._ask, operation, asked)
         except OddAnswerError as error:
-            raise self._odd(asked["Prefix"], error.message) from error
+            raise self._odd(asked["Prefix"], str(error)) from error
 
     def _ask(self, operation: str, asked: dict[str, str]) -> Page:
         try:
@@ -190,5 +190,5 @@ def _oddity(body: bytes, prefix: str) -> str:
     try:
         read_page(200, body, prefix)
     except OddAnswerError as error:
-        return error.message
+        return str(error)
     return "answers a LIST with status 500"

@@ -25,6 +25,7 @@ class S3Fault(StrEnum):
     INTERNAL_ERROR = "internal_error"  # 500 InternalError
     CLOCK_SKEW = "clock_skew"  # 403 RequestTimeTooSkewed
     GONE = "gone"  # 404 NoSuchKey; listings come through
+    DENIED = "denied"  # 403 AccessDenied; listings come through
     CLOSED = "closed"  # the connection closes before the answer
     CUT = "cut"  # the connection closes in the middle of the body
     SHORT = "short"  # half the body, with the length of that half
@@ -33,17 +34,23 @@ class S3Fault(StrEnum):
     LYING_LIST = "lying_list"  # a LIST is answered by each of LYING_LISTS in turn; objects come through
 
 
-PASSING = tuple(fault for fault in S3Fault if fault not in {S3Fault.GONE, S3Fault.EXPIRED_TOKEN, S3Fault.LYING_LIST})
+_NOT_PASSING = {S3Fault.GONE, S3Fault.DENIED, S3Fault.EXPIRED_TOKEN, S3Fault.LYING_LIST}
+PASSING = tuple(fault for fault in S3Fault if fault not in _NOT_PASSING)
 
 _ANSWERS = {
     S3Fault.SLOW_DOWN: (503, "SlowDown"),
     S3Fault.INTERNAL_ERROR: (500, "InternalError"),
     S3Fault.CLOCK_SKEW: (403, "RequestTimeTooSkewed"),
     S3Fault.GONE: (404, "NoSuchKey"),
+    S3Fault.DENIED: (403, "AccessDenied"),
     S3Fault.EXPIRED_TOKEN: (400, "ExpiredToken"),
 }
 _OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "date", "server"}
-_ONLY = {S3Fault.GONE: False, S3Fault.LYING_LIST: True}  # fault -> whether it is one of LISTs, and not of objects
+_ONLY = {
+    S3Fault.GONE: False,
+    S3Fault.DENIED: False,
+    S3Fault.LYING_LIST: True,
+}  # fault -> whether it is one of LISTs, and not of objects
 
 
 def seeded_faults(seed: int, share: float, kinds: Sequence[S3Fault] = PASSING) -> Iterator[S3Fault | None]:

@@ -63,6 +63,7 @@ class Lie(StrEnum):
     OTHER_TOTAL = "other_total"
     UNTOLD_TOTAL = "untold_total"  # `bytes 0-9/*`, as RFC 9110 allows
     CHUNKED = "chunked"
+    NO_TIME = "no_time"  # Last-Modified is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ _OBJECTS: dict[Lie, Callable[[Told], Told]] = {
     Lie.UNTOLD_ETAG: lambda told: told.with_header("etag", lambda _: None),
     Lie.OTHER_TOTAL: lambda told: told.with_header("content-range", lambda text: f"{text}0"),
     Lie.UNTOLD_TOTAL: lambda told: told.with_header("content-range", lambda text: f"{text.partition('/')[0]}/*"),
+    Lie.NO_TIME: lambda told: told.with_header("last-modified", lambda _: "yesterday"),
     Lie.CHUNKED: lambda told: replace(told, headers={**told.headers, "transfer-encoding": "chunked"}),
 }
 

@@ -1,5 +1,6 @@
 """The S3 adapter behind a proxy that says what is not so: it finds all there is, or names the server and the lie."""
 
+import re
 from contextlib import closing
 from itertools import count, repeat
 
@@ -7,10 +8,11 @@ import pytest
 from botocore.config import Config
 
 from currents_bridge.adapters.s3 import S3ObjectStore
-from currents_bridge.errors import ObjectChangedError, RetryLaterError
+from currents_bridge.errors import CredentialError, ObjectChangedError, RetryLaterError
 from currents_bridge.model import ListedObject
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
 from currents_bridge.testing.faulty_s3 import FaultyS3, S3Fault
+from currents_bridge.testing.loopback import Answer, LoopbackServer
 from currents_bridge.testing.s3_lies import LYING_LISTS, Lie
 
 CONTENT = bytes(n * n % 251 for n in range(2_500))
@@ -185,9 +187,10 @@ def test_a_list_that_lies_all_the_time_is_no_listing(upstream: Upstream) -> None
         Lie.UNTOLD_ETAG,
         Lie.UNTOLD_TOTAL,
         Lie.CHUNKED,
+        Lie.NO_TIME,
     ],
 )
-def test_an_object_is_read_whatever_the_server_says_of_its_etag(upstream: Upstream, lie: Lie) -> None:
+def test_an_object_is_read_whatever_the_server_says_of_its_etag_and_time(upstream: Upstream, lie: Lie) -> None:
     """Where LIST and GET contradict each other for ever, size and time decide."""
     item = the_object(upstream)
     with FaultyS3(upstream[0], lie=lie) as proxy:
@@ -219,6 +222,31 @@ def test_no_stream_holds_two_versions_of_an_object(upstream: Upstream, lie: Lie)
 
         with pytest.raises(ObjectChangedError):
             stream.read()
+
+
+def test_a_denied_object_slows_no_other(upstream: Upstream) -> None:
+    """The quick way goes on for those beside it; whose the trouble is, the core decides."""
+    item = the_object(upstream)
+    with FaultyS3(upstream[0], [S3Fault.DENIED, S3Fault.DENIED]) as proxy:
+        store = store_at(proxy, upstream[1])
+        with pytest.raises(CredentialError, match=re.escape(item.key)):
+            read(store, item)
+        requests = proxy.requests
+        assert read(store, item) == CONTENT
+        assert proxy.requests - requests == 3  # one for each range
+
+
+@pytest.mark.parametrize(("status", "error"), [(301, CredentialError), (302, RetryLaterError), (307, RetryLaterError)])
+def test_a_server_that_redirects_is_not_followed(upstream: Upstream, status: int, error: type[Exception]) -> None:
+    """Neither in a listing nor for an object: what is elsewhere is not what was set up."""
+    item = the_object(upstream)
+    elsewhere = Answer(status, {"Location": f"{upstream[0].url}/{upstream[1]}"})
+    with closing(LoopbackServer(lambda _: elsewhere, "redirects")) as server:
+        store = store_at(S3Endpoint(server.url), upstream[1])
+        with pytest.raises(error, match=r"region|redirects"):
+            list(store.list(""))
+        with pytest.raises(error, match=r"region|redirects"):
+            read(store, item)
 
 
 def test_a_small_object_is_read_where_the_server_knows_no_ranges(upstream: Upstream) -> None:

@@ -88,6 +88,15 @@ def test_one_denied_object_is_no_failing_credential_where_another_can_be_read(be
     assert exit_code(list(found.values())) == 1
 
 
+def test_an_empty_object_does_not_show_that_objects_can_be_read(bench: Bench) -> None:
+    """It is read without asking S3: the next one of its type shows it."""
+    bench.store.put(bench.put(1), b"")
+    assert "objects" not in verdicts(bench)
+
+    bench.store.faults[bench.put(1, offset=1)] = DENIED
+    assert not verdicts(bench)["objects of users.messages.email.Click"].ok
+
+
 def test_a_folder_that_may_not_be_listed_costs_itself(bench: Bench) -> None:
     """It is named; all others are looked at. Where none may be, it is the credential."""
     key, other = bench.put(2), bench.put(2, event_type=OPEN)

@@ -549,6 +549,17 @@ def test_what_can_no_longer_be_read_of_all_is_the_credential_at_once(bench: Benc
     assert (credential(bench, Side.SOURCE).state, report.failed) == (FAILING, 0)
 
 
+def test_an_empty_object_does_not_speak_for_the_credential(bench: Bench) -> None:
+    """It is read without asking S3."""
+    deny(bench, bench.put(1, hour=HOUR - timedelta(hours=1)))
+    bench.store.put(bench.put(1, offset=1), b"")
+
+    report = bench.connector().poll()
+
+    assert isinstance(report.error, CredentialError)
+    assert credential(bench, Side.SOURCE).state is FAILING
+
+
 def test_denied_objects_before_the_first_delivery_do_not_keep_others_waiting(bench: Bench) -> None:
     """Where all that are read first are denied, the source fails until another one was read."""
     for n in range(5):

@@ -109,7 +109,7 @@ GOOD = container(record({"a": "string"}), [{"a": "xyz"}] * 3)
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "not readable as Avro: the file does not begin as one"),
+        (b"", "not readable as Avro: the file is empty"),
         (b"id,time\n1,2\n" * 9, "not readable as Avro: the file does not begin as one"),
         (GOOD[:50], "not readable as Avro: the file ends in its header"),
         (GOOD.replace(b"avro.codec\x08null", b"avro.codec\x08nill"), "not readable as Avro: unknown codec 'nill'"),

@@ -714,14 +714,13 @@ def test_no_number_of_attempts_leads_beyond_the_longest_wait(attempts: int) -> N
     assert timedelta() < retry_at(HOUR, attempts) - HOUR <= LAST_RETRY
 
 
-def test_an_empty_object_is_set_aside_without_a_request(bench: Bench) -> None:
-    """Servers answer a range of nothing with 206, 200, 416 or 500."""
-    key = bench.put(1)
-    bench.store.put(key, b"")
+def test_an_empty_object_is_set_aside_alone(bench: Bench) -> None:
+    """With a reason that says so."""
+    bench.store.put(bench.put(1), b"")
     bench.put(1, offset=1)
 
     report = bench.deliver()
 
     (quarantined,) = of_kind(report.settlements, Quarantined)
-    assert quarantined.reason == "not readable as Avro: the object is empty"
-    assert key not in bench.store.opened
+    assert quarantined.reason == "not readable as Avro: the file is empty"
+    assert len(of_kind(report.settlements, Delivered)) == 1

@@ -81,6 +81,11 @@ PASSING_ERRORS = [
     (answer("PreconditionFailed", 412), "has changed since it was listed"),
     (answer("412", 412), "has changed since it was listed"),
     (answer("InvalidObjectState", 403), "archived"),
+    (answer("InvalidRequest", 400, "stored using a form of Server Side Encryption"), "SSE-C"),
+    (answer("InvalidRequest", 400), "the request failed"),
+    (answer("InvalidRange", 416), "has changed since it was listed"),
+    (answer("302", 302), "redirects to another place"),
+    (answer("308", 308), "redirects to another place"),
     (answer("SlowDown", 503), "asks for fewer requests"),
     (answer("ServiceUnavailable", 503), "asks for fewer requests"),
     (answer("TooManyRequests", 429), "asks for fewer requests"),
@@ -219,7 +224,8 @@ def test_a_denial_names_the_permission_and_the_resource(
     assert (
         translated.message == f"cannot {what} s3://acme/{name}: access denied, {missing} is not granted (AccessDenied)"
     )
-    assert translated.hint == f"grant {grant} to the identity that this program runs as"
+    assert translated.hint.startswith(f"grant {grant} to the identity that this program runs as")
+    assert ("its KMS key" in translated.hint) == (access is Access.READ)
 
 
 PARTS = st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.text()) | st.lists(st.text())
@@ -321,6 +327,33 @@ class TestStore:
         with pytest.raises(RetryLaterError, match="the connection broke off"):
             read(store)
 
+    def test_a_server_that_sends_less_than_was_asked_for_is_asked_for_the_rest(
+        self, store: S3ObjectStore, stub: Stubber
+    ) -> None:
+        """A range may be cut, as long as the answer says so."""
+        stub.add_response("get_object", part(b"12", "bytes 0-1/4"))
+        stub.add_response("get_object", part(b"34", "bytes 2-3/4"))
+
+        assert read(store) == b"1234"
+
+    @pytest.mark.parametrize("told", ["bytes 1-4/5", "bytes 0-9/10", "bytes 3-2/4", "bytes */4", "items 0-3/4"])
+    def test_another_range_than_was_asked_for_is_refused(self, store: S3ObjectStore, stub: Stubber, told: str) -> None:
+        """The error names the server."""
+        stub.add_response("get_object", part(b"1234", told))
+
+        with pytest.raises(RetryLaterError, match=r"the server at https://.* did not send the range"):
+            read(store, 10)
+
+    def test_a_body_that_does_not_end_is_not_read_to_its_end(self, store: S3ObjectStore, stub: Stubber) -> None:
+        """It would fill the memory; what is beyond the range counts as cut off."""
+        bodies = [Endless(b"1" * 1_000_000) for _ in range(MAX_BODY_ATTEMPTS)]
+        for body in bodies:
+            stub.add_response("get_object", part(b"", "bytes 0-3/4") | {"Body": StreamingBody(body, None)})  # type: ignore[arg-type] # chunked
+
+        with pytest.raises(RetryLaterError, match="the connection broke off"):
+            read(store)
+        assert all(0 < body.taken < 100_000 for body in bodies)
+
     def test_an_answer_without_the_range_is_refused(self, store: S3ObjectStore, stub: Stubber) -> None:
         """A server that sends the whole object each time would fill the memory."""
         stub.add_response("get_object", part(b"12345678"))
@@ -369,6 +402,18 @@ class TestStore:
 
 
 ANY_PARAMS = {"Bucket": "acme", "Key": "key", "IfMatch": ANY, "Range": ANY}
+
+
+class Endless(io.BytesIO):
+    """A body that counts what is read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return some of it."""
+        chunk = super().read(size)
+        self.taken += len(chunk)
+        return chunk
 
 
 def part(content: bytes, content_range: str | None = None, announced_bytes: int | None = None) -> dict[str, Any]:
