@@ -1,5 +1,6 @@
 """The composition root: settings become connectors at work. The only importer of adapters/."""
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 
 from currents_bridge import __version__, catalogue, check
 from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.adapters.ledger_store import is_missing, ledger_path
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.adapters.secrets import SecretReader, connector_write_keys, read_write_keys
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
@@ -22,7 +24,7 @@ from currents_bridge.adapters.segment_endpoint import reach, segment_url
 from currents_bridge.adapters.segment_probe import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
 from currents_bridge.alert_rules import Health, Limits
 from currents_bridge.alerts import Alerts
-from currents_bridge.app_ledger import open_ledger, utc_now
+from currents_bridge.app_ledger import Missing, open_ledger, utc_now
 from currents_bridge.config import ConnectorSettings, DeliverySettings, Settings, SourceSettings
 from currents_bridge.connector import Connector, kept
 from currents_bridge.credential_watch import CredentialWatch
@@ -177,6 +179,7 @@ def open_bridge(
     environ: Mapping[str, str],
     stop: threading.Event | None = None,
     now: Callable[[], datetime] = utc_now,
+    missing: Missing = "make",
 ) -> Iterator[Bridge]:
     """Open the ledger and make the connectors; closes all of it at the end.
 
@@ -186,7 +189,7 @@ def open_bridge(
     reader = SecretReader(environ)
     read_write_keys(settings, reader)  # tells the problems of all connectors at once
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_ledger(settings, now))
+        ledger = stack.enter_context(open_ledger(settings, now, missing=missing))
         alerts = make_alerts(settings, reader, ledger)
         connectors = []
         for connector in settings.connectors:
@@ -209,9 +212,9 @@ def open_bridge(
 
 
 @contextmanager
-def open_alerts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Alerts]:
+def open_alerts(settings: Settings, environ: Mapping[str, str], missing: Missing = "refuse") -> Iterator[Alerts]:
     """Open the alerts alone; raises ConfigError, LedgerError."""
-    with open_ledger(settings) as ledger:
+    with open_ledger(settings, missing=missing) as ledger:
         yield make_alerts(settings, SecretReader(environ), ledger)
 
 
@@ -350,12 +353,17 @@ def make_oauth(connector: ConnectorSettings, reader: SecretReader) -> "OAuth | N
 
 
 def verdicts(bridge: Bridge) -> list[check.Verdict]:
-    """Return the check of every connector, and of the alerts; raises LedgerError."""
+    """Return the check of the ledger, of every connector, and of the alerts; raises LedgerError."""
+    path = ledger_path(bridge.settings.ledger.url)
     of_connectors = (
         check.check_connector(connector, partial(reach, connector.watch.endpoint_url), bridge.now())
         for connector in bridge.connectors
     )
-    return [*chain.from_iterable(of_connectors), check.check_channels(bridge.alerts.channel_names)]
+    return [
+        check.check_ledger(path, missing=is_missing(path), can_make=os.access(path.parent, os.W_OK | os.X_OK)),
+        *chain.from_iterable(of_connectors),
+        check.check_channels(bridge.alerts.channel_names),
+    ]
 
 
 def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, ConnectorSettings | None]:

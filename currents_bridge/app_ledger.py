@@ -1,11 +1,21 @@
 """The part of the composition root that opens the ledger alone, for commands that are quick without the rest."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.adapters.ledger_store import is_missing, ledger_path
 from currents_bridge.config import Settings
+from currents_bridge.logs import get_logger
+
+# What to do where there is no ledger yet: in the wrong folder a new one looks as if all were well. "scratch" is for
+# commands that can do without: what they write is thrown away.
+Missing = Literal["make", "refuse", "scratch"]
+
+log = get_logger()
 
 
 def utc_now() -> datetime:
@@ -14,10 +24,18 @@ def utc_now() -> datetime:
 
 
 @contextmanager
-def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Iterator[SqlLedger]:
+def open_ledger(
+    settings: Settings, now: Callable[[], datetime] = utc_now, *, missing: Missing = "refuse"
+) -> Iterator[SqlLedger]:
     """Open the ledger alone; raises LedgerError."""
-    ledger = SqlLedger(settings.ledger.url, now=now())
-    try:
+    path = ledger_path(settings.ledger.url)
+    is_new = missing != "refuse" and is_missing(path)
+    with ExitStack() as stack:
+        url = settings.ledger.url
+        if is_new and missing == "scratch":
+            url = f"sqlite:///{stack.enter_context(TemporaryDirectory(prefix='currents-bridge-'))}/ledger.sqlite3"
+        ledger = SqlLedger(url, now=now(), make=missing == "make" or is_new)
+        stack.callback(ledger.close)
+        if is_new and missing == "make":
+            log.info("ledger_made", path=str(path))
         yield ledger
-    finally:
-        ledger.close()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 
 from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import Connector
@@ -57,6 +58,18 @@ def check_connector(connector: Connector, reach_destination: Callable[[], None],
     except BridgeError as error:
         yield Verdict(f"{connector.name}: bucket", False, error.message, error.hint, error.exit_code)
     yield _backlog(connector, now)
+
+
+def check_ledger(path: Path, *, missing: bool, can_make: bool) -> Verdict:
+    """Return the verdict on the ledger's file; one that is there was opened and written to."""
+    if not missing:
+        return Verdict("ledger", ok=True, detail=f"{path} can be read and written")
+    if not can_make:
+        detail = f"there is none at {path}, and none can be made there"
+        return Verdict("ledger", False, detail, "make the folder, let this user write to it, or set ledger.url", 1)
+    detail = f"there is none yet at {path}; `once`, `run` or `backfill` makes it"
+    remedy = "if there is one elsewhere, set ledger.url to it: with a new one, everything is sent again"
+    return Verdict("ledger", True, detail, remedy)
 
 
 def check_channels(names: Sequence[str]) -> Verdict:
@@ -208,15 +221,15 @@ def _objects(connector: Connector, folder_of: Mapping[str, str]) -> Iterator[Ver
 
 def _backlog(connector: Connector, now: datetime) -> Verdict:
     totals = connector.ledger.totals(connector.name)
-    subject = f"{connector.name}: ledger"
+    subject = f"{connector.name}: backlog"
     source = totals.credentials[Side.SOURCE]
     if source.state is CredentialState.FAILING:
         detail = f"S3 is failing since {_when(source.since or now)}: {source.evidence}"
         return Verdict(subject, False, detail, source.hint or "", 3)
     if totals.waiting.oldest_at:
         minutes = (now - totals.waiting.oldest_at).total_seconds() / 60
-        return Verdict(subject, ok=True, detail=f"can be written; the oldest waiting object is {minutes:.0f} min old")
-    return Verdict(subject, ok=True, detail="can be written; nothing waits")
+        return Verdict(subject, ok=True, detail=f"the oldest waiting object is {minutes:.0f} min old")
+    return Verdict(subject, ok=True, detail="nothing waits")
 
 
 def _when(time: datetime) -> str:

@@ -24,6 +24,7 @@ from currents_bridge.cli_options import (
 from currents_bridge.errors import BridgeError, ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from currents_bridge.app_ledger import Missing
     from currents_bridge.transfer import TransferReport
 
 cli = typer.Typer(
@@ -119,7 +120,7 @@ def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fa
     from currents_bridge import app, console
     from currents_bridge.check import exit_code
 
-    with opened(config, verbose=verbose, level=logging.WARNING) as bridge:
+    with opened(config, "scratch", verbose=verbose, level=logging.WARNING) as bridge:
         verdicts = app.verdicts(bridge)
     if as_json:
         console.print_json({"checks": [verdict.as_json() for verdict in verdicts]})
@@ -137,7 +138,7 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
     """
     from currents_bridge.daemon import stopped_by_signals
 
-    with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+    with opened(config, "make", verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         reports = bridge.once()
         code = bridge.exit_code(reports)
     _show(reports, as_json=as_json)
@@ -152,7 +153,10 @@ def run(*, config: Config = None, verbose: Verbose = False) -> None:
     """
     from currents_bridge import daemon
 
-    with opened(config, verbose=verbose) as bridge, daemon.stopped_by_signals(bridge.stop, bridge.read_secrets_again):
+    with (
+        opened(config, "make", verbose=verbose) as bridge,
+        daemon.stopped_by_signals(bridge.stop, bridge.read_secrets_again),
+    ):
         daemon.run(bridge.jobs(), bridge.stop)
 
 
@@ -184,7 +188,8 @@ def backfill(  # noqa: PLR0913 - one parameter an option
 
     span = job.parse_span(from_, to)
     job.check_pace(requests_per_second)
-    with opened(config, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+    missing: Missing = "scratch" if dry_run else "make"
+    with opened(config, missing, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         chosen = {c: job.select(c, span, event_type or ()) for c in bridge.named(connector)}
         if dry_run:
             max_batch_bytes = bridge.settings.delivery.max_batch_bytes
@@ -231,7 +236,7 @@ def reconcile(  # noqa: PLR0913 - one parameter an option
     if (from_ is None) != (to is None):
         raise UsageError("--from and --to go together", "give both, or none for everything in the bucket")
     span = parse_span(from_, to) if from_ and to else (None, None)
-    with opened(config, verbose=verbose, level=logging.WARNING) as bridge:
+    with opened(config, "refuse", verbose=verbose, level=logging.WARNING) as bridge:
         results = {c.name: job.reconcile(c, select(c, span, ())) for c in bridge.named(connector)}
     if as_json:
         console.print_json({"connectors": {name: result.as_json() for name, result in results.items()}})

@@ -35,7 +35,7 @@ def send_test(*, config: Config = None, as_json: Json = False, verbose: Verbose 
     from currents_bridge.errors import UsageError
 
     quiet_logs(verbose=verbose)
-    with app.open_alerts(load_settings(config), os.environ) as told:
+    with app.open_alerts(load_settings(config), os.environ, "scratch") as told:
         outcomes = told.test(app_ledger.utc_now())
     if not outcomes:
         raise UsageError("there is no channel to test", "set alerts.urls or alerts.sns_topic_arn")

@@ -85,7 +85,7 @@ def replay_letters(  # noqa: PLR0913 - one parameter an option
 
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
     total = job.ReplayReport()
-    with opened(config, verbose=verbose, level=logging.WARNING) as bridge:
+    with opened(config, "refuse", verbose=verbose, level=logging.WARNING) as bridge:
         letters = bridge.ledger.dead_letters(which)
         for one in bridge.named(connector):
             total += job.replay(one, [letter for letter in letters if letter.connector == one.name])

@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from currents_bridge.app import Bridge
+    from currents_bridge.app_ledger import Missing
     from currents_bridge.config import Settings
 
 Config = Annotated[
@@ -45,7 +46,7 @@ def quiet_logs(*, verbose: bool) -> None:
 
 
 @contextmanager
-def opened(config: Path | None, *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
+def opened(config: Path | None, missing: "Missing", *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
     """Open the program as the configuration says; `level` is that of the logs without -v."""
     from currents_bridge.memory import share_arena
 
@@ -53,7 +54,7 @@ def opened(config: Path | None, *, verbose: bool, level: int = logging.INFO) -> 
     from currents_bridge import app
 
     configure_logs(verbose=verbose, level=level)
-    with app.open_bridge(load_settings(config), os.environ, threading.Event()) as bridge:
+    with app.open_bridge(load_settings(config), os.environ, threading.Event(), missing=missing) as bridge:
         # What is loaded by now stays, and little of what comes makes cycles: looking for them took 10 % of a delivery.
         gc.freeze()
         gc.set_threshold(10_000)

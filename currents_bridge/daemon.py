@@ -18,6 +18,7 @@ from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from currents_bridge.errors import LedgerLostError
 from currents_bridge.logs import get_logger
 from currents_bridge.memory import give_back
 
@@ -34,7 +35,19 @@ class Job:
 
 
 def run(jobs: Sequence[Job], stop: threading.Event) -> None:
-    """Run every job, now and then on its schedule, until `stop` is set; then drain and return."""
+    """Run every job, now and then on its schedule, until `stop` is set; then drain and return.
+
+    Raises LedgerLostError, after draining, where a job did: without its ledger the daemon would only do harm.
+    """
+    lost: list[LedgerLostError] = []
+
+    def on_error(event: JobExecutionEvent) -> None:
+        if isinstance(event.exception, LedgerLostError):
+            lost.append(event.exception)
+            stop.set()
+        else:
+            _log_mistake(event)
+
     scheduler = BackgroundScheduler(
         executors={"default": ThreadPoolExecutor(len(jobs))},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -42,7 +55,7 @@ def run(jobs: Sequence[Job], stop: threading.Event) -> None:
     )
     # _log_mistake tells of jobs that fail, and a poll that a long delivery keeps from starting is as it should be
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
-    scheduler.add_listener(_log_mistake, EVENT_JOB_ERROR)
+    scheduler.add_listener(on_error, EVENT_JOB_ERROR)
     for job in jobs:
         scheduler.add_job(
             _unless(stop, job.run),
@@ -57,6 +70,8 @@ def run(jobs: Sequence[Job], stop: threading.Event) -> None:
     log.info("daemon_draining")
     scheduler.shutdown(wait=True)
     log.info("daemon_stopped")
+    if lost:
+        raise lost[0]
 
 
 @contextmanager

@@ -12,6 +12,8 @@
     ├── ClaimLostError        a claim was taken away      let go of the object, go on
     ├── JobError              a mistake of ours in a job  log it, go on with the other connectors
     └── LedgerError           the ledger cannot be used   stop before anything is sent, exit 1
+        ├── NoLedgerError     there is none               exit 2
+        └── LedgerLostError   removed under the program   stop at once, exit 1
 
 Mistakes of ours stay plain exceptions: nobody should catch them, but for whoever runs one job beside others.
 """
@@ -19,6 +21,7 @@ Mistakes of ours stay plain exceptions: nobody should catch them, but for whoeve
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from currents_bridge.words import words
 
@@ -154,3 +157,26 @@ class JobError(BridgeError):
 
 class LedgerError(BridgeError):
     """The ledger cannot be read or written; nothing may be sent without it."""
+
+
+class NoLedgerError(LedgerError):
+    """There is no ledger where the configuration names one, and the command is none of those that make one."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"there is no ledger at {path}",
+            "set ledger.url to the ledger's whole path, or go to the folder that it is relative to;"
+            " only `once`, `run` and `backfill` make a new one",
+        )
+
+
+class LedgerLostError(LedgerError):
+    """The file of the ledger was removed or replaced while it was in use: what is recorded now would be lost."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"the ledger {path} was {what} while the program used it",
+            "put the ledger back before you start the program again: with a new one, everything is sent again",
+        )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from currents_bridge.errors import BridgeError, CredentialError, LedgerError
+from currents_bridge.errors import BridgeError, CredentialError, LedgerError, LedgerLostError
 from currents_bridge.logs import get_logger
 from currents_bridge.ports import Ledger
 from currents_bridge.transfer import TransferReport
@@ -36,7 +36,8 @@ class JobRecords:
     def run(self, connector: str, job: str, work: Callable[[], T]) -> T:
         """Run a job and return its result; an error is recorded and raised.
 
-        A report fails by its error, unless that is of a credential: such has alerts of its own.
+        A report fails by its error, unless that is of a credential: such has alerts of its own. Raises LedgerLostError
+        also where a report holds it, since no job can do anything after that.
         """
         try:
             result = work()
@@ -44,6 +45,8 @@ class JobRecords:
             self._ended(connector, job, described(error))
             raise
         failure = result.error if isinstance(result, TransferReport) else None
+        if isinstance(failure, LedgerLostError):
+            raise failure
         if failure is None or isinstance(failure, CredentialError):
             self._ended(connector, job, None)
         else:

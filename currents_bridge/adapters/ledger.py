@@ -40,7 +40,7 @@ from currents_bridge.adapters.ledger_schema import (
     time_text,
 )
 from currents_bridge.adapters.ledger_store import BUSY_TIMEOUT_S, SqliteStore
-from currents_bridge.errors import ClaimLostError
+from currents_bridge.errors import ClaimLostError, LedgerLostError
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -84,7 +84,8 @@ class SqlLedger(SqlConnectors):
 
     Fulfils `ports.Ledger`, which says what each method promises. Each instance is an owner of claims of its own, in
     the name of `process` (default: this one). Each transaction waits up to `busy_timeout_s` for those of other
-    processes. Raises LedgerError where the file cannot be used or is too new.
+    processes. Raises LedgerError where the file cannot be used or is too new, NoLedgerError where there is none and
+    `make` does not say that one shall be made, LedgerLostError from any method once it was removed or replaced.
     """
 
     def __init__(
@@ -94,11 +95,12 @@ class SqlLedger(SqlConnectors):
         now: datetime,
         process: ProcessIdentity | None = None,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
+        make: bool = True,
     ) -> None:
         self._id = uuid.uuid4().hex
         self._process = process or this_process()
         self._closed = False
-        super().__init__(SqliteStore(url, busy_timeout_s))
+        super().__init__(SqliteStore(url, busy_timeout_s, make=make))
         self.heartbeat(now)
 
     def admit(
@@ -363,6 +365,8 @@ class SqlLedger(SqlConnectors):
                 mine = update(objects).where(OWNED, objects.c.owner == self._id)
                 connection.execute(mine.values(UNCLAIMED))
                 connection.execute(delete(owners).where(owners.c.id == self._id))
+        except LedgerLostError:
+            self._closed = True  # nobody will look for what was claimed there
         finally:
             self._store.close()
 

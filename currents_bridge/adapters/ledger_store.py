@@ -1,9 +1,11 @@
 """The SQLite file of the ledger: opening, migrating, transactions, and errors a user can act on."""
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from sqlite3 import Error as SqliteError
@@ -15,12 +17,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from currents_bridge.adapters.ledger_schema import REVISION
-from currents_bridge.errors import LedgerError
+from currents_bridge.errors import LedgerError, LedgerLostError, NoLedgerError
 
 BUSY_TIMEOUT_S = 30.0
 PAGES_AT_ONCE = 1_000  # given back to the disk in one transaction
 LOG_BYTES = 16 * 1024 * 1024  # what the write-ahead log keeps of its size after a large transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_TABLES = {"alembic_version", "objects"}  # of every version
+_VERSION = "SELECT version_num FROM alembic_version"
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours, so they stay as they are
 
 _NOT_WRITABLE = "check that its directory exists and that this user may write to the directory and to the file"
@@ -37,26 +41,28 @@ _HINTS = {  # https://www.sqlite.org/rescode.html, without the extended part
 
 
 class SqliteStore:
-    """One ledger file, migrated to the newest version on opening. Thread-safe.
+    """One ledger file, migrated to the newest version on opening, and made where there is none and `make` says so.
 
-    Each transaction waits for those of other processes, up to `busy_timeout_s`.
+    Thread-safe. Each transaction waits for those of other processes, up to `busy_timeout_s`.
 
-    Raises LedgerError, here and from each transaction, where the file cannot be read or written.
+    Raises LedgerError, here and from each transaction, where the file cannot be read or written; NoLedgerError where
+    there is none; LedgerLostError from each transaction once the path no longer leads to the file that was opened.
     """
 
-    def __init__(self, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        database = make_url(url).database
-        if database in (None, "", ":memory:"):
-            raise LedgerError(f"the ledger url {url} names no file", "use sqlite:///currents-bridge.sqlite3")
-        self._path = Path(database)
-        self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
+    def __init__(self, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S, *, make: bool = True) -> None:
+        self._path = ledger_path(url)
+        self._engine = create_engine(url, creator=partial(connect, self._path, busy_timeout_s))
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
         self._immediate = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         # Waiting writers of SQLite poll, with sleeps and in no order; threads of one process do better in a queue.
         self._write_lock = threading.Lock()
-        with self._errors_explained():
+        if make:
             self._create_file()
+        elif is_missing(self._path):
+            raise NoLedgerError(self._path)
+        with errors_explained(self._path):
+            self._identity = _identity(self._path)
             # Two processes that switch a fresh file to WAL get SQLITE_BUSY at once, whatever the timeout.
             for attempt in Retrying(
                 retry=retry_if_exception(_is_busy),
@@ -67,18 +73,20 @@ class SqliteStore:
                 with attempt:
                     self._engine.connect().close()
         with self.writing() as connection:
-            self._migrate(connection)
+            self._migrate(connection, make=make)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Run a transaction that sees one state of the ledger and waits for nobody."""
-        with self._errors_explained(), self._engine.begin() as connection:
+        self._check_in_place()
+        with errors_explained(self._path), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Run a transaction that no other writer comes between; any exception rolls it back."""
-        with self._errors_explained(), self._write_lock, self._immediate.begin() as connection:
+        self._check_in_place()
+        with errors_explained(self._path), self._write_lock, self._immediate.begin() as connection:
             yield connection
 
     def shrink(self) -> None:
@@ -86,7 +94,7 @@ class SqliteStore:
 
         A file of an older version uses free pages again, but cannot give them back.
         """
-        with self._errors_explained(), closing(self._engine.raw_connection()) as pooled:
+        with errors_explained(self._path), closing(self._engine.raw_connection()) as pooled:
             sqlite = cast("SqliteConnection", pooled.driver_connection)
             before = None
             while (free := _free_pages(sqlite)) not in (0, before):
@@ -106,9 +114,19 @@ class SqliteStore:
         except OSError as error:
             raise LedgerError(f"cannot create the ledger {self._path}: {error.strerror}", _NOT_WRITABLE) from error
 
-    def _migrate(self, connection: Connection) -> None:
-        if _is_current(connection):
+    def _check_in_place(self) -> None:
+        """Costs a microsecond; without it a new connection would see another file than the older ones do."""
+        if (now := _identity(self._path)) != self._identity:
+            raise LedgerLostError(self._path, "replaced by another file" if now else "removed")
+
+    def _migrate(self, connection: Connection, *, make: bool) -> None:
+        tables = set(inspect(connection).get_table_names())
+        if tables >= _TABLES and connection.exec_driver_sql(_VERSION).scalar() == REVISION:
             return
+        if tables and not tables >= _TABLES:
+            raise LedgerError(f"{self._path} is a database of something else", _HINTS["SQLITE_NOTADB"])
+        if not (tables or make):
+            raise NoLedgerError(self._path)
         # Alembic takes 0.2 s and 11 MB, once in the life of a version.
         from alembic import command  # noqa: PLC0415
         from alembic.config import Config  # noqa: PLC0415
@@ -126,18 +144,50 @@ class SqliteStore:
             )
         command.upgrade(config, "head")
 
-    @contextmanager
-    def _errors_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except _MISTAKES:
-            raise
-        except (OperationalError, DatabaseError, SqliteError) as error:
-            cause = error if isinstance(error, SqliteError) else error.orig
-            name = getattr(cause, "sqlite_errorname", "")
-            hint = _HINTS.get("_".join(name.split("_")[:2]))
-            message = f"cannot use the ledger {self._path}: {cause}"
-            raise (LedgerError(message, hint) if hint else LedgerError(message)) from error
+
+def ledger_path(url: str) -> Path:
+    """Return the file that the URL of a ledger names, absolute; raises LedgerError where it names none."""
+    database = make_url(url).database
+    if database in (None, "", ":memory:"):
+        raise LedgerError(f"the ledger url {url} names no file", "use sqlite:///currents-bridge.sqlite3")
+    return Path(database).absolute()
+
+
+def is_missing(path: Path) -> bool:
+    """Return whether a ledger would have to be made: there is no file, or an empty one; raises LedgerError."""
+    try:
+        return not path.exists() or (path.is_file() and not path.stat().st_size)
+    except OSError as error:
+        raise LedgerError(f"cannot look for the ledger {path}: {error.strerror}", _NOT_WRITABLE) from error
+
+
+def connect(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> SqliteConnection:
+    """Open a file that is there: left to itself, SQLite would make a new one in place of one that was removed."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=busy_timeout_s, check_same_thread=False)
+
+
+@contextmanager
+def errors_explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of the file at `path` into a LedgerError that says what to do."""
+    try:
+        yield
+    except _MISTAKES:
+        raise
+    except (OperationalError, DatabaseError, SqliteError) as error:
+        cause = error if isinstance(error, SqliteError) else error.orig
+        name = getattr(cause, "sqlite_errorname", "")
+        hint = _HINTS.get("_".join(name.split("_")[:2]))
+        message = f"cannot use the ledger {path}: {cause}"
+        raise (LedgerError(message, hint) if hint else LedgerError(message)) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at `path` from every other one; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
@@ -146,13 +196,6 @@ def _set_up(connection: SqliteConnection, _: ConnectionPoolEntry) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     connection.execute("PRAGMA synchronous = FULL")  # a settled object stays settled through a power cut
-
-
-def _is_current(connection: Connection) -> bool:
-    return (
-        inspect(connection).has_table("alembic_version")
-        and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == REVISION
-    )
 
 
 def _free_pages(connection: SqliteConnection) -> int:

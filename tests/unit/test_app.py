@@ -271,5 +271,5 @@ def test_verdicts_are_those_of_all_connectors(tmp_path: Path, bucket: FakeObject
 
 def test_the_ledger_can_be_opened_alone(tmp_path: Path) -> None:
     """`status` needs no secret."""
-    with app_ledger.open_ledger(settings(tmp_path)) as ledger:
+    with app_ledger.open_ledger(settings(tmp_path), missing="make") as ledger:
         assert isinstance(ledger, SqlLedger)

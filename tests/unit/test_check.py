@@ -41,7 +41,7 @@ def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> No
         "lifecycle",
         "hours",
         "objects",
-        "ledger",
+        "backlog",
     ]
     assert found["hours"].detail == "2026-01-02-03 to 2026-01-02-08"
     assert exit_code(list(found.values())) == 0
@@ -71,7 +71,7 @@ def test_a_bucket_that_cannot_be_listed_is_told_with_its_remedy(bench: Bench, er
 
     assert (found["bucket"].ok, found["bucket"].detail) == (False, str(error))
     assert found["bucket"].remedy
-    assert found["ledger"].ok
+    assert found["backlog"].ok
     assert exit_code(list(found.values())) == code
 
 
@@ -215,7 +215,7 @@ def test_what_waits_is_told_with_its_age(bench: Bench) -> None:
     bench.put(2)
     bench.admit()
 
-    assert "the oldest waiting object is 10 min old" in verdicts(bench)["ledger"].detail
+    assert "the oldest waiting object is 10 min old" in verdicts(bench)["backlog"].detail
 
 
 def test_a_write_key_that_fails_is_told_with_its_beginning_and_evidence(bench: Bench) -> None:
@@ -238,7 +238,7 @@ def test_an_s3_credential_that_fails_is_told_with_its_beginning(bench: Bench) ->
 
     found = verdicts(bench)
 
-    assert found["ledger"].detail == "S3 is failing since 2026-01-02 03:10 UTC: s3 answered AccessDenied"
+    assert found["backlog"].detail == "S3 is failing since 2026-01-02 03:10 UTC: s3 answered AccessDenied"
     assert exit_code(list(found.values())) == 3
 
 

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from currents_bridge import __version__, app, app_ledger, cli, cli_options, daemon, demo
+from currents_bridge import __version__, app, app_ledger, check, cli, cli_options, daemon, demo
 from currents_bridge.config import example_config, load
 from currents_bridge.errors import CredentialError, UsageError
 from currents_bridge.model import Progress
@@ -48,7 +48,7 @@ def bench(config: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench()
 
     @contextmanager
-    def open_bridge(settings: Any, *_: object) -> Iterator[app.Bridge]:
+    def open_bridge(settings: Any, *_: object, **__: object) -> Iterator[app.Bridge]:
         yield bench.bridge(settings)
 
     monkeypatch.setattr(app, "open_bridge", open_bridge)
@@ -88,7 +88,7 @@ HEAVY = {"polars", "boto3", "moto", "httpx", "segment", "alembic"}
 @pytest.mark.parametrize("argument", ["--help", "status"])
 def test_help_and_status_load_nothing_heavy(config: Path, argument: str) -> None:
     """People wait for both; only a ledger that must be made or migrated needs Alembic."""
-    with app_ledger.open_ledger(load(config, {})):
+    with app_ledger.open_ledger(load(config, {}), missing="make"):
         code = f"""
 import sys
 from currents_bridge.cli import cli
@@ -352,3 +352,48 @@ def test_the_demo_ends_with_1_where_the_sums_differ(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(demo, "run", lambda *_, **__: demo.DemoResult({}, {}, 0, 0, 1, {}))
 
     assert "THE SUMS DIFFER" in run("demo", code=1).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "alerts list",
+        "dead-letters list",
+        "dead-letters show 1",
+        "dead-letters replay",
+        "dead-letters purge --yes",
+        "quarantine list",
+        "quarantine replay",
+        "reconcile",
+    ],
+)
+def test_what_only_looks_makes_no_ledger(
+    config: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the wrong folder an empty one would say that all is well."""
+    monkeypatch.setenv("KEY", "k" * 32)
+    monkeypatch.setattr("sys.argv", ["currents-bridge", *command.split()])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 2
+    assert f"Error: there is no ledger at {config.parents[1]}/currents-bridge.sqlite3" in capsys.readouterr().err
+    assert not list(config.parents[1].glob("*.sqlite3*"))
+
+
+@pytest.mark.parametrize(("place", "code"), [("new.sqlite3", 0), ("missing/new.sqlite3", 1)])
+def test_a_check_before_the_first_start_makes_no_ledger(
+    place: str, code: int, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says where one will be made, or that none can be."""
+    monkeypatch.setenv("KEY", "k" * 32)
+    config.write_text(json.dumps(CONFIG | {"ledger": {"url": f"sqlite:///{place}"}}))
+    monkeypatch.setattr(check, "check_connector", lambda *_: ())
+
+    (ledger, _) = document("check", code=code)["checks"]
+
+    assert ledger["subject"] == "ledger"
+    assert f"at {Path.cwd() / place}" in ledger["detail"]
+    assert not list(config.parents[1].glob("*.sqlite3*"))

@@ -24,7 +24,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench.deliver()
 
     @contextmanager
-    def open_bridge(settings: Any, *_: object) -> Iterator[app.Bridge]:
+    def open_bridge(settings: Any, *_: object, **__: object) -> Iterator[app.Bridge]:
         yield bench.bridge(settings)
 
     @contextmanager

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from currents_bridge import daemon
+from currents_bridge.errors import LedgerLostError
 
 NEVER = timedelta(hours=1)
 AT_ONCE = timedelta(milliseconds=5)
@@ -225,3 +227,14 @@ def test_handlers_are_put_back_also_after_an_error(stop: threading.Event) -> Non
         raise ZeroDivisionError
 
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_ledger_that_is_lost_stops_the_daemon(stop: threading.Event) -> None:
+    """With the sentence that says so, and without a traceback."""
+
+    def poll() -> None:
+        raise LedgerLostError(Path("/x/ledger"), "removed")
+
+    with pytest.raises(LedgerLostError, match="/x/ledger was removed while"):
+        run(Jobs(poll), stop=stop)
+    assert stop.is_set()
