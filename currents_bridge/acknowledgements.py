@@ -42,11 +42,6 @@ class Acknowledgements:
         """Return once every batch was acknowledged or given up."""
         self._collect(lambda _: True)
 
-    @property
-    def destination_down(self) -> bool:
-        """Whether batches failed and none was acknowledged."""
-        return bool(self._failures) and not self.batches
-
     def failure_of(self, object_id: int, *, alone: bool) -> BridgeError | None:
         """Return why the object cannot be settled; not alone: it also leans on the batches of others.
 

@@ -1,7 +1,7 @@
 """One source with its destination and its rules, ready to work: what every job is made of."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,6 +19,7 @@ from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
 from currents_bridge.model import (
+    Canary,
     ClaimedObject,
     CredentialState,
     ExpiryRule,
@@ -31,8 +32,10 @@ from currents_bridge.model import (
     Quarantined,
     Selection,
 )
+from currents_bridge.outage import Outages
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger
+from currents_bridge.refusals import batch_of
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
 from currents_bridge.transfer import Transfer, TransferReport
@@ -113,6 +116,7 @@ class Connector:
         self._witnesses = Witnesses(source.connector, source.store, source.ledger, self._everything, now)
         self._pace = self.pace(settings.requests_per_second)
         self._drifts = Drifts()
+        self._outages = Outages(source.connector, source.ledger)
         self._seen_types: frozenset[str] = frozenset()
         self._held_types: frozenset[str] = frozenset()
         self._unreleased: list[int] = []
@@ -250,17 +254,57 @@ class Connector:
                 self.ledger.keep_canary(self.name, None, self.now())
                 self.watch.denied(denial.error)
             self.raise_if_paused()
+        report.error = report.error or self._outages.error
         if report.changed:
             with kept(report):
                 discovery.look_again(self.source, report.changed, self.now())
 
     def _send_all(self, job: "_Job") -> "_Denial | None":
-        """Deliver all that is due; returns what Segment denied."""
+        """Deliver all that is due, unless a side is unreachable; returns what Segment denied."""
 
         def claim() -> Sequence[ClaimedObject]:
             return self.ledger.claim(self.name, job.selection, GroupLimits(), self.now())
 
-        return self._send(job, Sending.ALL, claim, self._settings.workers, lambda: self.watch.sending() is Sending.ALL)
+        def go_on() -> bool:
+            return self.watch.sending() is Sending.ALL
+
+        def works(side: Side, but: Collection[int]) -> bool:
+            return self._comes_through(job, but) if side is Side.DESTINATION else self._witnesses.any_is_reachable()
+
+        if not self._outages.are_over(job.selection, works):
+            return None
+        while True:
+            denial = self._send(job, Sending.ALL, claim, self._settings.workers, go_on)
+            failures = job.report.take_in_doubt()
+            if denial or not failures or self._stop.is_set() or self._outages.explain(failures, works):
+                return denial
+
+    def _comes_through(self, job: "_Job", but: Collection[int]) -> bool:
+        """Return whether Segment answers for anything, be it by a denial, or there is nothing to try.
+
+        Tried are some objects; where none waits but those, a message that was taken before; at last those themselves.
+        """
+        for _ in range(CANARIES):
+            group, batches = self.ledger.claim_canary(self.name, job.selection, self.now(), but), job.report.batches
+            if not group:
+                break
+            if self._send_one(job, Sending.CANARY, group) or job.report.batches > batches:
+                return True
+        else:
+            return False
+        if but and (canary := self.ledger.canary(self.name, self.now() - CANARY_GOOD_FOR)):
+            return self._is_answered(job, canary)
+        return self._comes_through(job, ()) if but else True
+
+    def _is_answered(self, job: "_Job", canary: Canary) -> bool:
+        with self.sender(job.pace) as sender:
+            try:
+                sender.submit(batch_of(canary)).result()
+            except RetryLaterError:
+                return False
+            except CredentialError:  # it comes again, and counts, with whatever is sent next
+                return True
+        return True
 
     def _send_canary(self, job: "_Job", sending: Sending, denial: "_Denial | None") -> "_Denial | None":
         """Let one object go ahead, another where it says nothing; returns None where it was taken, else the denial."""
@@ -269,11 +313,16 @@ class Connector:
             group = self.ledger.claim_canary(self.name, job.selection, self.now(), but)
             if not group:
                 break
-            claims, batches = iter([group]), job.report.batches
-            denied = self._send(job, sending, lambda claims=claims: next(claims, ()), 1, lambda: True)  # type: ignore[misc]
+            batches = job.report.batches
+            denied = self._send_one(job, sending, group)
             if denied or job.report.batches > batches or isinstance(job.report.error, CredentialError):
                 return denied
         return denial
+
+    def _send_one(self, job: "_Job", sending: Sending, group: Sequence[ClaimedObject]) -> "_Denial | None":
+        """Deliver one group, which is claimed already; returns what Segment denied."""
+        claims = iter([group])
+        return self._send(job, sending, lambda: next(claims, ()), 1, lambda: True)
 
     def _send(
         self,

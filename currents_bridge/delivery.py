@@ -22,6 +22,7 @@ from currents_bridge.errors import (
     CredentialError,
     ObjectChangedError,
     QuarantineObjectError,
+    RetryLaterError,
     Side,
 )
 from currents_bridge.logs import get_logger
@@ -39,6 +40,7 @@ from currents_bridge.model import (
 from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.reading import Reader, failure_of
+from currents_bridge.refusals import ObjectsDeniedError
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import Sender
 from currents_bridge.witnesses import Witnesses
@@ -65,9 +67,13 @@ class GroupReport:
     batches: int = 0
     batch_bytes: int = 0  # serialised, before compression, acknowledged ones only
     credential_error: CredentialError | None = None  # what it hit was released, all else settled
-    destination_down: bool = False  # batches failed and none was acknowledged
     tried_events: int = 0  # acknowledged on trial
     changed: list[CurrentsObject] = field(default_factory=list)  # failed, since they were written again
+
+    @property
+    def nothing_through(self) -> bool:
+        """Whether a side may be unreachable: something failed, and Segment took nothing."""
+        return not self.batches and any(isinstance(s, Failed) and s.side for s in self.settlements)
 
 
 class Delivery:
@@ -117,7 +123,8 @@ class Delivery:
         the same message ids.
         """
         # by type, in the order given: small objects that are alike are read and mapped together
-        works = [Work.of(claimed) for claimed in sorted(group, key=lambda claimed: claimed.object.event_type)]
+        in_order = sorted(group, key=lambda claimed: claimed.object.event_type)
+        works = [Work.of(claimed, alone=len(group) == 1) for claimed in in_order]
         report = GroupReport()
         sent = Acknowledgements(max_ahead=self._sender.max_in_flight)
         packer = self._packer()
@@ -139,7 +146,6 @@ class Delivery:
         self._settle([work for work in works if not work.settled], sent, report)
         report.changed = [work.claimed.object for work in works if isinstance(work.failure, ObjectChangedError)]
         report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
-        report.destination_down = sent.destination_down
         return report
 
     def _mapped(self, run: Run) -> list[tuple[Share, Mapped]]:
@@ -238,9 +244,9 @@ class Delivery:
                 case _ if self._stop.is_set() or sent.credential_error or self._sending is not Sending.ALL:
                     released.append(work.claimed.id)
                 case _:
-                    at = retry_at(now, work.claimed.attempts)
-                    log.warning("object_failed", key=work.claimed.object.key, reason=failure.message, retry_at=at)
-                    settlements.append(Failed(work.claimed.id, failure.message, at))
+                    settlements.append(failed := _failed(work, failure, now))
+                    key, at = work.claimed.object.key, failed.retry_at
+                    log.warning("object_failed", key=key, reason=failed.reason, retry_at=at)
         report.settlements += self._recorded(settlements, now)
         if released:
             self._ledger.release(released)
@@ -268,6 +274,19 @@ class Delivery:
     def _is_its_own_trouble(self, denial: CredentialError, work: Work) -> bool:
         """Return whether a denial says nothing of the credential, since S3 gives out other objects."""
         return denial.side is Side.SOURCE and self._witnesses.one_is_readable(work.claimed.object.key)
+
+
+def _failed(work: Work, failure: BridgeError, now: datetime) -> Failed:
+    """Return that an object waits. What may have failed for others of its group is due at once: it comes alone then."""
+    side = _side_in_doubt(work, failure)
+    at = retry_at(now, work.claimed.attempts) if work.alone or side is None else now
+    return Failed(work.claimed.id, failure.message, at, side)
+
+
+def _side_in_doubt(work: Work, failure: BridgeError) -> Side | None:
+    if not isinstance(failure, RetryLaterError) or isinstance(failure, ObjectChangedError | ObjectsDeniedError):
+        return None
+    return Side.SOURCE if failure is work.failure else Side.DESTINATION
 
 
 def _origin(share: Share) -> Origin:

@@ -201,11 +201,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The object waits until `retry_at`."""
+    """The object waits until `retry_at`.
+
+    It may have been a side that was unreachable, instead of the object: `side`, None where it was the object for sure.
+    """
 
     id: int
     reason: str
     retry_at: datetime
+    side: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)

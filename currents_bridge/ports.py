@@ -397,6 +397,10 @@ class Ledger(Protocol):
         """Leave to everybody what this owner has reopened and what was not delivered since."""
         ...
 
+    def spare(self, ids: Sequence[int]) -> None:
+        """Take one attempt of each back, for each time it is named, and make it due: of failed objects only."""
+        ...
+
     def hasten(self, connector: str, selection: Selection) -> int:
         """Make failed objects of the selection due at once, for `backfill`; returns how many."""
         ...

@@ -177,7 +177,7 @@ def _prove(proof: Proof, send: Callable[[Batch], Sequence[Refusal]], answer: str
 def _send_canary(canary: Canary, proof: Proof, send: Callable[[Batch], Sequence[Refusal]]) -> None:
     """Send it once more. It stays the canary of its first time: Segment drops repeats for about a day from then on."""
     began = proof.now()
-    if not send(_batch_of(canary)):
+    if not send(batch_of(canary)):
         proof.prove(began)
 
 
@@ -197,7 +197,7 @@ def _canary_of(batch: Batch, refused: Collection[tuple[int, int]]) -> Canary:
     return Canary(part.messages["message_id"][index], part.messages["message"][index])
 
 
-def _batch_of(canary: Canary) -> Batch:
+def batch_of(canary: Canary) -> Batch:
     """Return the message as a batch of its own, of no object."""
     frame = pl.DataFrame(
         {"row": [0], "message_id": [canary.message_id], "message": [canary.message]},

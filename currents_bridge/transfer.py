@@ -30,6 +30,7 @@ class TransferReport:
     denied_folders: int = 0  # that may not be listed, while others may
     findings: Mapping[str, int] = field(default_factory=dict)  # of the audit, where there was one
     error: BridgeError | None = None  # what ended the run early, the first one
+    _in_doubt: list[Failed] = field(default_factory=list)  # failures that may be those of a side
     _waiting: dict[int, str] = field(default_factory=dict)  # id of each failed object -> why
     _set_aside: Counter[str] = field(default_factory=Counter)  # why objects were quarantined
 
@@ -53,6 +54,8 @@ class TransferReport:
                     self.books += books
                 case Failed(id=id_, reason=reason):
                     self._waiting[id_] = reason
+                    if settlement.side:
+                        self._in_doubt.append(settlement)
                 case Quarantined(reason=reason, books=books):
                     self.quarantined += 1
                     self.books += books  # of what could be read
@@ -62,6 +65,11 @@ class TransferReport:
         self.batch_bytes += report.batch_bytes
         if report.credential_error and not isinstance(self.error, CredentialError):
             self.error = report.credential_error  # says more than a listing that failed now and then
+
+    def take_in_doubt(self) -> list[Failed]:
+        """Return the failures that may be those of a side, of objects that still wait, and forget them."""
+        in_doubt, self._in_doubt = self._in_doubt, []
+        return [failure for failure in in_doubt if failure.id in self._waiting]
 
     def as_json(self) -> dict[str, object]:
         """Return the connector's part of the JSON document."""
@@ -111,7 +119,7 @@ class Transfer:
     def run(self, report: TransferReport, on_group: Callable[[TransferReport], None] = lambda _: None) -> None:
         """Claim and deliver groups until there is none, adding to `report`.
 
-        Ends early on a stop, when `go_on` says no, on a destination that takes nothing, and on a CredentialError or
+        Ends early on a stop, when `go_on` says no, where nothing of a group came through, and on a CredentialError or
         LedgerError, which is kept as the report's error; a mistake of ours is raised once all workers have stopped.
         `on_group` is called after each group, by one thread at a time.
         """
@@ -133,7 +141,7 @@ class Transfer:
                         report.sent_again += again
                         report.seconds = time.monotonic() - began
                         on_group(report)
-                    if outcome.destination_down or outcome.credential_error:
+                    if outcome.nothing_through or outcome.credential_error:
                         ended.set()
             except BridgeError as error:
                 ended.set()

@@ -52,21 +52,31 @@ class Witnesses:
             if any(key != denied and self._now() - at < PROVEN_FOR for key, at in self._read_at.items()):
                 return True
             try:
-                return self._read() or self._delivered_lately()
+                return bool(self._read()) or self._delivered_lately()
             except CredentialError:
                 return False
+
+    def any_is_reachable(self) -> bool:
+        """Return whether S3 answers for any object now, or there is none to try; raises LedgerError."""
+        with self._lock:
+            try:
+                return self._read() is not False
+            except CredentialError:  # an answer, which is taken for what it says elsewhere
+                return True
 
     def read_one(self) -> None:
         """Read a byte of some object, if there is any; raises CredentialError where all that are tried are denied."""
         with self._lock:
             self._read()
 
-    def _read(self) -> bool:
+    def _read(self) -> bool | None:
         """Read a byte of one object, of those that were delivered, then of those that wait.
 
-        Returns False where there is none to try; raises the first denial where none of those tried could be read.
+        Returns None where there is none to try, False where S3 did not give out any; raises the first denial where none
+        of those tried could be read.
         """
         denial: CredentialError | None = None
+        found: bool | None = None
         with closing(self._candidates()) as candidates:
             for item in candidates:
                 if not item.size_bytes:  # is read without a request, so it shows nothing
@@ -76,14 +86,16 @@ class Witnesses:
                         stream.read(1)
                 except CredentialError as error:
                     denial = denial or error
-                except (ObjectGoneError, RetryLaterError):
+                except ObjectGoneError:
                     continue
+                except RetryLaterError:
+                    found = False
                 else:
                     self._note(item.key)
                     return True
         if denial:
             raise denial
-        return False
+        return found
 
     def _note(self, *keys: str) -> None:
         for key in keys[-2:]:  # one of two is another than the denied one

@@ -27,6 +27,7 @@ class Work:
     """One object of a group."""
 
     claimed: ClaimedObject
+    alone: bool  # in its group
     rows: int  # read so far, from the start of the object
     behind: int  # rows that the latest checkpoint has
     books: Books  # of all rows read, with those of the checkpoint; refused messages still count as sent
@@ -40,9 +41,9 @@ class Work:
     failure: BridgeError | None = None
 
     @classmethod
-    def of(cls, claimed: ClaimedObject) -> Self:
+    def of(cls, claimed: ClaimedObject, *, alone: bool = True) -> Self:
         """Return the work that goes on behind the object's checkpoint."""
-        return cls(claimed, claimed.checkpoint.rows, claimed.checkpoint.rows, claimed.checkpoint.books)
+        return cls(claimed, alone, claimed.checkpoint.rows, claimed.checkpoint.rows, claimed.checkpoint.books)
 
     def put_fence(self, batch: int) -> None:
         """Note that the rows read so far are behind once the batch is acknowledged."""

@@ -304,6 +304,11 @@ class SqlLedger(SqlConnectors):
             with self._store.writing() as connection:
                 left = ledger_resend.leave(connection, connector, self._id)
 
+    def spare(self, ids: Sequence[int]) -> None:
+        """Take back attempts, so that what has none left is as new."""
+        with self._store.writing() as connection:
+            ledger_settle.spare(connection, ids, _LONG_AGO)
+
     def hasten(self, connector: str, selection: Selection) -> int:
         """Move the retry time of failed objects to the past."""
         failed = (NOT_DELIVERED, objects.c.state == ObjectState.FAILED)

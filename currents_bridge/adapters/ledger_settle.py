@@ -46,6 +46,10 @@ _QUARANTINE = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.QUARANTI
 _FAIL = _OF_OBJECT.values(
     _SETTLED | {"state": text(f"'{ObjectState.FAILED}'"), "attempts": objects.c.attempts + text("1")}
 )
+_SPARE = _OF_OBJECT.where(text(f"state = '{ObjectState.FAILED}'")).values(
+    attempts=text("attempts - 1"),
+    state=text(f"CASE WHEN attempts > 1 THEN '{ObjectState.FAILED}' ELSE '{ObjectState.PENDING}' END"),
+)
 _ADVANCE = _OF_OBJECT.values(crashes=_NONE)
 _add = insert(hours)
 _ADD_TO_HOURS = _add.on_conflict_do_update(
@@ -67,6 +71,11 @@ def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]]
     if ended:
         ledger_letters.replace(connection, [(row, settlement.dead_letters) for row, settlement in ended], now)
         remember(connection, [(row, settlement.message_ids) for row, settlement in ended], now)
+
+
+def spare(connection: Connection, ids: Sequence[int], due: datetime) -> None:
+    """Write that failures of objects do not count, once for each time an object is named."""
+    execute_many(connection, _SPARE, [{"of_id": id_, "retry_at": time_text(due)} for id_ in ids])
 
 
 def advance(connection: Connection, id_: int, checkpoint: Checkpoint) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from currents_bridge.errors import BridgeError
+from currents_bridge.errors import BridgeError, RetryLaterError
 from currents_bridge.model import Batch, Refusal
 
 Outcome = BridgeError | Sequence[Refusal]
@@ -25,6 +25,8 @@ class FakeTransport:
         messages: their messages, decoded, without the refused ones.
         attempts: how often `send` was called.
         closed: whether `close` was called.
+        down: whether every batch is answered 503; may be set at any time.
+        poison: id of a message whose batch is always answered 503; may be set at any time.
     """
 
     def __init__(self, outcomes: Iterable[Outcome] = ()) -> None:
@@ -33,12 +35,16 @@ class FakeTransport:
         self.messages: list[dict[str, Any]] = []
         self.attempts = 0
         self.closed = False
+        self.down = False
+        self.poison: str | None = None
         self._lock = threading.Lock()
 
     def send(self, batch: Batch) -> Sequence[Refusal]:
         """Play the next outcome."""
         with self._lock:
             self.attempts += 1
+            if self.down or any(self.poison in set(part.messages["message_id"]) for part in batch.parts):
+                raise RetryLaterError("segment answered 503")
             outcome = self.outcomes.popleft() if self.outcomes else ()
             if isinstance(outcome, BridgeError):
                 raise outcome

@@ -194,6 +194,22 @@ class TestClaim:
         assert ledger.hasten("acme", Selection(frozenset({CLICK}))) == 1
         assert [(claimed.object.key, claimed.attempts) for claimed in claim(ledger)] == [("a", 1)]
 
+    def test_failures_can_be_taken_back(self, ledger: Ledger) -> None:
+        """One attempt each time; what has none left is as new, what is not failed stays as it is."""
+        ledger.admit("acme", [an_object("a"), an_object("b"), an_object("c", OPEN)], NOW)
+        retry_at = NOW + timedelta(hours=5)
+        first, second, delivered = (item.id for item in claim(ledger))
+        ledger.settle([Failed(first, "503", NOW), Failed(second, "503", NOW), Delivered(delivered, Books())], NOW)
+        ledger.settle([Failed(claim(ledger)[0].id, "503", retry_at)], NOW)
+        ledger.spare([first, first, second, delivered])
+        claimed = claim(ledger)
+        assert [(item.id, item.attempts) for item in claimed] == [(first, 0), (second, 0)]
+        ledger.release([first, second])
+        ledger.settle([Failed(claim(ledger)[0].id, "503", NOW)], NOW)
+        ledger.settle([Failed(claim(ledger)[0].id, "503", retry_at)], NOW)
+        ledger.spare([first])
+        assert [(item.id, item.attempts) for item in claim(ledger)] == [(first, 1)]
+
     def test_quarantined_objects_are_never_due(self, ledger: Ledger) -> None:
         """Nothing but a person brings them back."""
         ledger.admit("acme", objects(1), NOW)

@@ -93,7 +93,6 @@ def test_without_a_failure_nothing_fails() -> None:
     sent.expect(batch(1), answered())
 
     assert sent.failure_of(1, alone=True) is sent.failure_of(1, alone=False) is None
-    assert not sent.destination_down
 
 
 def test_a_credential_error_is_told() -> None:
@@ -104,18 +103,6 @@ def test_a_credential_error_is_told() -> None:
 
     sent.expect(batch(2), failed(DENIED))
     assert sent.credential_error is DENIED
-
-
-@pytest.mark.parametrize("others", [[], [answered()]])
-def test_the_destination_is_down_when_batches_failed_and_none_was_acknowledged(
-    others: Sequence[Answer],
-) -> None:
-    """One acknowledgement is proof to the contrary."""
-    sent = Acknowledgements(MAX_AHEAD)
-    for answer in [failed(UNWELL), *others]:
-        sent.expect(batch(1), answer)
-
-    assert sent.destination_down is not bool(others)
 
 
 def test_a_refused_message_is_kept_with_its_object() -> None:

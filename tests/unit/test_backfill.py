@@ -10,7 +10,7 @@ from currents_bridge.backfill import Plan, parse_span, plan, select
 from currents_bridge.errors import CredentialError, LedgerError, RetryLaterError, Side, UsageError
 from currents_bridge.model import CurrentsObject, ObjectState, Selection, parse_hour
 from currents_bridge.sending import Pace
-from tests.workbench import CLICK, HOUR, NAME, OPEN, UNWELL, Bench, clicks
+from tests.workbench import CLICK, HOUR, NAME, OPEN, Bench, clicks
 
 SPAN = (HOUR, HOUR + timedelta(hours=2))
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds
@@ -166,10 +166,11 @@ def test_a_backfill_that_is_run_again_sends_nothing_twice(bench: Bench) -> None:
 
 def test_a_backfill_tries_at_once_what_failed_before(bench: Bench) -> None:
     """So that running it again resumes it."""
-    bench.transport.outcomes.extend([UNWELL] * 6)
     connector = bench.connector()
     selection = select(connector, SPAN, ())
+    bench.transport.down = True
     assert job.backfill(connector, selection).failed == 2
+    bench.transport.down = False
 
     assert job.backfill(connector, selection).delivered == 2
 

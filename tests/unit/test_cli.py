@@ -174,7 +174,7 @@ def test_once_delivers_and_reports(bench: Bench) -> None:
     assert NAME in run("once").stdout
 
 
-@pytest.mark.parametrize(("outcomes", "cut_bytes", "code"), [([DENIED] * 3, 0, 3), ([UNWELL] * 6, 0, 1), ([], 50, 4)])
+@pytest.mark.parametrize(("outcomes", "cut_bytes", "code"), [([DENIED] * 3, 0, 3), ([UNWELL] * 24, 0, 1), ([], 50, 4)])
 def test_once_ends_with_the_code_of_what_went_wrong(
     bench: Bench, outcomes: list[Any], cut_bytes: int, code: int
 ) -> None:

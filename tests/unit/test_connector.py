@@ -613,25 +613,165 @@ def test_what_is_known_is_delivered_although_a_listing_fails(bench: Bench) -> No
 
 
 def test_a_destination_that_is_down_leaves_the_rest_for_later(bench: Bench) -> None:
-    """The report has the reason, and no error: nobody has to act."""
+    """The report says what is wrong."""
     bench.put(3)
-    bench.transport.outcomes.extend([UNWELL] * 6)
+    bench.transport.down = True
 
     report = bench.connector().poll()
 
-    assert (report.error, report.failed, dict(report.reasons)) == (None, 1, {UNWELL.message: 1})
+    assert str(report.error) == "Segment takes nothing now: segment answered 503"
+    assert (report.failed, dict(report.reasons)) == (1, {UNWELL.message: 1})
 
 
 def test_a_failed_object_is_delivered_by_a_poll_after_its_retry_time(bench: Bench) -> None:
     """Not by an earlier one."""
-    bench.put(3)
-    bench.transport.outcomes.extend([UNWELL] * 6)
+    bench.put(1, offset=1)
+    bench.store.breaks[bench.put(3, offset=2)] = RetryLaterError("the connection broke")
     connector = bench.connector()
-    connector.poll()
+    assert connector.poll().failed == 1
+    bench.store.breaks.clear()
 
     assert connector.poll().delivered == 0
-    bench.now += timedelta(minutes=1)
+    bench.now += timedelta(minutes=2)
     assert connector.poll().delivered == 1
+
+
+class TestUnreachable:
+    """A side of which nothing comes through, and objects that only look like it."""
+
+    @pytest.mark.parametrize("workers", [1, 4])
+    def test_an_outage_of_segment_costs_delay_only(self, bench: Bench, workers: int) -> None:
+        """However many polls meet it; at its end all is delivered by the next poll, the oldest first."""
+        hours = [HOUR - timedelta(hours=back) for back in range(4)]
+        for hour in hours:
+            bench.put(2, hour=hour)
+        connector = bench.connector(workers=workers)
+        bench.transport.down = True
+        for _ in range(5):
+            report = connector.poll()
+            assert (report.delivered, bool(report.error)) == (0, True)
+            bench.now += timedelta(minutes=1)
+        assert [row["attempts"] for row in bench.ledger.rows()] == [0] * 4
+        bench.transport.down = False
+        bench.put(2, offset=1)
+
+        report = connector.poll()
+
+        assert (report.delivered, report.error) == (5, None)
+        behind_canary = [message["timestamp"][:13] for message in bench.transport.messages[2:]]
+        assert behind_canary == sorted(behind_canary) or workers > 1
+
+    def test_an_outage_is_probed_by_single_objects(self, bench: Bench) -> None:
+        """Not by reading and sending all that waits, poll after poll."""
+        for offset in range(9):
+            bench.put(2, offset=offset)
+        connector = bench.connector()
+        bench.transport.down = True
+        connector.poll()
+        bench.store.opened.clear()
+
+        connector.poll()
+
+        assert len(bench.store.opened) == 3
+
+    @pytest.mark.parametrize("listed", [True, False])
+    def test_an_outage_of_s3_costs_delay_only(self, bench: Bench, *, listed: bool) -> None:
+        """Whether it can be listed or not."""
+        keys = [bench.put(2, offset=offset) for offset in range(4)]
+        bench.admit()
+        connector = bench.connector()
+        bench.store.faults |= {key: RetryLaterError("S3 answered 503") for key in keys}
+        if not listed:
+            bench.store.faults[""] = RetryLaterError("S3 answered 503")
+        for _ in range(5):
+            report = connector.poll()
+            assert (report.delivered, str(report.error)[-15:]) == (0, "S3 answered 503")
+            bench.now += timedelta(minutes=1)
+        bench.store.faults.clear()
+        assert [row["attempts"] for row in bench.ledger.rows()] == [0] * 4
+
+        assert connector.poll().delivered == 4
+
+    def test_what_failed_on_the_way_into_an_outage_is_due_at_its_end(self, bench: Bench) -> None:
+        """Whatever its next attempt was put off to."""
+        late = bench.put(2, offset=1)
+        bench.put(2, offset=2)
+        bench.store.breaks[late] = RetryLaterError("the connection broke")
+        connector = bench.connector()
+        assert connector.poll().failed == 1
+        bench.store.breaks.clear()
+        bench.put(2, offset=3)
+        bench.transport.down = True
+        connector.poll()
+        bench.transport.down = False
+
+        assert connector.poll().delivered == 2
+
+    def test_an_outage_that_begins_in_mid_group_costs_no_attempt(self, bench: Bench) -> None:
+        """What was taken before it proves nothing of what came later."""
+        for offset in range(4):
+            bench.put(2, offset=offset)
+        bench.transport.outcomes.extend([(), *[UNWELL] * 60])
+        connector = bench.connector(max_batch_events=2)
+
+        assert connector.poll().delivered == 1
+        assert {row["attempts"] for row in bench.ledger.rows()} == {0}
+
+    def test_an_object_that_fails_while_others_are_taken_waits_alone(self, bench: Bench) -> None:
+        """What was packed with it goes without it, in the same poll; it is tried again at its own times."""
+        poison = clicks(3)
+        for offset in range(1, 8):
+            bench.put(2, offset=offset)
+        bad = bench.put(poison, offset=9)
+        bench.transport.poison = poison[1]["id"]
+        connector = bench.connector()
+
+        connector.poll()
+        connector.poll()
+
+        assert bench.states() == {ObjectState.DELIVERED: 7, ObjectState.FAILED: 1}
+        assert bench.states_by_key()[bad] is ObjectState.FAILED
+
+        bench.put(2, offset=10)
+        assert connector.poll().delivered == 1
+
+    def test_an_object_that_fails_where_nothing_else_waits_keeps_nothing_waiting(self, bench: Bench) -> None:
+        """It looks like an outage, until something else comes."""
+        poison = clicks(3)
+        bench.put(poison, offset=9)
+        bench.transport.poison = poison[1]["id"]
+        connector = bench.connector()
+        for _ in range(3):
+            assert connector.poll().error is not None
+        for offset in range(1, 8):
+            bench.put(2, offset=offset)
+
+        report = connector.poll()
+
+        assert (report.delivered, report.failed, report.error) == (7, 1, None)
+
+    def test_a_denial_ends_an_outage(self, bench: Bench) -> None:
+        """Whoever denies can be reached; what is wrong now is the key."""
+        for offset in range(4):
+            bench.put(2, offset=offset)
+        connector = bench.connector()
+        bench.transport.down = True
+        connector.poll()
+        bench.transport.down = False
+        bench.transport.outcomes.extend([DENIED] * 20)
+
+        assert isinstance(connector.poll().error, CredentialError)
+
+    def test_an_outage_is_forgotten_where_nothing_waits_any_more(self, bench: Bench) -> None:
+        """As where another process delivered it."""
+        bench.put(2)
+        connector = bench.connector()
+        bench.transport.down = True
+        connector.poll()
+        bench.transport.down = False
+        bench.connector().poll()
+
+        assert connector.poll().error is None
 
 
 def test_claims_of_a_dead_process_are_taken_over(bench: Bench) -> None:
@@ -677,9 +817,8 @@ def test_what_the_audit_found_is_in_the_report(bench: Bench) -> None:
     bench.put(2)
     gone = bench.put(2, offset=1)
     connector = bench.connector()
-    bench.transport.outcomes.extend([UNWELL] * 12)
+    bench.store.breaks[gone] = RetryLaterError("the connection broke")
     connector.poll()
-    bench.transport.outcomes.clear()
     bench.store.delete(gone)
     bench.now += timedelta(seconds=1)
 

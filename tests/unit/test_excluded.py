@@ -18,7 +18,7 @@ def bench() -> Bench:
     bench = Bench(include=(CLICK, OPEN))
     bench.put(3, offset=1)
     bench.transport.outcomes.extend([UNWELL] * 6)
-    bench.connector().poll()
+    bench.deliver()
     bench.put(2, offset=2, event_type=OPEN)
     bench.now += timedelta(days=1)
     bench.include = (OPEN,)
@@ -76,9 +76,9 @@ def test_an_unknown_type_waits_on_though_its_folder_is_gone() -> None:
     bench = Bench(include=("all",))
     key = bench.put(2, event_type="users.new.Thing")
     bench.put(2, offset=2)
-    bench.transport.outcomes.extend([UNWELL] * 12)
+    bench.transport.down = True
     bench.connector().poll()
-    bench.transport.outcomes.clear()
+    bench.transport.down = False
     bench.store.delete(key)
     bench.now += timedelta(days=1)
     bench.connector().poll()

@@ -2,7 +2,7 @@ import pytest
 
 from currents_bridge import console
 from currents_bridge.errors import CredentialError, Side
-from currents_bridge.model import Books, GroupLimits, Recorded
+from currents_bridge.model import Books, Recorded
 from currents_bridge.reconcile import Reconciliation, reconcile
 from tests.workbench import CLICK, HOUR, NAME, OPEN, UNWELL, Bench, clicks, everything
 
@@ -70,16 +70,18 @@ def test_an_object_that_was_replaced_needs_a_person(bench: Bench) -> None:
 
 def test_an_object_that_was_deleted_while_it_waited_needs_a_person(bench: Bench) -> None:
     """Its events are lost; also where nothing else is left under the prefix, which is told as well."""
-    key, other = bench.put(3), bench.put(3, offset=1)
-    bench.transport.outcomes.extend([UNWELL] * 12)
+    bench.transport.down = True
+    key = bench.put(3)
+    bench.deliver()
+    other = bench.put(3, offset=1)
     bench.deliver()
     bench.store.delete(key)
     bench.store.delete(other)
     assert named(proof(bench)) == [("gone", key), ("gone", other), ("unlisted", "the bucket")]
 
     bench.put(3, offset=2, event_type=OPEN)
-    bench.transport.outcomes.clear()
-    bench.deliver(bench.ledger.claim(NAME, bench.admit(), GroupLimits(), bench.now))
+    bench.transport.down = False
+    bench.deliver()
 
     result = proof(bench)
 

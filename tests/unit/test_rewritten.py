@@ -145,7 +145,7 @@ class TestNotDelivered:
         """Whatever its next attempt was put off to."""
         bench.put(3)
         bench.transport.outcomes.extend([UNWELL] * 6)
-        poll(bench)
+        bench.deliver()
         assert bench.states() == {ObjectState.FAILED: 1}
         bench.put(4)
         poll(bench)
@@ -155,11 +155,11 @@ class TestNotDelivered:
     def test_one_outside_of_the_hot_window_is_looked_at_when_it_cannot_be_read(self, bench: Bench) -> None:
         """The poll that meets it lists its hour again, and the next one delivers it."""
         bench.put(3)
-        bench.transport.outcomes.extend([UNWELL] * 6)
-        poll(bench)
+        bench.transport.down = True
+        bench.connector().poll()
         bench.now += LATER
-        bench.transport.outcomes.extend([UNWELL] * 6)
-        poll(bench)
+        bench.connector().poll()
+        bench.transport.down = False
         bench.put(5)
         bench.now += timedelta(hours=1)
 
