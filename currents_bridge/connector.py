@@ -448,12 +448,9 @@ class Connector:
 
     def _reclaim(self, report: TransferReport) -> None:
         """Take back what dead processes held, and report what took them down."""
-        before = {item.id for item in self.ledger.quarantined(self.name)}
-        self.ledger.reclaim(self.now())
-        for item in self.ledger.quarantined(self.name):
-            if item.id not in before:
-                log.warning("object_quarantined", key=item.object.key, reason=item.reason)
-                report.add(GroupReport([Quarantined(item.id, item.reason)]))
+        for item in self.ledger.reclaim(self.name, self.now()).set_aside:
+            log.warning("object_quarantined", key=item.object.key, reason=item.reason)
+            report.add(GroupReport([Quarantined(item.id, item.reason)]))
 
     def sender(self, pace: Pace | None = None, proof: Proof | None = None) -> Sender:
         """Return a sender to the destination, at the settings' pace unless told otherwise; the caller closes it.

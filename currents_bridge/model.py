@@ -150,6 +150,14 @@ class QuarantinedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What came free of the claims of dead owners."""
+
+    objects: int = 0
+    set_aside: Sequence[QuarantinedObject] = ()  # of these: quarantined, as they took too many processes down
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """How far a large object has come: every message that its first rows owe was acknowledged or set aside."""
 

@@ -38,6 +38,7 @@ from currents_bridge.model import (
     Progress,
     QuarantinedObject,
     QueuedMessage,
+    Reclaimed,
     Recorded,
     Refusal,
     Rewound,
@@ -305,13 +306,14 @@ class Ledger(Protocol):
         """Say that this owner lives; call at least every 30 s while objects are claimed."""
         ...
 
-    def reclaim(self, now: datetime) -> int:
-        """Give back the claims of dead owners and return how many objects came free.
+    def reclaim(self, connector: str, now: datetime) -> Reclaimed:
+        """Give back the connector's claims of dead owners, and to everybody what these had reopened (see `reopen`).
 
         Ended processes of this host are dead at once, others once their last heartbeat is older than 90 s. Each
         object that comes free this way is a suspect from then on, and `claim` gives suspects one at a time. One that
         did so after two trials (see `begin_trial`), without `clear_suspicion`, a checkpoint or a settlement in
-        between, is quarantined with the books of its checkpoint. It is counted as well.
+        between, is quarantined with the books of its checkpoint. It is counted as well. Where no owner died, nothing
+        is written.
         """
         ...
 

@@ -1,8 +1,12 @@
 """What the suites of the ledger share: owners of one store, objects, and what is done with them again and again."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -24,6 +28,34 @@ BOTH = Selection(frozenset({CLICK, OPEN}))
 EVER = NOW + timedelta(days=365)  # settled before: everything that was
 ONE_EVENT = Books(read=1, sent=1)
 NO_LIMITS = GroupLimits()
+
+_SUMS = (  # as they are kept, as they are added up
+    (
+        """
+        SELECT connector, event_type, state, objects, size_bytes, rewound_events,
+            read, sent, skipped_anonymous, deduplicated, dead_lettered
+        FROM totals
+        """,
+        """
+        SELECT connector, event_type, state, count(*), sum(size_bytes), sum(rewound_events),
+            sum((state = 'quarantined') * read), sum((state = 'quarantined') * sent),
+            sum((state = 'quarantined') * skipped_anonymous), sum((state = 'quarantined') * deduplicated),
+            sum((state = 'quarantined') * dead_lettered)
+        FROM objects WHERE state <> 'delivered' GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT connector, event_type, 'delivered', sum(objects), 0, 0,
+            sum(read), sum(sent), sum(skipped_anonymous), sum(deduplicated), sum(dead_lettered)
+        FROM hours GROUP BY 1, 2
+        """,
+    ),
+    (
+        "SELECT connector, cause, objects FROM reasons",
+        """
+        SELECT connector, cause, count(*) FROM objects
+        WHERE state IN ('failed', 'quarantined') AND cause IS NOT NULL GROUP BY 1, 2
+        """,
+    ),
+)
 
 
 class Case:
@@ -84,6 +116,13 @@ def all_books(ledger: Ledger) -> list[Books]:
     return [ledger.totals("acme").books, by_hour, by_type]
 
 
+def drifted_totals(path: Path) -> list[tuple[Any, ...]]:
+    """Return the rows of `totals` and `reasons` that are not what the rows of objects and hours add up to."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = [({*connection.execute(one)}, {*connection.execute(other)}) for one, other in _SUMS]
+    return [row for kept, summed in found for row in kept ^ summed if any(row[3:] or row[2:])]
+
+
 def letters(ledger: Ledger) -> list[tuple[str, int, str]]:
     """Return object key, row and reason of each dead letter, oldest first."""
     found = ledger.dead_letters(LetterFilter())
@@ -110,5 +149,5 @@ def crash(case: Case, now: datetime = NOW, *, row: int = 0) -> datetime:
     found_at = now + timedelta(seconds=91)
     survivor = case.open()
     survivor.heartbeat(found_at)
-    survivor.reclaim(found_at)
+    survivor.reclaim("acme", found_at)
     return found_at

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, text, update
+from sqlalchemy import ColumnElement, Connection, TextClause, bindparam, delete, exists, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import (
@@ -27,7 +27,7 @@ from currents_bridge.adapters.ledger_admit import Sorter, columns_of
 from currents_bridge.adapters.ledger_alerts import SqlAlertBook
 from currents_bridge.adapters.ledger_claims import UNCLAIMED
 from currents_bridge.adapters.ledger_connectors import SqlConnectors
-from currents_bridge.adapters.ledger_many import execute_many
+from currents_bridge.adapters.ledger_many import among, as_json, execute_many
 from currents_bridge.adapters.ledger_owner import ProcessIdentity, has_ended, this_process
 from currents_bridge.adapters.ledger_schema import (
     DELIVERED,
@@ -54,6 +54,7 @@ from currents_bridge.model import (
     ObjectState,
     OwedObject,
     QuarantinedObject,
+    Reclaimed,
     Recorded,
     Rewound,
     Selection,
@@ -68,11 +69,12 @@ if TYPE_CHECKING:
 LEASE_S = 90.0  # an owner that has not said for so long that it lives is dead
 _CHUNK = 500  # in one query; SQLite takes 32,766 parameters
 
+_ONE = GroupLimits(max_objects=1)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Made once, since SQLAlchemy takes longer to make a statement than SQLite to execute it.
 _ADMIT = insert(objects).values(state=text(f"'{ObjectState.PENDING}'"))
-_CLAIM = update(objects).where(objects.c.id.in_(bindparam("ids"))).values(state=text(f"'{ObjectState.CLAIMED}'"))
+_CLAIM = update(objects).where(among(objects.c.id, bindparam("ids"))).values(state=text(f"'{ObjectState.CLAIMED}'"))
 _new_owner = insert(owners)
 _SAY_ALIVE = _new_owner.on_conflict_do_update(set_={"heartbeat_at": _new_owner.excluded.heartbeat_at})
 
@@ -106,12 +108,21 @@ class SqlLedger(SqlConnectors):
     def admit(
         self, connector: str, listed: Sequence[CurrentsObject], now: datetime
     ) -> tuple[int, list[CurrentsObject]]:
-        """Record new objects as pending; costs the listing, whatever the history."""
+        """Record new objects as pending; costs the listing, whatever the history, and no lock where none is new."""
         new, changed = 0, []
         fixed = {"connector": connector, "admitted_at": time_text(now)}
+        with self._store.reading() as connection:
+            sorter = Sorter(connection, connector)
+            unsettled = []
+            for chunk in _chunks(listed):
+                found = sorter.sort(chunk)
+                unsettled += [*found.new, *found.retaken]
+                changed += found.changed
+        if not unsettled:
+            return new, changed
         with self._store.writing() as connection:
             sorter = Sorter(connection, connector)
-            for chunk in _chunks(listed):
+            for chunk in _chunks(unsettled):
                 found = sorter.sort(chunk)
                 execute_many(connection, _ADMIT, [fixed | columns_of(item, now) for item in found.new])
                 ledger_changed.retake(connection, connector, [columns_of(item, now) for item in found.retaken], now)
@@ -133,12 +144,16 @@ class SqlLedger(SqlConnectors):
     def claim(
         self, connector: str, selection: Selection, limits: GroupLimits, now: datetime
     ) -> Sequence[ClaimedObject]:
-        """Take the next group of due objects, and say that this owner lives."""
+        """Take the next group of due objects, and say that this owner lives; where none is due, only look."""
+        self._check_open()
+        with self._store.reading() as connection:
+            if not ledger_claims.next_group(connection, connector, selection, _ONE, now):
+                return []
         with self._store.writing() as connection:
             self._say_alive(connection, now)
             group = ledger_claims.next_group(connection, connector, selection, limits, now)
             if group:
-                connection.execute(_CLAIM, {"ids": [claimed.id for claimed in group], "owner": self._id})
+                connection.execute(_CLAIM, {"ids": as_json(claimed.id for claimed in group), "owner": self._id})
         return group
 
     def claim_canary(
@@ -149,7 +164,7 @@ class SqlLedger(SqlConnectors):
             self._say_alive(connection, now)
             chosen = ledger_canaries.next_canary(connection, connector, selection, now, but)
             if chosen:
-                connection.execute(_CLAIM, {"ids": [chosen[0].id], "owner": self._id})
+                connection.execute(_CLAIM, {"ids": as_json([chosen[0].id]), "owner": self._id})
         return chosen
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
@@ -213,19 +228,28 @@ class SqlLedger(SqlConnectors):
         with self._store.writing() as connection:
             self._say_alive(connection, now)
 
-    def reclaim(self, now: datetime) -> int:
-        """Forget dead owners, then free each claim whose owner is not known."""
-        expired = now - timedelta(seconds=LEASE_S)
+    def reclaim(self, connector: str, now: datetime) -> Reclaimed:
+        """Forget dead owners, then free what is claimed or reopened by owners who are not known; mostly: look only."""
+        of_dead = ledger_claims.orphans(connector), ledger_resend.of_unknown(connector)
+        with self._store.reading() as connection:
+            dead = self._dead_owners(connection, now)
+            if not dead and not any(connection.scalar(select(exists().where(*which))) for which in of_dead):
+                return Reclaimed()
         with self._store.writing() as connection:
-            others = connection.execute(select(owners).where(owners.c.id != self._id)).all()
-            dead = [
-                other.id
-                for other in others
-                if other.heartbeat_at < expired
-                or has_ended(ProcessIdentity(other.host, other.pid, other.started_s), self._process.host)
-            ]
-            connection.execute(delete(owners).where(owners.c.id.in_(dead)))
-            return ledger_claims.free_orphans(connection, self._id, now)
+            connection.execute(delete(owners).where(among(owners.c.id, self._dead_owners(connection, now))))
+            self._say_alive(connection, now)
+            reclaimed = ledger_claims.free_orphans(connection, connector, now)
+        self._leave(*of_dead[1])
+        return reclaimed
+
+    def _dead_owners(self, connection: Connection, now: datetime) -> list[str]:
+        others = connection.execute(select(owners).where(owners.c.id != self._id)).all()
+        return [
+            other.id
+            for other in others
+            if other.heartbeat_at < now - timedelta(seconds=LEASE_S)
+            or has_ended(ProcessIdentity(other.host, other.pid, other.started_s), self._process.host)
+        ]
 
     def outstanding(self, connector: str, listed: Sequence[CurrentsObject]) -> list[CurrentsObject]:
         """Return the objects that are new or wait; costs the listing, whatever the history."""
@@ -236,7 +260,7 @@ class SqlLedger(SqlConnectors):
         with self._store.reading() as connection:
             sorter = Sorter(connection, connector)
             for chunk in _chunks(listed):
-                of_chunk = waiting.where(objects.c.key.in_([item.key for item in chunk]))
+                of_chunk = waiting.where(among(objects.c.key, [item.key for item in chunk]))
                 keys = {item.key for item in sorter.sort(chunk).new}.union(connection.execute(of_chunk).scalars())
                 found += [item for item in chunk if item.key in keys]
         return found
@@ -298,11 +322,15 @@ class SqlLedger(SqlConnectors):
         return reopened
 
     def leave_resent(self, connector: str) -> None:
+        """Leave what this owner has reopened."""
+        self._leave(objects.c.connector == connector, objects.c.resender == self._id)
+
+    def _leave(self, *which: ColumnElement[bool] | TextClause) -> None:
         """Leave it step by step, so that no other writer is kept waiting for long."""
         left = ledger_resend.LEFT_AT_ONCE
         while left == ledger_resend.LEFT_AT_ONCE:
             with self._store.writing() as connection:
-                left = ledger_resend.leave(connection, connector, self._id)
+                left = ledger_resend.leave(connection, *which)
 
     def spare(self, ids: Sequence[int]) -> None:
         """Take back attempts, so that what has none left is as new."""
@@ -365,6 +393,7 @@ class SqlLedger(SqlConnectors):
         if self._closed:
             return
         try:
+            self._leave(objects.c.resender == self._id)
             with self._store.writing() as connection:
                 self._closed = True
                 mine = update(objects).where(OWNED, objects.c.owner == self._id)
@@ -376,7 +405,7 @@ class SqlLedger(SqlConnectors):
             self._store.close()
 
     def _mine(self, ids: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
-        return objects.c.id.in_(ids), objects.c.owner == self._id
+        return among(objects.c.id, ids), objects.c.owner == self._id
 
     def _forget(self, which: Sequence[ColumnElement[bool]]) -> int:
         forgotten = 0
@@ -387,9 +416,12 @@ class SqlLedger(SqlConnectors):
             if some < ledger_memory.FORGOTTEN_AT_ONCE:
                 return forgotten
 
-    def _say_alive(self, connection: Connection, now: datetime) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the ledger is closed")
+
+    def _say_alive(self, connection: Connection, now: datetime) -> None:
+        self._check_open()
         connection.execute(_SAY_ALIVE, {"id": self._id, "heartbeat_at": now, **asdict(self._process)})
 
 
@@ -403,5 +435,5 @@ def _check_balanced(id_: int, books: Books) -> None:
 
 
 def _claim_lost(connection: Connection, ids: Sequence[int]) -> ClaimLostError:
-    keys = connection.execute(select(objects.c.key).where(objects.c.id.in_(ids)).order_by(objects.c.key))
+    keys = connection.execute(select(objects.c.key).where(among(objects.c.id, ids)).order_by(objects.c.key))
     return ClaimLostError(ids, keys.scalars().all())

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, tuple_
+from sqlalchemy import Connection, Row, select
 
 from currents_bridge.adapters import ledger_digests, ledger_fold
+from currents_bridge.adapters.ledger_many import among, pair_among
 from currents_bridge.adapters.ledger_schema import hours, objects, time_text
 from currents_bridge.model import CurrentsObject, ObjectState, OwedObject, Recorded, format_hour, parse_hour
 
@@ -66,7 +67,7 @@ class Sorter:
         """Return the rows of the objects that have one, by key, and load the folds that the others may be in."""
         wanted = (objects.c.key, objects.c.etag, objects.c.size_bytes, objects.c.state)
         of_connector = select(*wanted).where(objects.c.connector == self._connector)
-        rows = {row.key: row for row in self._connection.execute(of_connector.where(objects.c.key.in_(by_key)))}
+        rows = {row.key: row for row in self._connection.execute(of_connector.where(among(objects.c.key, by_key)))}
         self._load_folds({_slot(item) for key, item in by_key.items() if key not in rows})
         return rows
 
@@ -82,7 +83,7 @@ class Sorter:
         if not missing:
             return
         self._folds.update(dict.fromkeys(missing.values()))
-        of_slots = tuple_(hours.c.hour, hours.c.event_type).in_(missing)
+        of_slots = pair_among(hours.c.hour, hours.c.event_type, missing)
         found = ledger_fold.load(self._connection, hours.c.connector == self._connector, of_slots)
         self._folds.update((missing[slot], fold) for slot, fold in found.items())
 

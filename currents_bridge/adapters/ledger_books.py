@@ -6,22 +6,24 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, Subquery, Table, func, literal, select, union, union_all
+from sqlalchemy import Connection, Row, Subquery, func, literal, or_, select, union, union_all
 
 from currents_bridge.adapters import ledger_acknowledged
 from currents_bridge.adapters.ledger_schema import (
     BOOKS,
     CREDENTIAL,
     NOT_DELIVERED,
-    QUARANTINED,
+    READ_QUARANTINED,
     connectors,
     credentials,
     hour_from,
     hours,
     notices,
     objects,
+    reasons,
     selected,
 )
+from currents_bridge.adapters.ledger_schema import totals as totals_table
 from currents_bridge.errors import Side
 from currents_bridge.model import (
     Books,
@@ -45,13 +47,16 @@ from currents_bridge.model import (
 
 EXPIRY_RULES = TypeAdapter(tuple[ExpiryRule, ...])
 FINDINGS = TypeAdapter(dict[str, int])
+_WAITING = (ObjectState.PENDING, ObjectState.CLAIMED, ObjectState.FAILED)
 
 
 def by_type(connection: Connection, connector: str) -> dict[str, Books]:
-    """Add up the books of each event type."""
-    held = _held(connector)
-    sums = select(held.c.event_type, *_sums(held, BOOKS)).group_by(held.c.event_type)
-    return {event_type: Books(*books) for event_type, *books in connection.execute(sums)}
+    """Return the books of each event type of which anything was delivered, or could be read of what is quarantined."""
+    held = totals_table.c.objects > 0, or_(totals_table.c.state == ObjectState.DELIVERED, totals_table.c.read > 0)
+    sums = select(totals_table.c.event_type, *(func.sum(totals_table.c[name]) for name in BOOKS)).where(
+        totals_table.c.connector == connector, *held
+    )
+    return {name: Books(*books) for name, *books in connection.execute(sums.group_by(totals_table.c.event_type))}
 
 
 def by_hour(connection: Connection, connector: str, selection: Selection) -> list[HourBooks]:
@@ -66,47 +71,53 @@ def by_hour(connection: Connection, connector: str, selection: Selection) -> lis
 
 
 def totals(connection: Connection, connector: str) -> ConnectorTotals:
-    """Add up what waits and what each hour holds; delivered objects are not looked at."""
-    # Nothing but columns of the index, so that a long backlog is read from it alone.
-    held_back = select(
-        objects.c.state,
-        func.count().label("objects"),
-        func.sum(objects.c.size_bytes).label("size_bytes"),
-        func.sum(objects.c.rewound_events).label("events"),
-        func.min(objects.c.last_modified).label("oldest_at"),
-    ).where(objects.c.connector == connector, NOT_DELIVERED)
-    troubled = select(objects.c.reason, func.count()).where(
-        objects.c.connector == connector,
-        NOT_DELIVERED,
-        objects.c.state.in_([ObjectState.FAILED, ObjectState.QUARANTINED]),
-    )
+    """Return what is held, by the totals that are kept as they change: it costs the same after years."""
+    names = ("state", "objects", "size_bytes", "rewound_events", *BOOKS)
+    kept = select(*(totals_table.c[name] for name in names)).where(totals_table.c.connector == connector)
+    counts, books, waiting = dict.fromkeys(ObjectState, 0), Books(), Waiting()
+    for state, count, size_bytes, events, *of_books in connection.execute(kept):
+        counts[ObjectState(state)] += count
+        books += Books(*of_books)
+        if state in _WAITING:
+            waiting = replace(
+                waiting,
+                objects=waiting.objects + count,
+                size_bytes=waiting.size_bytes + size_bytes,
+                events=waiting.events + events,
+            )
     noted = (
         select(notices.c.kind, notices.c.subject, notices.c.detail, notices.c["count"], notices.c.noted_at)
         .where(notices.c.connector == connector)
         .order_by(notices.c.kind, notices.c.subject)
     )
-    by_state = connection.execute(held_back.group_by(objects.c.state)).all()
-    waiting = [row for row in by_state if row.state not in {ObjectState.QUARANTINED, ObjectState.EXCLUDED}]
-    delivered, *books = connection.execute(select(*_sums(_held(connector), ("objects", *BOOKS)))).one()
-    counts = dict.fromkeys(ObjectState, 0) | {ObjectState(row.state): row.objects for row in by_state}
+    causes = select(reasons.c.cause, reasons.c.objects).where(reasons.c.connector == connector)
     known = connection.execute(select(connectors).where(connectors.c.name == connector)).one_or_none()
     return ConnectorTotals(
-        objects=counts | {ObjectState.DELIVERED: delivered},
-        books=Books(*books),
-        waiting=Waiting(
-            objects=sum(row.objects for row in waiting),
-            size_bytes=sum(row.size_bytes for row in waiting),
-            events=sum(row.events for row in waiting),
-            oldest_at=min((row.oldest_at for row in waiting), default=None),
-        ),
+        objects=counts,
+        books=books,
+        waiting=replace(waiting, oldest_at=_oldest(connection, connector, [s for s in _WAITING if counts[s]])),
         credentials=credentials_of(connection, connector),
         rewound=Rewound(known.rewound_objects, known.rewound_events, known.rewound_letters) if known else Rewound(),
         notices=[Notice(NoticeKind(kind), *rest) for kind, *rest in connection.execute(noted)],
         progress=_progress(known),
         unproven_events=ledger_acknowledged.count(connection, connector),
-        failed_reasons={row[0]: row[1] for row in connection.execute(troubled.group_by(objects.c.reason))},
+        failed_reasons={row.cause: row.objects for row in connection.execute(causes)},
         expiry_rules=EXPIRY_RULES.validate_json(known.expiry_rules) if known and known.expiry_rules else (),
     )
+
+
+def _oldest(connection: Connection, connector: str, states: Sequence[ObjectState]) -> datetime | None:
+    """Return the last_modified of the oldest object in these states, by one step in the index for each."""
+    found = (
+        connection.execute(
+            select(objects.c.last_modified)
+            .where(NOT_DELIVERED, objects.c.connector == connector, objects.c.state == state)
+            .order_by(objects.c.last_modified)
+            .limit(1)
+        ).scalar_one()
+        for state in states
+    )
+    return min(found, default=None)
 
 
 def activity(connection: Connection, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
@@ -142,18 +153,17 @@ def progress(connection: Connection, connector: str) -> Progress:
     return _progress(connection.execute(select(connectors).where(connectors.c.name == connector)).one_or_none())
 
 
-def _held(connector: str, selection: Selection | None = None) -> Subquery:
+def _held(connector: str, selection: Selection) -> Subquery:
     """Return rows of hour, event type, delivered objects and books, several for one hour and type."""
-
-    def of(table: Table) -> Sequence[Any]:
-        return tuple(selected(table, connector, selection)) if selection else (table.c.connector == connector,)
-
     names = ("hour", "event_type")
-    books_of_hours = select(*(hours.c[name] for name in (*names, "objects", *BOOKS))).where(*of(hours))
+    books_of_hours = select(*(hours.c[name] for name in (*names, "objects", *BOOKS)))
     books_of_objects = select(
         *(objects.c[name] for name in names), literal(0).label("objects"), *(objects.c[name] for name in BOOKS)
-    ).where(QUARANTINED, objects.c.read > 0, *of(objects))
-    return union_all(books_of_hours, books_of_objects).subquery()
+    )
+    return union_all(
+        books_of_hours.where(*selected(hours, connector, selection)),
+        books_of_objects.where(READ_QUARANTINED, *selected(objects, connector, selection)),
+    ).subquery()
 
 
 def _sums(held: Subquery, names: Sequence[str]) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, null, select, text, update
 
-from currents_bridge.adapters.ledger_many import execute_many
+from currents_bridge.adapters.ledger_many import among, execute_many
 from currents_bridge.adapters.ledger_memory import restart_at
 from currents_bridge.adapters.ledger_rewind import take_from_hours
 from currents_bridge.adapters.ledger_schema import BOOKS, DELIVERED, dead_letters, objects, sent_messages, time_text
@@ -46,7 +46,7 @@ def redeliver(
     if oldest_s is None:
         return set()
     since = max(since, datetime.fromtimestamp(oldest_s, UTC))
-    which = (DELIVERED, objects.c.connector == connector, objects.c.key.in_(recorded), objects.c.settled_at >= since)
+    which = (DELIVERED, objects.c.connector == connector, among(objects.c.key, recorded), objects.c.settled_at >= since)
     keys = set(connection.execute(select(objects.c.key).where(*which)).scalars())
     take_from_hours(connection, connector, *which)
     retake(connection, connector, [recorded[key] for key in sorted(keys)], now)

@@ -1,27 +1,39 @@
 """Claims: what is due, what one process may take at once, and what becomes of the claims of the dead."""
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice, takewhile
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    and_,
+    TextClause,
     case,
     delete,
     func,
     insert,
     literal,
-    or_,
     select,
     true,
     update,
 )
 
-from currents_bridge.adapters.ledger_schema import BOOKS, NOT_DELIVERED, OWNED, UtcTime, objects, owners, selected
+from currents_bridge.adapters import ledger_quarantine
+from currents_bridge.adapters.ledger_schema import (
+    BOOKS,
+    FAILED,
+    OWNED,
+    PENDING,
+    PENDING_RESENT,
+    UtcTime,
+    objects,
+    owners,
+    selected,
+)
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -29,6 +41,7 @@ from currents_bridge.model import (
     CurrentsObject,
     GroupLimits,
     ObjectState,
+    Reclaimed,
     Selection,
     parse_hour,
 )
@@ -39,6 +52,7 @@ TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
 _BOOKS = len(BOOKS)
 _WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)
 _hour = lru_cache(1024)(parse_hour)  # a group has few hours
+_ORDER = (objects.c.hour, objects.c.event_type, objects.c.key)
 UNCLAIMED = {"state": _WAITING, "owner": None}
 CLAIMED = tuple(  # as `claimed_object` unpacks them
     objects.c[name]
@@ -52,30 +66,35 @@ CLAIMED = tuple(  # as `claimed_object` unpacks them
 def next_group(
     connection: Connection, connector: str, selection: Selection, limits: GroupLimits, now: datetime
 ) -> list[ClaimedObject]:
-    """Return the objects that are to be claimed next, as they are before."""
-    due = or_(
-        objects.c.state == ObjectState.PENDING,
-        and_(objects.c.state == ObjectState.FAILED, objects.c.retry_at <= now),
-    )
-    next_due = (
+    """Return the objects that are to be claimed next, as they are before.
+
+    Each lane is read in the order of its index and no further than the group, however much waits in it. Of what failed
+    only the one that has been due for longest can be next: it goes alone, before all that is of no older hour.
+    """
+    meant = tuple(selected(objects, connector, selection))
+    failed = (
         select(*CLAIMED)
-        .where(NOT_DELIVERED, due, open_to(selection), *selected(objects, connector, selection))
-        .order_by(objects.c.hour, objects.c.event_type, objects.c.key)
-        .limit(limits.max_objects)
+        .where(FAILED, objects.c.retry_at <= now, *meant)
+        .order_by(objects.c.retry_at, objects.c.id)
+        .limit(1)
     )
-    return list(_group(connection.execute(next_due), limits.max_bytes))
+    due = [claimed_object(row) for row in connection.execute(failed)]
+    lanes = [PENDING, PENDING_RESENT] if selection.resend else [PENDING]
+    rows = [
+        connection.execute(select(*CLAIMED).where(lane, *meant).order_by(*_ORDER).limit(limits.max_objects))
+        for lane in lanes
+    ]
+    pending = islice(map(claimed_object, _merged(rows)), limits.max_objects)
+    before = takewhile(lambda item: not due or _place(item) < _place(due[0]), pending)
+    return list(_group(before, limits.max_bytes)) or due
 
 
 def open_to(selection: Selection) -> ColumnElement[bool]:
-    """Return what holds of objects that may be claimed: what a living backfill sends again is left to such ones."""
-    return (
-        true()
-        if selection.resend
-        else or_(objects.c.resender.is_(None), objects.c.resender.not_in(select(owners.c.id)))
-    )
+    """Return what holds of objects that may be claimed: what a backfill at work sends again is left to such ones."""
+    return true() if selection.resend else objects.c.resender.is_(None)
 
 
-def take_away(connection: Connection, *which: ColumnElement[bool]) -> None:
+def take_away(connection: Connection, *which: ColumnElement[bool] | TextClause) -> None:
     """Give the claimed objects new ids, so that nothing their owner says of the old ones can count; the rest stays.
 
     The owner may live after all, and claim the same objects anew while its threads still work on the lost claims.
@@ -86,31 +105,46 @@ def take_away(connection: Connection, *which: ColumnElement[bool]) -> None:
         connection.execute(insert(objects), renewed)
 
 
-def free_orphans(connection: Connection, owner: str, now: datetime) -> int:
-    """Free each claim of others whose owner is not known, and set aside what ended too many; returns how many."""
+def orphans(connector: str) -> tuple[ColumnElement[bool] | TextClause, ...]:
+    """Return what holds of the connector's objects that are claimed by an owner who is not known."""
+    return OWNED, objects.c.connector == connector, objects.c.owner.not_in(select(owners.c.id))
+
+
+def free_orphans(connection: Connection, connector: str, now: datetime) -> Reclaimed:
+    """Free each claim whose owner is not known, and set aside what ended too many."""
     too_many = objects.c.crashes >= MOST_CRASHES
-    of_unknown = (objects.c.owner != owner, objects.c.owner.not_in(select(owners.c.id)))
+    of_unknown = orphans(connector)
     take_away(connection, *of_unknown)
-    orphaned = update(objects).where(OWNED, *of_unknown)
+    blamed = connection.execute(select(objects.c.id).where(too_many, *of_unknown)).scalars().all()
+    orphaned = update(objects).where(*of_unknown)
     freed = {
         "owner": None,
         "state": case((too_many, ObjectState.QUARANTINED), else_=_WAITING),
         "crashes": case((too_many, 0), else_=func.max(objects.c.crashes, 1)),
         "reason": case((too_many, TOO_MANY_CRASHES), else_=objects.c.reason),
+        "cause": case((too_many, TOO_MANY_CRASHES), else_=objects.c.cause),
         "settled_at": case((too_many, literal(now, UtcTime())), else_=objects.c.settled_at),
         "checkpoint_rows": case((too_many, 0), else_=objects.c.checkpoint_rows),
     }
-    return connection.execute(orphaned.values(freed)).rowcount
+    count = connection.execute(orphaned.values(freed)).rowcount
+    return Reclaimed(count, ledger_quarantine.find(connection, connector, blamed) if blamed else ())
 
 
-def _group(rows: Iterable[Row[*tuple[Any, ...]]], max_bytes: int) -> Iterator[ClaimedObject]:
+def _merged(lanes: Sequence[Iterable[Row[*tuple[Any, ...]]]]) -> Iterable[Row[*tuple[Any, ...]]]:
+    return lanes[0] if len(lanes) == 1 else heapq.merge(*lanes, key=lambda row: (row.hour, row.event_type, row.key))
+
+
+def _place(claimed: ClaimedObject) -> tuple[datetime, str, str]:
+    return claimed.object.hour, claimed.object.event_type, claimed.object.key
+
+
+def _group(due: Iterable[ClaimedObject], max_bytes: int) -> Iterator[ClaimedObject]:
     """Yield objects while they fit, and the first one in any case.
 
     A suspect, and what has failed before, comes first or not at all, and alone: so what is wrong with it is its own.
     """
     total_bytes = 0
-    for number, row in enumerate(rows):
-        claimed = claimed_object(row)
+    for number, claimed in enumerate(due):
         total_bytes += claimed.object.size_bytes
         alone = claimed.suspect or claimed.attempts > 0
         if number and (total_bytes > max_bytes or alone):

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_acknowledged, ledger_books, ledger_canaries, ledger_letters
 from currents_bridge.adapters.ledger_books import EXPIRY_RULES, FINDINGS
+from currents_bridge.adapters.ledger_many import among
 from currents_bridge.adapters.ledger_schema import connectors, coverage, credentials, jobs, notices
 from currents_bridge.adapters.ledger_store import SqliteStore
 from currents_bridge.errors import Side
@@ -121,7 +122,7 @@ class SqlConnectors:
             return  # as nearly always
         gone = known - {notice.subject for notice in notices_}
         with self._store.writing() as connection:
-            connection.execute(delete(notices).where(*of_kind, notices.c.subject.in_(gone)))
+            connection.execute(delete(notices).where(*of_kind, among(notices.c.subject, gone)))
             if notices_:
                 _note(connection, connector, notices_, now, exact=True)
 

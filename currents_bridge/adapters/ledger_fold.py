@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, except_, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, except_, func, insert, select, update
 
 from currents_bridge.adapters.ledger_digests import merge, parts
+from currents_bridge.adapters.ledger_many import among, pair_among
 from currents_bridge.adapters.ledger_schema import DELIVERED, NOT_DELIVERED, folds, hours, objects
 
 Slot = tuple[str, str]  # hour as text, event type
@@ -25,13 +26,13 @@ def fold_hour(connection: Connection, connector: str, hour: str, settled_before:
     types = connection.execute(complete).scalars().all()
     if not types:
         return 0
-    rows = (DELIVERED, *of_hour, objects.c.event_type.in_(types))
+    rows = (DELIVERED, *of_hour, among(objects.c.event_type, types))
     found = defaultdict(list)
     for event_type, key, etag in connection.execute(
         select(objects.c.event_type, objects.c.key, objects.c.etag).where(*rows)
     ):
         found[event_type].append((key, etag))
-    known = load(connection, hours.c.connector == connector, hours.c.hour == hour, hours.c.event_type.in_(types))
+    known = load(connection, hours.c.connector == connector, hours.c.hour == hour, among(hours.c.event_type, types))
     replace(
         connection,
         connector,
@@ -55,7 +56,7 @@ def load(connection: Connection, *of_hours: ColumnElement[bool]) -> dict[Slot, b
 
 def replace(connection: Connection, connector: str, new: Mapping[Slot, bytes]) -> None:
     """Give these hours and types new folds in place of those that they have; an empty one is none."""
-    slots = tuple_(hours.c.hour, hours.c.event_type).in_(list(new))
+    slots = pair_among(hours.c.hour, hours.c.event_type, new)
     old = select(hours.c.fold).where(hours.c.connector == connector, slots)
     connection.execute(delete(folds).where(folds.c.id.in_(old)))
     first = connection.execute(select(func.coalesce(func.max(folds.c.id), 0))).scalar_one() + 1

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, TextClause, bindpa
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_digests, ledger_fold, ledger_memory
+from currents_bridge.adapters.ledger_many import among
 from currents_bridge.adapters.ledger_schema import NOT_SENT, SENT, dead_letters, hours, objects
 from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredDeadLetter
 
@@ -148,7 +149,7 @@ def _chosen(connection: Connection, which: LetterFilter) -> Iterator[ColumnEleme
     if which.event_type is not None:
         # Databases have globs of their own; the program has one kind.
         held = connection.execute(select(dead_letters.c.event_type).where(NOT_SENT).distinct()).scalars()
-        yield dead_letters.c.event_type.in_([name for name in held if fnmatchcase(name, which.event_type)])
+        yield among(dead_letters.c.event_type, [n for n in held if fnmatchcase(n, which.event_type)])
     if which.reason is not None:
         yield dead_letters.c.reason.icontains(which.reason, autoescape=True)
     if which.since is not None:
@@ -156,4 +157,4 @@ def _chosen(connection: Connection, which: LetterFilter) -> Iterator[ColumnEleme
     if which.until is not None:
         yield dead_letters.c.created_at < which.until
     if which.ids is not None:
-        yield dead_letters.c.id.in_(which.ids)
+        yield among(dead_letters.c.id, which.ids)

@@ -1,12 +1,36 @@
-"""Many rows at once: one statement, executed for each row without SQLAlchemy's work on every single one."""
+"""Many rows or values at once, without SQLAlchemy's work on every single one, and without a statement for each number.
 
-from collections.abc import Mapping, Sequence
+SQLite and SQLAlchemy keep the statements that they have seen: one that names each of its values would be another one
+for each number of them, and the memory of a daemon would grow for days.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Update
+import orjson
+from sqlalchemy import BindParameter, ColumnElement, Connection, Insert, Update, func, select, tuple_
 from sqlalchemy.dialects.sqlite import dialect
+
+
+def among(column: ColumnElement[Any], values: Iterable[str | int] | BindParameter[Any]) -> ColumnElement[bool]:
+    """Return that a column holds one of the values, any number of which are one parameter; bound later `as_json`."""
+    one = values if isinstance(values, BindParameter) else as_json(values)
+    return column.in_(select(func.json_each(one).table_valued("value").c.value))
+
+
+def pair_among(
+    first: ColumnElement[str], second: ColumnElement[str], values: Iterable[tuple[str, str]]
+) -> ColumnElement[bool]:
+    """Return that two columns hold one of the pairs."""
+    each = func.json_each(as_json(values)).table_valued("value")
+    return tuple_(first, second).in_(select(*(func.json_extract(each.c.value, f"$[{n}]") for n in (0, 1))))
+
+
+def as_json(values: Iterable[object]) -> str:
+    """Return the values as the one parameter that they are."""
+    return orjson.dumps(list(values)).decode()
 
 
 def execute_many(connection: Connection, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _DIGEST_BYTES = 16  # of a billion ids, two share a digest with a chance of 10^-21
-_CHUNK_IDS = 2_000  # in one query; SQLite takes 32,766 parameters
+_CHUNKS_IDS = (100, 2_000)  # in one query, filled up to one of these, so that there are two queries to keep
 FORGOTTEN_AT_ONCE = 20_000  # in one transaction: well under a second, in which no other writer gets in
 
 _add = insert(sent_messages)
@@ -74,8 +74,11 @@ def lookup(connection: Connection, connector: str, of: ClaimedObject, message_id
     own, restarted_s = sender(of.object.key), int(of.restarted_at.timestamp()) if of.restarted_at else 0
     before: set[bytes] = set()
     repeats: set[bytes] = set()
-    for start in range(0, len(digests), _CHUNK_IDS):
-        of_chunk = sent_messages.c.digest.in_(digests[start : start + _CHUNK_IDS])
+    few, many = _CHUNKS_IDS
+    for start in range(0, len(digests), many):
+        chunk = digests[start : start + many]
+        chunk += chunk[-1:] * ((few if len(chunk) <= few else many) - len(chunk))
+        of_chunk = sent_messages.c.digest.in_(chunk)
         found = select(sent_messages.c.digest, sent_messages.c.settled_s, sent_messages.c.sender).where(
             sent_messages.c.connector == connector, of_chunk
         )

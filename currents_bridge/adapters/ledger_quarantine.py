@@ -6,16 +6,20 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
+from currents_bridge.adapters.ledger_many import among
 from currents_bridge.adapters.ledger_memory import restart_at
 from currents_bridge.adapters.ledger_schema import BOOKS, NOT_DELIVERED, QUARANTINED, dead_letters, objects
 from currents_bridge.model import Books, CurrentsObject, ObjectState, QuarantinedObject, parse_hour
+from currents_bridge.words import cause_of
 
 
-def find(connection: Connection, connector: str | None) -> list[QuarantinedObject]:
-    """Return quarantined objects, those that were set aside first at the beginning."""
+def find(connection: Connection, connector: str | None, ids: Sequence[int] | None = None) -> list[QuarantinedObject]:
+    """Return quarantined objects, those that were set aside first at the beginning; of these ids only, if any."""
     chosen = select(objects).where(QUARANTINED).order_by(objects.c.settled_at, objects.c.id)
     if connector is not None:
         chosen = chosen.where(objects.c.connector == connector)
+    if ids is not None:
+        chosen = chosen.where(among(objects.c.id, ids))
     return [
         QuarantinedObject(
             row.id,
@@ -33,7 +37,7 @@ def replay(connection: Connection, ids: Sequence[int], now: datetime) -> int:
     """Make a few hundred quarantined objects as new; returns how many of the ids were quarantined."""
     found = connection.execute(
         select(objects.c.id, objects.c.connector, objects.c.key, objects.c.restarted_at).where(
-            QUARANTINED, objects.c.id.in_(ids)
+            QUARANTINED, among(objects.c.id, ids)
         )
     ).all()
     if not found:
@@ -60,5 +64,6 @@ def set_aside(connection: Connection, connector: str, modified_before: datetime,
         objects.c.state.in_([ObjectState.PENDING, ObjectState.FAILED]),
         objects.c.last_modified < modified_before,
     )
-    aside = {"state": ObjectState.QUARANTINED, "reason": reason, "settled_at": now, "retry_at": None}
-    return connection.execute(old.values(aside | {"crashes": 0, "checkpoint_rows": 0})).rowcount
+    aside = {"state": ObjectState.QUARANTINED, "reason": reason, "cause": cause_of(reason), "settled_at": now}
+    aside |= {"retry_at": None, "crashes": 0, "checkpoint_rows": 0}
+    return connection.execute(old.values(aside)).rowcount

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, TextClause, delete, func, insert, select, text, update
 
 from currents_bridge.adapters import ledger_digests, ledger_fold
 from currents_bridge.adapters.ledger_admit import columns_of
 from currents_bridge.adapters.ledger_changed import AS_NEW
 from currents_bridge.adapters.ledger_fold import Slot
-from currents_bridge.adapters.ledger_many import execute_many
+from currents_bridge.adapters.ledger_many import among, execute_many, pair_among
 from currents_bridge.adapters.ledger_memory import restart_at
 from currents_bridge.adapters.ledger_rewind import take_from_hours
-from currents_bridge.adapters.ledger_schema import BOOKS, DELIVERED, RESENT, hours, objects, time_text
+from currents_bridge.adapters.ledger_schema import BOOKS, DELIVERED, RESENT, hours, objects, owners, time_text
 from currents_bridge.adapters.ledger_settle import add_to_hours
 from currents_bridge.model import CurrentsObject, ObjectState, format_hour
 
@@ -36,10 +36,12 @@ def reopen(
     by_key = {item.key: item for item in listed}
     rows = {
         row.key: row
-        for row in connection.execute(select(*_ROW).where(objects.c.connector == connector, objects.c.key.in_(by_key)))
+        for row in connection.execute(
+            select(*_ROW).where(objects.c.connector == connector, among(objects.c.key, by_key))
+        )
     }
     delivered = [row.id for row in rows.values() if row.state == ObjectState.DELIVERED]
-    take_from_hours(connection, connector, DELIVERED, objects.c.id.in_(delivered))
+    take_from_hours(connection, connector, DELIVERED, among(objects.c.id, delivered))
     fixed = {"resend": True, "resender": resender}
     again = [
         {"of_connector": connector, "of_key": key}
@@ -57,11 +59,16 @@ def reopen(
     return len(delivered) + len(folded)
 
 
-def leave(connection: Connection, connector: str, resender: str) -> int:
-    """Leave at most LEFT_AT_ONCE of what the backfill did not come to send to everybody; returns how many."""
-    mine = select(objects.c.id).where(RESENT, objects.c.resender == resender, objects.c.connector == connector)
-    left = update(objects).where(objects.c.id.in_(mine.limit(LEFT_AT_ONCE)))
+def leave(connection: Connection, *which: ColumnElement[bool] | TextClause) -> int:
+    """Leave at most LEFT_AT_ONCE of what a backfill did not come to send to everybody; returns how many."""
+    some = select(objects.c.id).where(RESENT, *which).limit(LEFT_AT_ONCE)
+    left = update(objects).where(objects.c.id.in_(some))
     return connection.execute(left.values(resender=None)).rowcount
+
+
+def of_unknown(connector: str) -> tuple[ColumnElement[bool] | TextClause, ...]:
+    """Return what holds of the connector's objects that were reopened by an owner who is not known."""
+    return RESENT, objects.c.connector == connector, objects.c.resender.not_in(select(owners.c.id))
 
 
 def _unfold(connection: Connection, connector: str, listed: Iterable[CurrentsObject]) -> list[CurrentsObject]:
@@ -71,7 +78,7 @@ def _unfold(connection: Connection, connector: str, listed: Iterable[CurrentsObj
         of_slot[_slot(item)].append(item)
     if not of_slot:
         return []
-    slots = (hours.c.connector == connector, tuple_(hours.c.hour, hours.c.event_type).in_(of_slot))
+    slots = (hours.c.connector == connector, pair_among(hours.c.hour, hours.c.event_type, of_slot))
     folds = ledger_fold.load(connection, *slots)
     found = {
         slot: [item for item in of_slot[slot] if ledger_digests.knows(fold, item.key)] for slot, fold in folds.items()
@@ -89,7 +96,7 @@ def _unfold(connection: Connection, connector: str, listed: Iterable[CurrentsObj
 
 def _add_up(connection: Connection, connector: str, slots: Iterable[Slot]) -> None:
     """Sum up anew, from the rows, the hours and types that have nothing folded any more, and drop those without any."""
-    of_slots = tuple_(hours.c.hour, hours.c.event_type).in_(list(slots))
+    of_slots = pair_among(hours.c.hour, hours.c.event_type, slots)
     whole = connection.execute(
         select(hours.c.hour, hours.c.event_type).where(hours.c.connector == connector, of_slots, hours.c.fold.is_(None))
     ).all()

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
+from currents_bridge.adapters.ledger_many import among
 from currents_bridge.model import Books, Credential, Selection, format_hour
 from currents_bridge.words import MAX_REASON_CHARS, words
 
@@ -76,6 +77,10 @@ def _books() -> list[Column[int]]:
 DELIVERED = text("state = 'delivered'")
 NOT_DELIVERED = text("state <> 'delivered'")
 QUARANTINED = text("state = 'quarantined'")
+READ_QUARANTINED = text("state = 'quarantined' AND read > 0")
+PENDING = text("state = 'pending' AND resender IS NULL")
+PENDING_RESENT = text("state = 'pending' AND resender IS NOT NULL")
+FAILED = text("state = 'failed'")  # of anybody
 OWNED = text("owner IS NOT NULL")
 RESENT = text("resender IS NOT NULL")
 BEGUN = text("checkpoint_rows > 0")
@@ -103,6 +108,7 @@ objects = Table(
     Column("retry_at", UtcTime),
     Column("owner", Text),  # owners.id of the claim; not a foreign key, since an owner may vanish before its claims
     Column("reason", Words(MAX_REASON_CHARS)),  # of the latest failure or of the quarantine
+    Column("cause", Words(MAX_REASON_CHARS)),  # words.cause_of the reason; `reasons` counts by it
     Column("crashes", Integer, nullable=False, server_default="0"),  # of its owners, one after the other
     Column("trial_row", Integer, nullable=False, server_default="0"),  # where the latest trial stands, or ended
     Column("checkpoint_rows", Integer, nullable=False, server_default="0"),  # 0 once delivered or quarantined
@@ -119,13 +125,22 @@ objects = Table(
     UniqueConstraint("connector", "key"),
     sqlite_autoincrement=True,  # a settlement that comes too late must never meet a new claim under an old id
 )
-_WAITING = ("connector", "hour", "event_type", "state", "last_modified", "size_bytes", "rewound_events", "resender")
-# Each object is in one of these two. The first holds all that claims and totals read, so neither grows with history.
-Index("objects_not_delivered", *(objects.c[name] for name in _WAITING), sqlite_where=NOT_DELIVERED)
-Index("objects_delivered", *(objects.c[name] for name in ("connector", "hour", "event_type")), sqlite_where=DELIVERED)
+_SLOT = ("connector", "hour", "event_type")
+# Each object is in one of these two.
+Index("objects_not_delivered", *(objects.c[name] for name in _SLOT), sqlite_where=NOT_DELIVERED)
+Index("objects_delivered", *(objects.c[name] for name in _SLOT), sqlite_where=DELIVERED)
+# The lanes of ledger_claims: each holds nothing but what may be next, in its order.
+Index("objects_pending", *(objects.c[name] for name in (*_SLOT, "key")), sqlite_where=PENDING)
+Index("objects_pending_resent", *(objects.c[name] for name in (*_SLOT, "key")), sqlite_where=PENDING_RESENT)
+Index("objects_failed", objects.c.connector, objects.c.retry_at, sqlite_where=FAILED)
+# The oldest of a state.
+Index(
+    "objects_by_age", *(objects.c[name] for name in ("connector", "state", "last_modified")), sqlite_where=NOT_DELIVERED
+)
 # Together, these find all that a rewind takes back.
 Index("objects_delivered_by_age", objects.c.connector, objects.c.settled_at, sqlite_where=DELIVERED)
 Index("objects_quarantined", objects.c.connector, objects.c.settled_at, sqlite_where=QUARANTINED)
+Index("objects_quarantined_read", *(objects.c[name] for name in _SLOT), sqlite_where=READ_QUARANTINED)
 Index("objects_begun", objects.c.connector, sqlite_where=BEGUN)
 Index("objects_canaries", objects.c.connector, objects.c.hour, objects.c.event_type, sqlite_where=CANARIES)
 Index("objects_resent", objects.c.resender, sqlite_where=RESENT)
@@ -141,6 +156,30 @@ hours = Table(
     Column("objects", Integer, nullable=False),  # all delivered ones, folded or not; so are the books
     *_books(),
     Column("fold", Integer),  # folds.id of the folded ones
+    sqlite_with_rowid=False,
+)
+
+# What there is, by event type and state; triggers keep it in step with `objects` and `hours`, see migration 0005.
+totals = Table(
+    "totals",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("event_type", Text, primary_key=True),
+    Column("state", Text, primary_key=True),  # model.ObjectState
+    Column("objects", Integer, nullable=False),
+    Column("size_bytes", Integer, nullable=False),  # none of delivered ones, as `hours` has none; so the next
+    Column("rewound_events", Integer, nullable=False),
+    *_books(),  # of delivered and quarantined objects; none of others, which are not at their end
+    sqlite_with_rowid=False,
+)
+
+# Why objects failed or were quarantined; kept by the same triggers.
+reasons = Table(
+    "reasons",
+    metadata,
+    Column("connector", Text, primary_key=True),
+    Column("cause", Text, primary_key=True),
+    Column("objects", Integer, nullable=False),  # one at least
     sqlite_with_rowid=False,
 )
 
@@ -332,7 +371,7 @@ def hour_from(time: datetime) -> str:
 def selected(table: Table, connector: str, selection: Selection) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions of a selection on a table with connector, hour and event type."""
     yield table.c.connector == connector
-    yield table.c.event_type.in_(sorted(selection.event_types))
+    yield among(table.c.event_type, sorted(selection.event_types))
     if selection.first_hour is not None:
         yield table.c.hour >= hour_from(selection.first_hour)
     if selection.end_hour is not None:

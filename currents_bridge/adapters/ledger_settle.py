@@ -6,12 +6,12 @@ from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, null, select, text, update
+from sqlalchemy import Connection, Row, bindparam, case, exists, func, null, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters import ledger_letters, ledger_memory
-from currents_bridge.adapters.ledger_many import execute_many
-from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, time_text
+from currents_bridge.adapters.ledger_many import among, as_json, execute_many
+from currents_bridge.adapters.ledger_schema import BOOKS, dead_letters, hours, objects, reasons, time_text
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -21,10 +21,13 @@ from currents_bridge.model import (
     Quarantined,
     Settlement,
 )
-from currents_bridge.words import words
+from currents_bridge.words import cause_of, words
 
 if TYPE_CHECKING:
     import polars as pl
+
+MOST_CAUSES = 100  # of one connector; what is more has none of its own
+OTHER_CAUSES = "for other reasons; `quarantine list` and the log name them"
 
 _books = attrgetter(*BOOKS)
 
@@ -35,16 +38,27 @@ _OWNED = select(
     exists()
     .where(dead_letters.c.connector == objects.c.connector, dead_letters.c.object_key == objects.c.key)
     .label("has_letters"),
-).where(objects.c.id.in_(bindparam("ids")), objects.c.owner == bindparam("of_owner"))
+).where(among(objects.c.id, bindparam("ids")), objects.c.owner == bindparam("of_owner"))
 _NONE = text("0")
 _SETTLED: dict[str, Any] = {"owner": null(), "crashes": _NONE}
 _ENDED = _SETTLED | {"retry_at": null(), "checkpoint_rows": _NONE, "rewound_events": _NONE}
 _ENDED |= {"resend": _NONE, "resender": null(), "summed": _NONE}
 _OF_OBJECT = update(objects).where(objects.c.id == bindparam("of_id"))
 _DELIVER = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.DELIVERED}'"), "reason": null()})
-_QUARANTINE = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.QUARANTINED}'")})
+_of_connector = reasons.c.connector == objects.c.connector
+_CAUSE = case(
+    (
+        or_(
+            exists().where(_of_connector, reasons.c.cause == bindparam("the_cause")),
+            select(func.count()).select_from(reasons).where(_of_connector).scalar_subquery() < text(str(MOST_CAUSES)),
+        ),
+        bindparam("the_cause"),
+    ),
+    else_=text(f"'{OTHER_CAUSES}'"),
+)
+_QUARANTINE = _OF_OBJECT.values(_ENDED | {"state": text(f"'{ObjectState.QUARANTINED}'"), "cause": _CAUSE})
 _FAIL = _OF_OBJECT.values(
-    _SETTLED | {"state": text(f"'{ObjectState.FAILED}'"), "attempts": objects.c.attempts + text("1")}
+    _SETTLED | {"state": text(f"'{ObjectState.FAILED}'"), "attempts": objects.c.attempts + text("1"), "cause": _CAUSE}
 )
 _SPARE = _OF_OBJECT.where(text(f"state = '{ObjectState.FAILED}'")).values(
     attempts=text("attempts - 1"),
@@ -59,7 +73,7 @@ _ADD_TO_HOURS = _add.on_conflict_do_update(
 
 def owned(connection: Connection, ids: Sequence[int], owner: str) -> dict[int, Row[*tuple[Any, ...]]]:
     """Return those of the objects that the owner has claimed, by id, with what the functions below ask of a row."""
-    return {row.id: row for row in connection.execute(_OWNED, {"ids": ids, "of_owner": owner})}
+    return {row.id: row for row in connection.execute(_OWNED, {"ids": as_json(ids), "of_owner": owner})}
 
 
 def write(connection: Connection, settled: Sequence[tuple[Row[Any], Settlement]], now: datetime) -> None:
@@ -108,9 +122,9 @@ def _write_outcomes(connection: Connection, settlements: Sequence[Settlement], n
             case Delivered(books=books):
                 delivered.append(values | _columns(books))
             case Quarantined(reason=reason, books=books):
-                quarantined.append(values | _columns(books) | {"reason": words(reason)})
+                quarantined.append(values | _columns(books) | _why(reason))
             case Failed(reason=reason, retry_at=at):
-                failed.append(values | {"reason": words(reason), "retry_at": time_text(at)})
+                failed.append(values | _why(reason) | {"retry_at": time_text(at)})
     execute_many(connection, _DELIVER, delivered)
     execute_many(connection, _QUARANTINE, quarantined)
     execute_many(connection, _FAIL, failed)
@@ -133,6 +147,10 @@ def _sums(ended: Sequence[tuple[Row[Any], Delivered | Quarantined]]) -> list[dic
         | dict(zip(("objects", *BOOKS), map(sum, zip(*counts, strict=True)), strict=True))
         for (connector, hour, event_type), counts in of_slot.items()
     ]
+
+
+def _why(reason: str) -> dict[str, str]:
+    return {"reason": words(reason), "the_cause": cause_of(reason)}
 
 
 def _columns(books: Books) -> dict[str, int]:

@@ -291,17 +291,17 @@ class TestGivingBack:
         one, other = case.open(), case.open()
         one.admit("acme", objects(2), NOW)
         claim(one, NOW + timedelta(seconds=10))
-        assert other.reclaim(NOW + timedelta(seconds=100)) == 0
+        assert other.reclaim("acme", NOW + timedelta(seconds=100)).objects == 0
         one.heartbeat(NOW + timedelta(seconds=40))
-        assert other.reclaim(NOW + timedelta(seconds=130)) == 0
-        assert other.reclaim(NOW + timedelta(seconds=131)) == 2
+        assert other.reclaim("acme", NOW + timedelta(seconds=130)).objects == 0
+        assert other.reclaim("acme", NOW + timedelta(seconds=131)).objects == 2
         assert other.totals("acme").objects[ObjectState.PENDING] == 2
 
     def test_an_owner_never_takes_from_itself(self, ledger: Ledger) -> None:
         """Own claims are kept, however old the heartbeat."""
         ledger.admit("acme", objects(1), NOW)
         claim(ledger)
-        assert ledger.reclaim(NOW + timedelta(days=1)) == 0
+        assert ledger.reclaim("acme", NOW + timedelta(days=1)).objects == 0
 
     def test_an_owner_declared_dead_can_start_again(self, case: Case) -> None:
         """After a long sleep its old claims are gone, and its new ones are as safe as any."""
@@ -309,12 +309,12 @@ class TestGivingBack:
         later = NOW + timedelta(hours=1)
         one.admit("acme", objects(1), NOW)
         (lost,) = claim(one)
-        other.reclaim(later)
+        other.reclaim("acme", later)
         with pytest.raises(ClaimLostError, match="1 claimed objects"):
             one.settle([Delivered(lost.id, ONE_EVENT)], later)
         (again,) = claim(one, later)
         assert again == replace(lost, id=again.id, crashes=1)
-        assert other.reclaim(later) == 0
+        assert other.reclaim("acme", later).objects == 0
 
     def test_what_is_said_of_a_lost_claim_never_counts_for_a_later_one(self, case: Case) -> None:
         """A thread that slept through the loss cannot settle what another one of its process has claimed anew."""
@@ -322,7 +322,7 @@ class TestGivingBack:
         later = NOW + timedelta(hours=1)
         one.admit("acme", objects(1), NOW)
         (lost,) = claim(one)
-        other.reclaim(later)
+        other.reclaim("acme", later)
         (again,) = claim(one, later)
         one.release([lost.id])
         with pytest.raises(ClaimLostError) as caught:
@@ -412,6 +412,20 @@ class TestSettle:
         for _ in range(2):
             ledger.settle([Delivered(claimed.id, ONE_EVENT) for claimed in claim(ledger)], NOW)
         assert ledger.totals("acme").failed_reasons == {"no Avro": 1}
+
+    def test_reasons_are_counted_by_their_cause(self, ledger: Ledger) -> None:
+        """Keys and numbers in them make no reason of its own; each object keeps its whole one."""
+        ledger.admit("acme", objects(3), NOW)
+        ledger.settle([Quarantined(item.id, f"a/{item.id}.avro: cut at {item.id}") for item in claim(ledger)], NOW)
+        assert ledger.totals("acme").failed_reasons == {"…: cut at N": 3}
+        assert len({item.reason for item in ledger.quarantined("acme")}) == 3
+
+    def test_causes_are_few_whatever_reasons_say(self, ledger: Ledger) -> None:
+        """What differs in words only is counted together from the hundredth on."""
+        ledger.admit("acme", objects(300), NOW)
+        ledger.settle([Quarantined(item.id, f"no {chr(0x4E00 + n)}") for n, item in enumerate(claim(ledger))], NOW)
+        causes = ledger.totals("acme").failed_reasons
+        assert (len(causes), sum(causes.values())) == (101, 300)
 
 
 class TestWords:

@@ -57,7 +57,7 @@ class TestCheckpoint:
         half_way(case.open())
         other = case.open()
         other.heartbeat(NOW + BACK)
-        assert other.reclaim(NOW + BACK) == 1
+        assert other.reclaim("acme", NOW + BACK).objects == 1
         assert claim(other)[0].checkpoint == HALF
 
     def test_its_books_do_not_count_before_the_object_is_settled(self, ledger: Ledger) -> None:
@@ -178,7 +178,7 @@ class TestSuspects:
             assert claim(lost, now)
             now += BACK
             ledger.heartbeat(now)
-            assert ledger.reclaim(now) == 1
+            assert ledger.reclaim("acme", now).objects == 1
         assert ledger.quarantined("acme") == []
         assert claim(ledger, now)[0].suspect
 

@@ -114,10 +114,10 @@ class TestProcesses:
             with another_process(CLAIM_AND_HANG, url) as process:
                 assert process.stdout
                 assert process.stdout.readline() == "5\n"
-                assert ledger.reclaim(NOW) == 0
+                assert ledger.reclaim("acme", NOW).objects == 0
                 process.kill()
                 process.wait()
-                assert ledger.reclaim(NOW) == 5
+                assert ledger.reclaim("acme", NOW).objects == 5
             assert ledger.totals("acme").objects[ObjectState.PENDING] == 5
 
     def test_a_process_of_another_host_is_dead_after_90_seconds(self, url: str) -> None:
@@ -126,8 +126,8 @@ class TestProcesses:
         with opened(url) as ledger, opened(url, elsewhere) as other:
             ledger.admit("acme", objects(2), NOW)
             other.claim("acme", CLICKS, GroupLimits(), NOW)
-            assert ledger.reclaim(NOW + timedelta(seconds=90)) == 0
-            assert ledger.reclaim(NOW + timedelta(seconds=91)) == 2
+            assert ledger.reclaim("acme", NOW + timedelta(seconds=90)).objects == 0
+            assert ledger.reclaim("acme", NOW + timedelta(seconds=91)).objects == 2
 
     def test_a_claim_whose_owner_is_not_known_comes_free(self, url: str, tmp_path: Path) -> None:
         """A lost row of an owner cannot hold an object for ever."""
@@ -137,7 +137,7 @@ class TestProcesses:
             with sqlite3.connect(tmp_path / "ledger.sqlite3") as connection:
                 connection.execute("DELETE FROM owners")
             connection.close()
-            assert ledger.reclaim(NOW) == 2
+            assert ledger.reclaim("acme", NOW).objects == 2
 
     def test_processes_may_make_the_file_at_the_same_time(self, url: str) -> None:
         """All of them find one complete ledger."""

@@ -29,7 +29,7 @@ from currents_bridge.model import (
     Selection,
     Settlement,
 )
-from tests.ledger_workbench import remembered
+from tests.ledger_workbench import drifted_totals, remembered
 
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOURS = [START - timedelta(hours=number) for number in range(3)]
@@ -80,7 +80,8 @@ class Laws(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.now = START
-        url = f"sqlite:///{Path(self.folder.name) / 'ledger.sqlite3'}"
+        self.path = Path(self.folder.name) / "ledger.sqlite3"
+        url = f"sqlite:///{self.path}"
         self.owners = (SqlLedger(url, now=START), SqlLedger(url, now=START))
         self.claimed: list[tuple[int, ClaimedObject]] = []  # by which owner; the claim may be lost by now
         self.listed: dict[str, CurrentsObject] = {}  # every object that was ever admitted, as it was last seen
@@ -185,7 +186,7 @@ class Laws(RuleBasedStateMachine):
         """Let one owner be silent for longer than its lease."""
         self.now += timedelta(seconds=91)
         self.owners[survivor].heartbeat(self.now)
-        self.owners[survivor].reclaim(self.now)
+        self.owners[survivor].reclaim("acme", self.now)
 
     @rule(which=filters, limit=st.none() | st.integers(0, 3), refusal=st.none() | reasons)
     def replay_letters(self, which: LetterFilter, limit: int | None, refusal: str | None) -> None:
@@ -267,6 +268,11 @@ class Laws(RuleBasedStateMachine):
         assert totals.waiting.objects == sum(totals.objects[state] for state in waiting)
         outstanding = self.ledger.outstanding("acme", list(self.listed.values()))
         assert len(outstanding) == totals.waiting.objects
+
+    @invariant()
+    def totals_are_the_sums(self) -> None:
+        """What is kept as it changes is what adding up all rows would come to."""
+        assert drifted_totals(self.path) == []
 
     @invariant()
     def books_balance(self) -> None:

@@ -37,6 +37,7 @@ from currents_bridge.model import (
     Selection,
     Waiting,
 )
+from tests.ledger_workbench import drifted_totals
 
 NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 HOUR = datetime(2026, 3, 4, 5, tzinfo=UTC)
@@ -146,9 +147,14 @@ class TestFilledLedger:
         """Messages that Segment refused stood among the events, and are told apart now."""
         check_whole(ledger)
 
+    def test_its_totals_are_filled(self, ledger: SqlLedger, path: Path) -> None:
+        """From what is there; from then on they are kept as it changes."""
+        assert drifted_totals(path) == []
+        assert ledger.totals("acme").failed_reasons == {"429": 1, "no": 1}
+
     def test_it_goes_on(self, ledger: SqlLedger) -> None:
         """Claims of ended processes come free, and what waits has no checkpoint."""
-        assert ledger.reclaim(NOW) == 1
+        assert ledger.reclaim("acme", NOW).objects == 1
         failed, suspect = (ledger.claim("acme", CLICKS, GroupLimits(max_objects=1), NOW)[0] for _ in range(2))
         assert (failed.object.key, failed.attempts, failed.checkpoint) == (FAILED, 2, Checkpoint())
         assert (suspect.object.key, suspect.suspect) == (CLAIMED, True)
@@ -174,7 +180,7 @@ class TestFilledLedger:
 
     def test_it_can_be_rewound(self, ledger: SqlLedger) -> None:
         """What it knows the time of; what was folded stays."""
-        ledger.reclaim(NOW)
+        ledger.reclaim("acme", NOW)
         assert ledger.rewind("acme", NOW, NOW) == Rewound(objects=1, events=4)
         assert ledger.totals("acme").books == Books(read=5, sent=4, dead_lettered=1)
         assert ledger.totals("acme").waiting == Waiting(3, 27, 4, NOW)

@@ -171,7 +171,7 @@ class TestClaims:
         deliver(backfill, *objects(2))
         backfill.reopen("acme", objects(2), NOW)
         if killed:
-            daemon.reclaim(NOW + timedelta(seconds=91))
+            daemon.reclaim("acme", NOW + timedelta(seconds=91))
         else:
             backfill.close()
         assert [claimed.resend for claimed in claim(daemon)] == [True, True]
@@ -182,7 +182,7 @@ class TestClaims:
         deliver(backfill, *objects(2))
         backfill.reopen("acme", objects(1), NOW)
         backfill.reopen("acme", objects(2), NOW + timedelta(seconds=60))
-        daemon.reclaim(NOW + timedelta(seconds=120))
+        daemon.reclaim("acme", NOW + timedelta(seconds=120))
         assert claim(daemon) == []
 
 

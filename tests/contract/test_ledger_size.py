@@ -1,16 +1,19 @@
 """What history costs: bytes on the disk, and rows that a look at the bucket reads."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from sqlalchemy import event
 
 from currents_bridge.adapters.ledger import SqlLedger
-from currents_bridge.model import CurrentsObject
-from tests.ledger_workbench import BOTH, EVER, HOUR, NOW, an_object, claim, deliver, objects
+from currents_bridge.model import ClaimedObject, CurrentsObject, LetterFilter, Reclaimed
+from tests.ledger_workbench import BOTH, EVER, HOUR, NO_LIMITS, NOW, an_object, claim, deliver, objects
 
 
 def listing(hours: int, objects_an_hour: int) -> list[CurrentsObject]:
@@ -61,6 +64,19 @@ def plans(ledger: SqlLedger) -> Iterator[list[str]]:
     event.remove(engine, "before_cursor_execute", explain)
 
 
+@contextmanager
+def texts(ledger: SqlLedger) -> Iterator[set[str]]:
+    """Collect the statements that SQLite is asked to prepare."""
+    found: set[str] = set()
+
+    def note(_1: object, _2: object, statement: str, *_3: object) -> None:
+        found.add(statement)
+
+    event.listen(ledger._store._engine, "before_cursor_execute", note)
+    yield found
+    event.remove(ledger._store._engine, "before_cursor_execute", note)
+
+
 def test_nothing_reads_a_whole_table_of_history(tmp_path: Path) -> None:
     """A look, a delivery, a fold and a report all find their rows by an index, folded or not."""
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
@@ -75,6 +91,72 @@ def test_nothing_reads_a_whole_table_of_history(tmp_path: Path) -> None:
         ledger.hour_books("acme", BOTH)
         ledger.fold("acme", NOW, EVER)
         ledger.reopen("acme", [*objects(2)], NOW)
+        ledger.reclaim("acme", NOW)
+        ledger.undelivered("acme")
     ledger.close()
     assert any(step.startswith("SEARCH folds") for step in steps)
     assert not [step for step in steps if step.startswith(("SCAN hours", "SCAN objects", "SCAN folds"))]
+
+
+def test_totals_read_no_object_and_no_hour(tmp_path: Path) -> None:
+    """A status and an idle hour cost the same after years, and with 200,000 quarantined."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    deliver(ledger, *objects(3))
+    with plans(ledger) as steps:
+        ledger.totals("acme")
+        ledger.books_by_type("acme")
+        ledger.undelivered("acme")
+    ledger.close()
+    assert not [step for step in steps if "hours" in step or "objects" in step.removesuffix("totals.objects")]
+
+
+@pytest.mark.parametrize("resend", [False, True])
+def test_a_claim_reads_its_lane_in_order(tmp_path: Path, resend: bool) -> None:  # noqa: FBT001
+    """So no further than the group, whatever waits: nothing is sorted, and nothing else is passed over."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    ledger.admit("acme", objects(3), NOW)
+    with plans(ledger) as steps:
+        ledger.claim("acme", replace(BOTH, resend=resend), NO_LIMITS, NOW)
+    ledger.close()
+    of_objects = [step for step in steps if " objects" in step]
+    indexes = {step.split("INDEX ")[1].split(" ")[0] for step in of_objects if "INDEX" in step}
+    assert indexes - {"objects_pending_resent"} == {"objects_pending", "objects_failed"}
+    assert not [step for step in steps if "TEMP B-TREE" in step or step.startswith("SCAN objects")]
+
+
+def test_what_is_known_is_looked_up_without_a_lock(tmp_path: Path) -> None:
+    """An idle poll keeps no other writer waiting, and waits for none: nothing new, due or dead is only looked for."""
+    url = f"sqlite:///{tmp_path / 'ledger'}"
+    ledger = SqlLedger(url, now=NOW, busy_timeout_s=0.1)
+    deliver(ledger, *objects(500))
+    with closing(sqlite3.connect(tmp_path / "ledger")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert ledger.admit("acme", objects(500), NOW) == (0, [])
+        assert claim(ledger) == []
+        assert ledger.reclaim("acme", NOW) == Reclaimed()
+        other.rollback()
+    ledger.close()
+
+
+def test_statements_are_as_many_whatever_the_numbers_of_objects(tmp_path: Path) -> None:
+    """SQLite and SQLAlchemy keep each statement: one for each size of a listing would fill the memory of a daemon."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+
+    def work(count: int) -> set[str]:
+        listed = [an_object(f"{count}-{number}") for number in range(count)]
+        with texts(ledger) as found:
+            deliver(ledger, *listed)
+            ledger.admit("acme", [*listed, an_object(f"{count}-more")], NOW)
+            ledger.release([claimed.id for claimed in claim(ledger)])
+            ledger.recorded("acme", listed)
+            ledger.outstanding("acme", listed)
+            ledger.reopen("acme", listed, NOW)
+            ledger.known("acme", ClaimedObject(0, listed[0], 0), pl.Series([item.key for item in listed]))
+            ledger.purge(LetterFilter(ids=frozenset(range(count))))
+        return found
+
+    known = work(2) | work(150)
+    assert work(3) <= known
+    assert work(37) <= known
+    assert work(409) <= known
+    ledger.close()

@@ -291,7 +291,7 @@ def suspects(bench: Bench) -> list[ClaimedObject]:
     bench.admit()
     assert owner.claim(NAME, everything(), GroupLimits(), bench.now)
     bench.now += timedelta(minutes=5)
-    bench.ledger.reclaim(bench.now)
+    bench.ledger.reclaim(NAME, bench.now)
     (claimed,) = group = bench.ledger.claim(NAME, everything(), GroupLimits(), bench.now)
     assert claimed.suspect
     return list(group)

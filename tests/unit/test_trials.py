@@ -32,7 +32,7 @@ def suspects(bench: Bench, count: int) -> list[ClaimedObject]:
     bench.admit()
     assert len(owner.claim(NAME, everything(), GroupLimits(), bench.now)) == count
     bench.now += timedelta(minutes=5)
-    bench.ledger.reclaim(bench.now)
+    bench.ledger.reclaim(NAME, bench.now)
     groups = [bench.ledger.claim(NAME, everything(), GroupLimits(), bench.now) for _ in range(count)]
     assert all(claimed.suspect for (claimed,) in groups)
     return [claimed for (claimed,) in groups]
