@@ -28,11 +28,12 @@ class BenchmarkFile:
     event_type: str
     events: int
     codec: str = "null"
+    first_hour: datetime = FIRST_HOUR  # that of file 0
 
     @property
     def hour(self) -> datetime:
         """The `date=` partition."""
-        return FIRST_HOUR + timedelta(hours=self.number // FILES_AN_HOUR)
+        return self.first_hour + timedelta(hours=self.number // FILES_AN_HOUR)
 
     @property
     def key(self) -> str:

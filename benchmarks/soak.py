@@ -1,34 +1,40 @@
 """Nothing lost: a million events through an S3 server and a Segment on a bad day, and a program that is killed.
 
-`currents-bridge run` reads from a real S3 server (SeaweedFS) through a proxy with faults and sends to a collector with
-faults; it is killed with SIGKILL at random moments and started again. Then the weather is calm, and everything that
-is owed must be at the collector, the books must balance, and `reconcile` must prove it.
+`currents-bridge run` reads from a real S3 server (SeaweedFS) through a proxy with faults, also LISTs that are none, and
+sends to a collector with faults; it is killed with SIGKILL at random moments and started again. All the while one
+object is denied and some messages are refused; halfway the denied object and a delivered one are written again. Then
+the weather is calm: all that is owed must be at the collector but what is in the denied object, which stands alone as
+failed. Once that is allowed again, all must be there, the refused messages must be dead letters, and `reconcile` must
+say so to the last number.
 """
 
+import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
-from benchmarks.files import FIRST_HOUR, BenchmarkFile, owed_ids, upload
-from currents_bridge.catalogue import supported_types
+from benchmarks.files import upload
+from benchmarks.soak_plan import plan_soak
 from currents_bridge.testing.collector import Collector, Message
 from currents_bridge.testing.faults import FaultSchedule
-from currents_bridge.testing.faulty_s3 import FaultyS3, seeded_faults
+from currents_bridge.testing.faulty_s3 import PASSING, FaultyS3, S3Fault, seeded_faults
 from tests.s3_servers import weed_server
 
 BUCKET = "acme-currents"
 WRITE_KEY = "soaksoaksoaksoaksoaksoaksoaksoak"
-EVENTS_A_FILE = (20, 400, 3_000, 15_000, 60_000)
+STORMY_PASSES = 1  # that nobody kills, so that faults meet most requests on however slow a machine
 CALM_PASSES = 5
 PASS_TIMEOUT_S = 300.0
 
@@ -44,71 +50,75 @@ class IdCollector(Collector):
         self.duplicates += len(self.by_id) == before
 
 
-def main(
+def main(  # noqa: PLR0913 - one parameter an option
     *,
     events: Annotated[int, typer.Option(help="Events in the bucket")] = 1_000_000,
     kills: Annotated[int, typer.Option(help="How often the program is killed")] = 50,
     longest_life_s: Annotated[float, typer.Option(help="Longest time from the first request to S3 to the kill")] = 8.0,
+    batch_events: Annotated[int, typer.Option(help="Most events in a request: the fewer, the more requests")] = 2_500,
     fault_share: Annotated[float, typer.Option(help="Share of requests that meet a fault")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of files, faults and kills")] = 1,
 ) -> None:
-    """Soak, print what came of it, and exit with 1 if anything was lost."""
-    files = plan(events, seed)
-    owed = set(owed_ids(files))
-    schedule = FaultSchedule(seed, share=fault_share)
+    """Soak, print what came of it, and exit with 1 if anything was lost or is not as it should be."""
+    plan = plan_soak(events, seed, first_hour())
+    schedule = FaultSchedule(seed, share=fault_share, refuse=lambda message: message["messageId"] in plan.refused)
+    denied, calm = {plan.denied.key}, threading.Event()
+    faults = takewhile(lambda _: not calm.is_set(), seeded_faults(seed, fault_share, (*PASSING, S3Fault.LYING_LIST)))
     with (
         tempfile.TemporaryDirectory(prefix="currents-bridge-soak-") as name,
         weed_server(Path(name)) as s3,
-        FaultyS3(s3, seeded_faults(seed, fault_share)) as storm,
+        FaultyS3(s3, faults, denied=denied) as storm,
         IdCollector(write_keys=[WRITE_KEY]) as collector,
     ):
         s3.make_bucket(BUCKET)
-        upload(files, s3, BUCKET)
+        upload(plan.files, s3, BUCKET)
         collector.answer_with(schedule)
-        stormy, calm = (write_config(Path(name), where.url, collector.url) for where in (storm, s3))
-        say(f"{len(files)} files, {events:,} events, {len(owed):,} owed")
-        repeats = [
-            life(stormy, storm, collector, dice.uniform(0.5, longest_life_s))
-            for dice in [random.Random(seed)]
-            for _ in range(kills)
-        ]
+        config = write_config(Path(name), storm.url, collector.url, batch_events)
+        say(f"{len(plan.files)} files, {events:,} events; {len(plan.owed):,} owed, {len(plan.refused)} refused")
+        dice, repeats = random.Random(seed), list[int]()
+        for n in range(kills):
+            if n == kills // 2:
+                upload(plan.changed, s3, BUCKET)
+            repeats.append(life(config, storm, collector, dice.uniform(0.5, longest_life_s)))
         say(f"after {kills} kills: {len(collector.by_id):,} arrived, {collector.duplicates:,} of them again")
+        for _ in range(STORMY_PASSES):
+            bridge(config, "once")
         schedule.calm()
-        for _ in range(CALM_PASSES):
-            if finish(calm) == 0:
-                break
-        missing, strange = owed - collector.by_id.keys(), collector.by_id.keys() - owed
-        proof = bridge(calm, "reconcile", "--json").returncode
+        calm.set()
+        alone = settle(config, plan.proof(denied=True))
+        early = len(plan.of_denied & collector.by_id.keys())
+        denied.clear()
+        proven = settle(config, plan.proof(denied=False))
+        set_aside = dead_letters(config)
+    missing, strange = plan.owed - collector.by_id.keys(), collector.by_id.keys() - plan.owed
     say(f"faults: {dict(schedule.counts)} at Segment, {dict(storm.served)} at S3")
     say(f"messages that arrived again, by life: {repeats}; in all {collector.duplicates:,}")
-    print(f"lost: {len(missing):,}; not owed: {len(strange):,}; reconcile: exit {proof}")
-    raise typer.Exit(1 if missing or strange or proof else 0)
+    print(
+        f"lost: {len(missing):,}; not owed: {len(strange):,}; denied object failed alone: {alone and not early}; "
+        f"refused set aside: {set_aside == sorted(plan.refused)}; proven: {proven}"
+    )
+    well = not (missing or strange or early) and alone and proven and set_aside == sorted(plan.refused)
+    raise typer.Exit(0 if well else 1)
 
 
-def plan(events: int, seed: int) -> Sequence[BenchmarkFile]:
-    """Return files of mixed types and sizes."""
-    dice = random.Random(seed)
-    types, files = supported_types(), list[BenchmarkFile]()
-    while (left := events - sum(file.events for file in files)) > 0:
-        size = min(left, dice.choice(EVENTS_A_FILE))
-        files += [
-            BenchmarkFile(len(files), types[len(files) % len(types)], size, dice.choice(["null", "deflate", "snappy"]))
-        ]
-    return files
+def first_hour() -> datetime:
+    """Return an hour from which on polls look; it is too early to fold what was delivered, so it can be again."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
 
 
-def write_config(folder: Path, s3_url: str, collector_url: str) -> Path:
-    """Write the configuration of the program against these servers; the ledger is the same for all."""
-    path = folder / f"bridge-{s3_url.rpartition(':')[2]}.yaml"
+def write_config(folder: Path, s3_url: str, collector_url: str, batch_events: int) -> Path:
+    """Write the configuration of the program against these servers."""
+    path = folder / "bridge.yaml"
     connector = {
         "name": "soak",
         "source": {"bucket": BUCKET, "endpoint_url": s3_url},
         "destination": {"write_key": "env:SOAK_WRITE_KEY", "endpoint_url": collector_url},
+        "dedup": "1d",  # so that what is written again is delivered again
     }
     settings = {
         "ledger": {"url": f"sqlite:///{folder / 'ledger.sqlite3'}"},
         "schedule": {"poll": "1s"},
-        "delivery": {"requests_per_second": None},
+        "delivery": {"requests_per_second": None, "max_batch_events": batch_events},
         "connectors": [connector],
     }
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -133,10 +143,25 @@ def life(config: Path, storm: FaultyS3, collector: IdCollector, seconds: float) 
     return collector.duplicates - before
 
 
-def finish(config: Path) -> int:
-    """Deliver all that is left, also what waits for a later try; return the exit code."""
-    hours = (FIRST_HOUR, FIRST_HOUR + timedelta(days=365))
-    return bridge(config, "backfill", "--from", hours[0].isoformat(), "--to", hours[1].isoformat()).returncode
+def settle(config: Path, wanted: Mapping[str, Any]) -> bool:
+    """Deliver all that is left, also what waits for a later try; tell whether `reconcile` comes to say what it must."""
+    hours = (first_hour() - timedelta(days=1), first_hour() + timedelta(days=1))
+    told: Mapping[str, Any] = {}
+    for _ in range(CALM_PASSES):
+        bridge(config, "backfill", "--from", hours[0].isoformat(), "--to", hours[1].isoformat())
+        done = bridge(config, "reconcile", "--json")
+        document = json.loads(done.stdout)["connectors"]["soak"]
+        told = {"exit": done.returncode, **{name: document[name] for name in ("objects", "events")}}
+        if told == wanted:
+            return True
+    say(f"reconcile must say {wanted}, and says {told}")
+    return False
+
+
+def dead_letters(config: Path) -> list[str]:
+    """Return the ids of all messages that were set aside."""
+    listed = bridge(config, "dead-letters", "list", "--json", "--limit", "100000")
+    return sorted(letter["message_id"] for letter in json.loads(listed.stdout)["dead_letters"])
 
 
 def bridge(config: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -145,13 +170,14 @@ def bridge(config: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command(config, *arguments), env=environ(), capture_output=True, check=False, timeout=PASS_TIMEOUT_S
     )
     if done.returncode:
-        say(f"{arguments[0]} ended with {done.returncode}: {done.stderr[-2000:].decode()}")
+        last = done.stderr.decode().strip().rpartition("\n")[2]
+        say(f"{arguments[0]} ended with {done.returncode}: {last[:500]}")
     return done
 
 
-def command(config: Path, name: str, *arguments: str) -> list[str]:
+def command(config: Path, *arguments: str) -> list[str]:
     """Return the command line of the program in this environment."""
-    return [sys.executable, "-m", "currents_bridge", name, "--config", str(config), *arguments]
+    return [sys.executable, "-m", "currents_bridge", *arguments, "--config", str(config)]
 
 
 def environ() -> Mapping[str, str]:

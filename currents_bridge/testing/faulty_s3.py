@@ -4,13 +4,13 @@ import http.client
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from random import Random
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from currents_bridge.testing.embedded_s3 import S3Endpoint
 from currents_bridge.testing.s3_lies import LYING_LISTS, Asked, Lie, Told, ask, tell
@@ -69,13 +69,14 @@ class FaultyS3(S3Endpoint):
         slow_s: the pause of S3Fault.SLOW, in seconds; it ends when the proxy does.
         lie: what every GET is told that is not so, if it came through.
         page_keys: how many keys a LIST names at most.
+        denied: keys of objects that nobody may read; may change meanwhile.
 
     Attributes:
         served: how often each fault was done so far.
         requests: GETs so far.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a bad day is what goes wrong in it
         self,
         upstream: S3Endpoint,
         faults: Iterable[S3Fault | None] = (),
@@ -83,6 +84,7 @@ class FaultyS3(S3Endpoint):
         *,
         lie: Lie = Lie.NONE,
         page_keys: int | None = None,
+        denied: Container[str] = (),
     ) -> None:
         super().__init__("")
         self.served: Counter[S3Fault] = Counter()
@@ -92,6 +94,7 @@ class FaultyS3(S3Endpoint):
         self._slow_s = slow_s
         self._lie = lie
         self._page_keys = page_keys
+        self._denied = denied
         self._lying_lists = cycle(LYING_LISTS)
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -109,10 +112,12 @@ class FaultyS3(S3Endpoint):
         self._thread.join()
         self._server.server_close()
 
-    def _next_fault(self, *, of_listing: bool) -> S3Fault | None:
+    def _next_fault(self, key: str) -> S3Fault | None:
+        """Return what becomes of the request for an object, or for a LIST where there is no key."""
+        of_listing = not key
         with self._lock:
             self.requests += 1
-            fault = next(self._faults, None)
+            fault = S3Fault.DENIED if key in self._denied else next(self._faults, None)
             if fault and _ONLY.get(fault, of_listing) != of_listing:
                 return None
             if fault:
@@ -147,7 +152,7 @@ class FaultyS3(S3Endpoint):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 _, _, key = parts.path.strip("/").partition("/")
-                fault = proxy._next_fault(of_listing=not key)
+                fault = proxy._next_fault(unquote(key))
                 if fault is S3Fault.CLOSED:
                     self.close_connection = True
                 elif fault in _ANSWERS:
