@@ -9,18 +9,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from hashlib import blake2b
 
-import httpx
 from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, OverflowMode
 from apprise.plugins import NotifyBase
 from pydantic import SecretStr
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
+from currents_bridge.adapters.clients import NoAnswerError, ask
+from currents_bridge.adapters.deadline import within
 from currents_bridge.adapters.notify_sns import SnsChannel
+from currents_bridge.adapters.requests_rules import lay_requests_rules
 from currents_bridge.alerting import Severity, as_json, text, title
 from currents_bridge.errors import ConfigError, ConfigProblem, RetryLaterError
 from currents_bridge.model import AlertMessage, AlertPhase
 from currents_bridge.ports import Channel
 
-TIMEOUT_S = 10.0  # of each step of a request: connecting, sending, waiting for the answer
+TIMEOUT_S = 15.0  # of a request
 APPRISE_TIMEOUT_S = 30.0  # of one message in all; some services take several requests
 
 _HINT = "see https://github.com/caronc/apprise/wiki for the addresses of services, or give an http(s):// address"
@@ -33,6 +37,7 @@ def make_channels(urls: Sequence[SecretStr], sns_topic_arn: str | None) -> list[
     An http(s) address that Apprise does not know as that of a service gets JSON, see `alerting.as_json`. Raises
     ConfigError, naming the positions of all addresses that are none.
     """
+    lay_requests_rules()
     logging.getLogger("apprise").propagate = False  # its lines can hold parts of an address
     channels: list[Channel] = []
     problems = []
@@ -67,13 +72,14 @@ class AppriseChannel:
 
         Apprise raises nothing: it says whether, and only its log says why. Of that only an HTTP status is shown.
         """
-        result = self._apprise.notify(
-            body=text(message),
-            title=title(message),
-            notify_type=_notify_type(message),
-            body_format=NotifyFormat.TEXT,
-            timeout=APPRISE_TIMEOUT_S,
-        )
+        with within(APPRISE_TIMEOUT_S):  # its threads keep to it too, so that none outlives the wait
+            result = self._apprise.notify(
+                body=text(message),
+                title=title(message),
+                notify_type=_notify_type(message),
+                body_format=NotifyFormat.TEXT,
+                timeout=APPRISE_TIMEOUT_S,
+            )
         with closing(result):
             if not result:
                 statuses = [found[1] for entry in result.logs() if (found := _STATUS.search(entry.message))]
@@ -111,17 +117,17 @@ def _request(method: str, url: SecretStr, name: str, body: object = None) -> Non
     """Ask an address, following no redirect; raises RetryLaterError for anything but 2xx."""
     hint = "check the address, then run `alerts test`"
     try:
-        answer = httpx.request(method, url.get_secret_value(), json=body, timeout=TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise RetryLaterError(f"{name} gave no answer: {type(error).__name__}", hint) from None
+        answer = ask(method, url.get_secret_value(), json_body=body, timeout_s=TIMEOUT_S)
+    except NoAnswerError as error:
+        raise RetryLaterError(f"{name} gave no answer: {error.kind}", hint) from None
     if not answer.is_success:
-        raise RetryLaterError(f"{name} answered {answer.status_code}", hint)
+        raise RetryLaterError(f"{name} answered {answer.status}", hint)
 
 
 def _is_http(url: SecretStr) -> bool:
     try:
-        parts = httpx.URL(url.get_secret_value())
-    except httpx.InvalidURL:
+        parts = parse_url(url.get_secret_value())
+    except LocationParseError:
         return False
     return parts.scheme in {"http", "https"} and bool(parts.host)
 

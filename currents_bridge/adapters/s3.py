@@ -18,7 +18,8 @@ from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 from botocore.loaders import create_loader
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from currents_bridge.adapters.interim import read_past_interim_answers
+from currents_bridge.adapters.aws_rules import lay_aws_rules
+from currents_bridge.adapters.deadline import TooLateError, within
 from currents_bridge.adapters.s3_answers import is_same_etag
 from currents_bridge.adapters.s3_bounds import NOT_S3, bound_answers
 from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
@@ -39,7 +40,7 @@ RANGE_BYTES = 16 * 1024 * 1024  # small objects come in one GET, and memory stay
 BUFFER_BYTES = 256 * 1024
 MAX_BODY_ATTEMPTS = 4  # of one range whose body is cut off; botocore retries only until the body begins
 QUICK_TIMEOUT_S = 30.0  # of one range the quick way, 560 KB/s; then boto3 has more patience
-BODY_TIMEOUT_S = 120.0  # of the body of one range, 140 KB/s; the socket's timeout starts anew with every byte
+ASK_TIMEOUT_S = 120.0  # of one range, 140 KB/s, with botocore's repetitions
 RANGE_TIMEOUT_S = 300.0  # after which a range is not asked for again
 MIN_CLIENT_AGE_S = 5.0  # a new client takes 60 ms of CPU and asks wherever credentials come from
 DEFAULT_CONFIG = Config(
@@ -52,7 +53,7 @@ DEFAULT_CONFIG = Config(
 )
 
 _DESCRIPTIONS = create_loader()  # of the services, 12 MB once read; every client may use the same
-_CHUNK_BYTES = 64 * 1024  # between two looks at the clock
+_CHUNK_BYTES = 64 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<end>\d{1,18})/(?P<total>\d{1,18}|\*)", re.ASCII)
 log = get_logger()
 _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
@@ -67,10 +68,9 @@ class S3ObjectStore:
     DEFAULT_CONFIG.
 
     How long a read may take where all goes wrong: a request is made three times, each with 5 s to connect, 30 s until
-    the answer begins and up to 2 s of waiting, so 110 s; its body takes 120 s at most. A body that is cut off is asked
-    for again until 300 s have passed. With the 30 s of the quick way before, that is 10 minutes for a range of 16 MiB.
-    (Only a server that keeps sending single bytes, less than 64 KiB in two minutes, can stretch that.) A page of a
-    listing takes 110 s, and its body 120 s at most.
+    the answer begins and up to 2 s of waiting, and with its body it takes 120 s at most, whatever the server does. A
+    body that is cut off is asked for again until 300 s have passed. With the 30 s of the quick way before, that is 7.5
+    minutes for a range of 16 MiB. A page of a listing takes 120 s at most.
 
     Raises:
         CredentialError, RetryLaterError: the client cannot be made, e.g. for an AWS profile that does not exist.
@@ -88,7 +88,7 @@ class S3ObjectStore:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        read_past_interim_answers()
+        lay_aws_rules()
         self._bucket = bucket
         self._range_bytes = range_bytes
         self._sleep = sleep
@@ -145,7 +145,7 @@ class S3ObjectStore:
 
     def expiry_rules(self) -> Sequence[ExpiryRule] | None:
         """Read the bucket's lifecycle configuration; see the port."""
-        with self._translated(Access.RULES, ""):
+        with self._translated(Access.RULES, ""), within(ASK_TIMEOUT_S):
             return expiry_rules(self._client, self._bucket)
 
     def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:
@@ -195,13 +195,14 @@ class S3ObjectStore:
         """Ask for one range; with `listed`, for whatever the server has, which then has to agree with the listing."""
         asked = {"Bucket": self._bucket, "Key": wanted.key, "Range": f"bytes={start}-{start + self._range_bytes - 1}"}
         if_match = {} if listed else {"IfMatch": f'"{wanted.etag}"'}
-        answer = self._client.get_object(**asked, **if_match)  # type: ignore[arg-type] # a typed dict
-        with closing(answer["Body"]) as body:
-            part = self._part(wanted, answer, start)
-            told = part.total_bytes, answer.get("ETag", "")
-            if part.total_bytes != wanted.size_bytes or not is_same_etag(wanted.etag, told[1]):
-                self._accept(wanted, told, answer.get("LastModified"), listed)
-            content = self._body(body, wanted, part.length)
+        with within(ASK_TIMEOUT_S):
+            answer = self._client.get_object(**asked, **if_match)  # type: ignore[arg-type] # a typed dict
+            with closing(answer["Body"]) as body:
+                part = self._part(wanted, answer, start)
+                told = part.total_bytes, answer.get("ETag", "")
+                if part.total_bytes != wanted.size_bytes or not is_same_etag(wanted.etag, told[1]):
+                    self._accept(wanted, told, answer.get("LastModified"), listed)
+                content = _read(body, part.length)
         if len(content) != part.length:
             raise IncompleteReadError(actual_bytes=len(content), expected_bytes=part.length)
         return content
@@ -250,26 +251,11 @@ class S3ObjectStore:
         server = self._client.meta.endpoint_url
         return RetryLaterError(f"cannot read s3://{self._bucket}/{wanted.key}: the server at {server} {what}", hint)
 
-    def _body(self, body: "StreamingBody", wanted: "_Wanted", length: int) -> bytes:
-        """Return the body, and no more of it than shows that it is longer than `length`."""
-        end_s = self._clock() + BODY_TIMEOUT_S
-        chunks: list[bytes] = []
-        left = length
-        while left >= 0 and (chunk := body.read(_CHUNK_BYTES)):
-            chunks.append(chunk)
-            left -= len(chunk)
-            if self._clock() > end_s:
-                raise RetryLaterError(
-                    f"cannot read s3://{self._bucket}/{wanted.key}: S3 sends too slowly",
-                    f"nothing is lost: it is tried again; {self._range_bytes} bytes may take {BODY_TIMEOUT_S:.0f} s",
-                )
-        return b"".join(chunks)
-
     @contextmanager
     def _translated(self, access: Access, name: str) -> Iterator[None]:
         try:
             yield
-        except VENDOR_ERRORS as error:
+        except (*VENDOR_ERRORS, TooLateError) as error:
             translated = translate(error, access, self._bucket, name)
             if isinstance(translated, CredentialError):
                 self._refused = True
@@ -290,3 +276,13 @@ class _Wanted:
 class _Part:
     length: int
     total_bytes: int  # of the whole object
+
+
+def _read(body: "StreamingBody", length: int) -> bytes:
+    """Return the body, and no more of it than shows that it is longer than `length`."""
+    chunks: list[bytes] = []
+    left = length
+    while left >= 0 and (chunk := body.read(_CHUNK_BYTES)):
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)

@@ -14,6 +14,7 @@ import urllib3
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
+from currents_bridge.adapters.clients import PROXY_LOGIN, network_trouble, proxy_refusal
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,
@@ -129,6 +130,8 @@ _BY_CODE = {
     "RequestTimeTooSkewed": _CLOCK,
 }
 
+_NETWORK_HINT = "nothing is lost: it is tried again; docs/networks.md says what is read from the environment"
+
 _BY_STATUS = {
     301: _REGION,
     302: _ELSEWHERE,
@@ -137,6 +140,7 @@ _BY_STATUS = {
     308: _ELSEWHERE,
     401: _DENIED,
     403: _DENIED,
+    PROXY_LOGIN: _Meaning(proxy_refusal(PROXY_LOGIN), _NETWORK_HINT),
     408: _TIMEOUT,
     412: _CHANGED,
     416: _CHANGED,
@@ -186,6 +190,8 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     else:
         label = type(error).__name__
         meaning = next((meaning for kind, meaning in _BY_CLASS if isinstance(error, kind)), _OTHER)
+        if not meaning.credential and (trouble := network_trouble(error)):
+            meaning = _Meaning(trouble.replace("{", "{{").replace("}", "}}"), _NETWORK_HINT)
     verb, permission = access.value
     arn = f"arn:aws:s3:::{bucket}"
     resource, grant = (f"{arn}/{name}", f"{arn}/*") if access is Access.READ else (arn, arn)

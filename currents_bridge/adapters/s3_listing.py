@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from currents_bridge.adapters.deadline import within
 from currents_bridge.adapters.s3_answers import OddAnswerError, Page, read_page
 from currents_bridge.adapters.s3_bounds import NOT_S3
 from currents_bridge.errors import RetryLaterError
@@ -20,6 +21,7 @@ from currents_bridge.model import ListedObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+PAGE_TIMEOUT_S = 120.0  # of a page, with botocore's repetitions
 MAX_ATTEMPTS = 3  # of a page that is odd by itself, as one in a thousand from behind a proxy may be
 MAX_BARREN_PAGES = 10_000  # in a row without a new name; S3 sends some where many versions were deleted
 
@@ -139,7 +141,8 @@ class Listing:
 
     def _ask(self, operation: str, asked: dict[str, str]) -> Page:
         try:
-            answer = getattr(self.client(), operation)(**asked)
+            with within(PAGE_TIMEOUT_S):
+                answer = getattr(self.client(), operation)(**asked)
         except ClientError as error:
             response: Mapping[str, Any] = error.response
             status, body = response.get(_RAW, (0, b""))

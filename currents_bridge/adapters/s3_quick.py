@@ -9,18 +9,21 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import PermissionDeniedError, PreconditionError
 from obstore.store import S3Store
 
+from currents_bridge.adapters.network import own_authorities, proxy_for
 from currents_bridge.adapters.s3_answers import is_same_etag
 from currents_bridge.logs import get_logger
 
 if TYPE_CHECKING:
     import botocore.session
     from mypy_boto3_s3 import S3Client
+    from obstore.store import ClientConfig
 
 PAUSE_S = 60.0  # without quick reading, after what may go wrong for the next object too
 # botocore hands out credentials that last 10 minutes or more; obstore asks for new ones 5 minutes before the end.
@@ -30,10 +33,7 @@ log = get_logger()
 
 
 class QuickReader:
-    """Reads ranges of one bucket's objects, where and as `client` would; may be used from many threads at once.
-
-    Where botocore trusts only a CA bundle of the user's, it reads nothing: obstore would trust the system's besides.
-    """
+    """Reads ranges of one bucket's objects, where and as `client` would; may be used from many threads at once."""
 
     def __init__(
         self,
@@ -50,8 +50,6 @@ class QuickReader:
         self._timeout = timedelta(seconds=timeout_s)
         self._clock = clock
         self._not_before_s = -math.inf
-        if session.get_config_variable("ca_bundle") and client.meta.endpoint_url.startswith("https:"):
-            self._not_before_s = math.inf
 
     def read(self, key: str, etag: str, start: int, end: int) -> tuple[memoryview, int] | None:
         """Return the bytes from `start` to `end` or to the object's end, and the object's size; None: ask boto3.
@@ -95,10 +93,26 @@ class QuickReader:
                 "virtual_hosted_style_request": True,
                 "region": "us-east-1" if region == "aws-global" else region,
             },
-            client_options={"allow_http": bucket_url.startswith("http:"), "timeout": self._timeout},
+            client_options={
+                "allow_http": bucket_url.startswith("http:"),
+                "timeout": self._timeout,
+                **_network(bucket_url),
+            },
             retry_config={"max_retries": 0},
             credential_provider=Boto3CredentialProvider(self._session, ttl=_CREDENTIALS_TTL),
         )
+
+
+def _network(url: str) -> "ClientConfig":
+    """Return the options by the rules of `network`; obstore would read the environment by itself otherwise."""
+    proxy = proxy_for(url)
+    host = urlsplit(url).hostname or ""
+    options: ClientConfig = (
+        {"proxy_url": proxy.url} if proxy else {"proxy_url": "http://unused.invalid", "proxy_excludes": host}
+    )
+    if own := own_authorities():
+        options["root_certificate"] = own
+    return options
 
 
 def _in_its_region(context: dict[str, Any], **_: object) -> None:

@@ -7,26 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import orjson
 import urllib3
 from isal import igzip
 from pydantic import SecretStr
-from urllib3.util import make_headers, parse_url
 
 from currents_bridge import __version__
-from currents_bridge.adapters.interim import read_past_interim_answers
-from currents_bridge.adapters.segment_endpoint import (
-    BAD_CREDENTIAL,
-    MAX_CONNECTION_AGE_S,
-    READ_TIMEOUT_S,
-    Endpoint,
-    certificates,
-)
+from currents_bridge.adapters.clients import ATTEMPT_TIMEOUT_S, READ_TIMEOUT_S, pool
+from currents_bridge.adapters.deadline import TooLateError, within
+from currents_bridge.adapters.network import BadNetworkSettingError
+from currents_bridge.adapters.segment_endpoint import BAD_CREDENTIAL, MAX_CONNECTION_AGE_S, Endpoint
 from currents_bridge.model import Batch, Refusal
 from currents_bridge.sending import request_body
 
@@ -59,7 +51,6 @@ class SegmentBatchTransport:
         oauth: "OAuth | None" = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        read_past_interim_answers()
         self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
         self._max_in_flight = max_in_flight
         self._clock = clock
@@ -82,11 +73,12 @@ class SegmentBatchTransport:
             body = body[:-1] + self._key_in_body
         compressed = igzip.compress(body, 1)
         try:
-            if self._oauth:
-                answer = self._post_with_token(compressed, self._oauth)
-            else:
-                answer = self._post(compressed, self._endpoint.basic_authorization)
-        except urllib3.exceptions.HTTPError as error:
+            with within(ATTEMPT_TIMEOUT_S):
+                if self._oauth:
+                    answer = self._post_with_token(compressed, self._oauth)
+                else:
+                    answer = self._post(compressed, self._endpoint.basic_authorization)
+        except (urllib3.exceptions.HTTPError, TooLateError, BadNetworkSettingError) as error:
             raise self._endpoint.network_error(error) from error
         if failure := self._endpoint.error(answer.status, answer.headers, answer.data.decode("utf-8", "replace")):
             raise failure
@@ -119,21 +111,8 @@ class SegmentBatchTransport:
         with self._lock:
             now_s = self._monotonic_clock()
             if self._connections is None or now_s - self._connected_s >= MAX_CONNECTION_AGE_S:
-                self._connections = _connect(self._endpoint.batch_url, self._max_in_flight)
+                # the first of the two is that of sending the whole body, too
+                timeout = urllib3.Timeout(connect=READ_TIMEOUT_S, read=READ_TIMEOUT_S)
+                self._connections = pool(self._endpoint.batch_url, max_connections=self._max_in_flight, timeout=timeout)
                 self._connected_s = now_s
             return self._connections
-
-
-def _connect(url: str, max_connections: int) -> urllib3.PoolManager:
-    """Return connections for a URL, through a proxy where the environment names one (HTTPS_PROXY, NO_PROXY)."""
-    target = urlsplit(url)
-    proxies = {} if proxy_bypass(target.netloc) else getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
-    connect: Callable[..., urllib3.PoolManager] = urllib3.PoolManager
-    if proxy:
-        proxy = proxy if "://" in proxy else f"http://{proxy}"
-        key = unquote(parse_url(proxy).auth or "")
-        connect = partial(urllib3.ProxyManager, proxy, proxy_headers=make_headers(proxy_basic_auth=key))
-    # the first of the two is that of sending the whole body, too
-    timeout = urllib3.Timeout(connect=READ_TIMEOUT_S, read=READ_TIMEOUT_S)
-    return connect(maxsize=max_connections, timeout=timeout, ssl_context=certificates())

@@ -1,33 +1,29 @@
 """Where a Segment source is reached, and what its answers mean; shared by the transports."""
 
 import re
-import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
-from urllib.parse import urlsplit
 
-import httpx
 from pydantic import SecretStr
 
 from currents_bridge.adapters.answers import Answer, read_answer
+from currents_bridge.adapters.clients import PROXY_LOGIN, NoAnswerError, ask, excerpt, host_of, proxy_refusal
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 
 REGION_URLS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 30.0
 MAX_CONNECTION_AGE_S = 3600.0  # Segment asks for DNS to be resolved anew at least daily
 MAX_WAIT_S = 900.0  # a longer wait is taken for a mistake, such as a date in epoch seconds
 
-TRY_LATER = {408, 429, 460}  # 460: a client that closed its connection, in the words of AWS load balancers
-_REFUSED = {400, 413}
+# 421: to a connection for another host; 425: too early; 460: a client that closed its connection, in the words of AWS
+TRY_LATER = {PROXY_LOGIN, 408, 421, 425, 429, 460}
+_REFUSED = {400, 413, 422}
 BAD_CREDENTIAL = {401, 403, 511}  # only sources that enforce OAuth, and proxies, answer so
-_EXCERPT_CHARS = 200
 _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 # as RFC 9110 has it, and with an offset; what else the standard library takes for a date, it does not always survive
 _DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|[+-]\d{4})", re.ASCII)
+_BETWEEN = re.compile(r"(?<!\b[A-Z][a-z]{2}),\s*", re.ASCII)  # values of a header that came twice, not parts of a date
 
 
 def segment_url(region: str, endpoint_url: str | None = None) -> str:
@@ -35,43 +31,18 @@ def segment_url(region: str, endpoint_url: str | None = None) -> str:
     return (endpoint_url or REGION_URLS[region]).rstrip("/")
 
 
-@cache
-def certificates() -> ssl.SSLContext:
-    """Return whom to trust, for clients that live for one question: reading it takes longer than most of these."""
-    return httpx.create_ssl_context()
-
-
 class _Acknowledgement(Answer):
     success: bool
 
 
-def host_of(url: str) -> str:
-    """Return the host that a URL names, the URL itself where it names none."""
-    try:
-        return urlsplit(url).hostname or url
-    except ValueError:  # as of `https://[x`
-        return url
-
-
-def excerpt(text: str, secrets: Iterable[str]) -> str:
-    """Return the beginning of an answer, on one line and without any of the secrets, for messages."""
-    line = " ".join(text.split())
-    for secret in filter(None, secrets):
-        line = line.replace(secret, "********")
-    return line[:_EXCERPT_CHARS]
-
-
-def no_answer(host: str, error: Exception, secrets: Iterable[str]) -> RetryLaterError:
-    """Return the error for a request that got no answer."""
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return RetryLaterError(f"no answer from {host}: {excerpt(reason, secrets)}")
-
-
 def asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the wait that `Retry-After` (RFC 9110: seconds or a date) or `X-RateLimit-Reset` (seconds) names."""
+    """Return the wait that `Retry-After` (RFC 9110: seconds or a date) or `X-RateLimit-Reset` (seconds) names.
+
+    The longest one of a header that came twice.
+    """
     for name in ("Retry-After", "X-RateLimit-Reset"):
-        value = headers.get(name, "").strip()
-        wait_s = float(value) if _SECONDS.fullmatch(value) else _until_s(value, now)
+        values = _BETWEEN.split(headers.get(name, "").strip())
+        wait_s = max(float(value) if _SECONDS.fullmatch(value) else _until_s(value, now) for value in values)
         if wait_s > 0:
             return min(wait_s, MAX_WAIT_S)
     return None
@@ -82,7 +53,7 @@ def _until_s(date: str, now: datetime) -> float:
         return 0.0
     try:
         instant = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)  # "-0000" is read as a time without zone
     return (aware - now).total_seconds()
@@ -91,10 +62,10 @@ def _until_s(date: str, now: datetime) -> float:
 def reach(base_url: str) -> None:
     """Return once the host has answered anything at all; raises RetryLaterError where it does not."""
     try:
-        httpx.head(base_url, timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
-    except httpx.HTTPError as error:
+        ask("HEAD", base_url)
+    except NoAnswerError as error:
         hint = "see that the network, a proxy or firewall, destination.region and destination.endpoint_url are right"
-        raise RetryLaterError(f"no answer from {host_of(base_url)}: {type(error).__name__}", hint) from error
+        raise RetryLaterError(error.message, hint) from error
 
 
 class Endpoint:
@@ -152,6 +123,8 @@ class Endpoint:
                 "everything is kept until it works"
             )
             return CredentialError(Side.DESTINATION, answer, hint)
+        if status == PROXY_LOGIN:
+            answer = f"no answer from {self._host}: {proxy_refusal(status)}"
         if status in TRY_LATER or status >= 500:  # noqa: PLR2004
             return RetryLaterError(answer, wait_s=asked_wait_s(headers, self._clock()))
         if status in _REFUSED:
@@ -161,7 +134,7 @@ class Endpoint:
 
     def network_error(self, error: Exception) -> RetryLaterError:
         """Return the error for a request that got no answer."""
-        return no_answer(self._host, error, self._secrets())
+        return NoAnswerError(self._host, error, self._secrets())
 
     def _secrets(self) -> tuple[str, ...]:
         return (*self._key_forms, *self._tokens())

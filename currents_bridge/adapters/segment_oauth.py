@@ -11,22 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import httpx
 import jwt
 from pydantic import Field, SecretStr
 
 from currents_bridge.adapters.answers import Answer, read_answer
-from currents_bridge.adapters.segment_endpoint import (
-    BAD_CREDENTIAL,
-    CONNECT_TIMEOUT_S,
-    READ_TIMEOUT_S,
-    TRY_LATER,
-    asked_wait_s,
-    certificates,
-    excerpt,
-    host_of,
-    no_answer,
-)
+from currents_bridge.adapters.clients import WebAnswer, ask, excerpt, host_of
+from currents_bridge.adapters.segment_endpoint import BAD_CREDENTIAL, TRY_LATER, asked_wait_s
 from currents_bridge.errors import ConfigError, CredentialError, RetryLaterError, Side
 
 OAUTH_URLS = {"us": "https://oauth2.segment.io", "eu": "https://oauth2.eu1.segmentapis.com"}
@@ -112,16 +102,10 @@ class OAuth:
             "client_assertion": self._assertion(asked_at),
             "scope": _SCOPE,
         }
-        timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        try:
-            answer = httpx.post(f"{self._base_url}/token", data=form, timeout=timeout, verify=certificates())
-        except httpx.RequestError as error:
-            failure: CredentialError | RetryLaterError = no_answer(self._host, error, form.values())
-        else:
-            if answer.is_success:
-                return self._read(answer, asked_at)
-            failure = self._failure(answer, form["client_assertion"])
-        raise failure  # with no trace of httpx's error, which holds the request
+        answer = ask("POST", f"{self._base_url}/token", form=form, secrets=form.values())
+        if answer.is_success:
+            return self._read(answer, asked_at)
+        raise self._failure(answer, form["client_assertion"])
 
     def _assertion(self, now: datetime) -> str:
         claims = {
@@ -142,15 +126,15 @@ class OAuth:
             pass  # what they say may quote the key
         raise CredentialError(Side.DESTINATION, "destination.oauth.private_key is no RSA key in PEM", _HINT)
 
-    def _read(self, answer: httpx.Response, asked_at: datetime) -> tuple[str, datetime]:
+    def _read(self, answer: WebAnswer, asked_at: datetime) -> tuple[str, datetime]:
         if token := read_answer(_Token, answer.content):
             lifetime = timedelta(seconds=min(token.expires_in, _LONGEST_LIFETIME.total_seconds()))
             return token.access_token, asked_at + max(lifetime - _RENEWED_BEFORE, lifetime / 2)
-        message = f"{self._host} answered {answer.status_code} without a token"
+        message = f"{self._host} answered {answer.status} without a token"
         raise CredentialError(Side.DESTINATION, message, "check destination.oauth.endpoint_url")
 
-    def _failure(self, answer: httpx.Response, assertion: str) -> CredentialError | RetryLaterError:
-        status = answer.status_code
+    def _failure(self, answer: WebAnswer, assertion: str) -> CredentialError | RetryLaterError:
+        status = answer.status
         message = f"{self._host} gave no token, it answered {status}: {excerpt(answer.text, [assertion])}"
         if status in TRY_LATER or (status >= 500 and status not in BAD_CREDENTIAL):  # noqa: PLR2004
             return RetryLaterError(message, wait_s=asked_wait_s(answer.headers, self._clock()))

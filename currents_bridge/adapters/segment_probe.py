@@ -1,29 +1,27 @@
 """Two ways to ask Segment about a write key: the settings endpoint, which is weak, and the Public API, which is not.
 
-Secrets stand in the URL of the one and in a header of the other. httpx's errors hold the request and its logs, with
-those of httpcore, the URL; so the errors are not chained to, and the logs are off.
+Secrets stand in the URL of the one and in a header of the other; neither is part of what is raised.
 """
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import httpx
 from pydantic import AwareDatetime, Field, SecretStr
 
 from currents_bridge.adapters.answers import Answer, read_answer
-from currents_bridge.adapters.segment_endpoint import REGION_URLS, certificates, excerpt, host_of
+from currents_bridge.adapters.clients import NoAnswerError, WebAnswer, ask, excerpt, host_of
+from currents_bridge.adapters.segment_endpoint import REGION_URLS
 from currents_bridge.credentials import COUNTED_AFTER, COUNTS_LAG, fingerprint
 from currents_bridge.errors import ConfigError, ProbeError
 from currents_bridge.model import Acknowledged, Evidence, EvidenceKind, Shortfall
 
 PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.segmentapis.com"}
 
-_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_TIMEOUT_S = 15.0  # of a request
 _OK = 200
 _NOT_FOUND = 404
 _KEY = re.compile(r"\w+", re.ASCII)
@@ -96,7 +94,6 @@ class SettingsProbe:
     def __init__(self, base_url: str, tracking_url: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._region = _REGION_OF_HOST.get(host_of(tracking_url))
-        _silence()
 
     def ask(
         self,
@@ -110,12 +107,11 @@ class SettingsProbe:
         quoted = quote(plain, safe="")
         host = host_of(self._base_url)
         hint = f"check that {host} can be reached from here; this says nothing of the write key"
-        with _client(self._base_url, {}) as client:
-            answer = _get(client, f"/v1/projects/{quoted}/settings", {}, (plain, quoted), hint)
-        if answer.status_code == _NOT_FOUND and _UNKNOWN_KEY in answer.text:
+        answer = _get(f"{self._base_url}/v1/projects/{quoted}/settings", {}, (plain, quoted), hint)
+        if answer.status == _NOT_FOUND and _UNKNOWN_KEY in answer.text:
             todo = "check destination.write_key against the source's settings in Segment"
             return Evidence(EvidenceKind.UNKNOWN, now, f"{host} does not know the write key", todo)
-        if answer.status_code != _OK:
+        if answer.status != _OK:
             raise ProbeError(_said(host, answer, (plain, quoted)), hint)
         settings = read_answer(_Settings, answer.content)
         if settings is None:  # the answer of a proxy, perhaps
@@ -150,7 +146,6 @@ class PublicApiProbe:
         self._host = host_of(base_url)
         self._read_token = read_token
         self._source_id = source_id
-        _silence()
 
     def ask(
         self,
@@ -171,20 +166,18 @@ class PublicApiProbe:
             raise ProbeError(f"the token of the Public API cannot be read: {error.message}", error.hint) from None
         secrets = (token.get_secret_value(), key.get_secret_value())
         print_ = fingerprint(token, self._base_url)
-        bearer = {"Authorization": f"Bearer {secrets[0]}", "Accept": "application/json"}
-        with _client(self._base_url, bearer) as client:
-            api = _PublicApi(client, self._source_id, secrets)
-            enabled, keys = api.source()
-            seen_with = print_ if keys else None
-            if not enabled:
-                hint = "enable it in Segment; Segment itself disables sources that have no destination for 14 days"
-                detail = f"source {self._source_id} is disabled"
-                return Evidence(EvidenceKind.DISABLED, now, detail, hint, keys_seen_with=seen_with)
-            if key.get_secret_value() not in keys and (keys or keys_seen_with == print_):
-                return self._revoked(len(keys), now, seen_with)
-            counted = [one for one in acknowledged if now - _REACH <= one.at <= now - COUNTED_AFTER]
-            if counted:
-                return replace(self._compare(api, counted, now, listed=bool(keys)), keys_seen_with=seen_with)
+        api = _PublicApi(self._base_url, self._source_id, secrets)
+        enabled, keys = api.source()
+        seen_with = print_ if keys else None
+        if not enabled:
+            hint = "enable it in Segment; Segment itself disables sources that have no destination for 14 days"
+            detail = f"source {self._source_id} is disabled"
+            return Evidence(EvidenceKind.DISABLED, now, detail, hint, keys_seen_with=seen_with)
+        if key.get_secret_value() not in keys and (keys or keys_seen_with == print_):
+            return self._revoked(len(keys), now, seen_with)
+        counted = [one for one in acknowledged if now - _REACH <= one.at <= now - COUNTED_AFTER]
+        if counted:
+            return replace(self._compare(api, counted, now, listed=bool(keys)), keys_seen_with=seen_with)
         if not keys:
             return None
         proven_until = now - COUNTED_AFTER if acknowledged else now
@@ -252,9 +245,10 @@ def _shortfall(acknowledged: Sequence[Acknowledged], arrived: int) -> Shortfall 
 class _PublicApi:
     """What the Public API says of one source; every method raises ProbeError with what to do."""
 
-    def __init__(self, client: httpx.Client, source_id: str, secrets: Sequence[str]) -> None:
-        self._client = client
-        self._host = client.base_url.host
+    def __init__(self, base_url: str, source_id: str, secrets: tuple[str, str]) -> None:
+        self._base_url = base_url
+        self._host = host_of(base_url)
+        self._bearer = {"Authorization": f"Bearer {secrets[0]}", "Accept": "application/json"}
         self._source_id = source_id
         self._secrets = secrets
 
@@ -281,9 +275,10 @@ class _PublicApi:
 
     def _ask(self, kind: type[_Data], path: str, query: Mapping[str, str]) -> _Data:
         """Return `data` of an answer."""
-        answer = _get(self._client, path, query, self._secrets, f"check that {self._host} can be reached from here")
-        if answer.status_code != _OK:
-            raise ProbeError(_said(self._host, answer, self._secrets), self._remedy(answer.status_code))
+        url = f"{self._base_url}{path}" + (f"?{urlencode(query)}" if query else "")
+        answer = _get(url, self._bearer, self._secrets, f"check that {self._host} can be reached from here")
+        if answer.status != _OK:
+            raise ProbeError(_said(self._host, answer, self._secrets), self._remedy(answer.status))
         whole = read_answer(_PublicAnswer[kind], answer.content)  # type: ignore[valid-type] # made for each kind
         if whole is None:
             raise self._not_as_expected()
@@ -349,29 +344,17 @@ def _span(start: datetime, end: datetime) -> _Span:
     return span
 
 
-def _client(base_url: str, headers: Mapping[str, str]) -> httpx.Client:
-    return httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, verify=certificates())
-
-
-def _get(
-    client: httpx.Client, path: str, query: Mapping[str, str], secrets: Sequence[str], hint: str
-) -> httpx.Response:
+def _get(url: str, headers: Mapping[str, str], secrets: Sequence[str], hint: str) -> WebAnswer:
     try:
-        return client.get(path, params=query)
-    except httpx.HTTPError as error:
-        reason = excerpt(f"{type(error).__name__}: {error}", secrets)
-    raise ProbeError(f"no answer from {client.base_url.host}: {reason}", hint)  # httpx's error is not chained to
+        return ask("GET", url, headers=headers, timeout_s=_TIMEOUT_S, secrets=secrets)
+    except NoAnswerError as error:
+        failure = ProbeError(error.message, hint)
+    raise failure
 
 
-def _said(host: str, answer: httpx.Response, secrets: Sequence[str]) -> str:
-    return f"{host} answered {answer.status_code}: {excerpt(answer.text, secrets)}"
+def _said(host: str, answer: WebAnswer, secrets: Sequence[str]) -> str:
+    return f"{host} answered {answer.status}: {excerpt(answer.text, secrets)}"
 
 
 def _text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _silence() -> None:
-    """Turn off the logs of httpx and httpcore, which show URLs and what redirects repeat of them, for the process."""
-    for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
-        logging.getLogger(name).disabled = True  # a level could be set again

@@ -2,8 +2,9 @@
 
 What the library (2.4) would do by itself, and why it may not here:
 
-- It keeps a thread that wakes twice a second for new messages, and sends what it finds. Here each batch has a client
-  of its own, whose thread starts when the whole batch is queued, so that it goes out in one request and at once.
+- It keeps a thread that wakes twice a second for new messages, and sends what it finds: up to 475,000 bytes by its
+  own count, with all but ASCII escaped. Here each batch has a client of its own, and is sent by the caller in one
+  request. What is larger by that count is refused whole, so that the sender halves it, and paces the halves.
 - On `Retry-After` it puts the messages back and makes `flush()` wait, for up to half an hour. Here every error ends
   the attempt: the sender repeats the batch, and all senders keep the pause.
 - It follows redirects, which turn the POST into a GET, and takes any 2xx for an acknowledgement.
@@ -13,6 +14,7 @@ What the library (2.4) would do by itself, and why it may not here:
 - It gets OAuth tokens in timer threads. Here it asks `segment_oauth.OAuth` for them.
 """
 
+import json
 import logging
 import queue
 import threading
@@ -25,32 +27,27 @@ import orjson
 from pydantic import SecretStr
 from segment.analytics import request as segment_request
 from segment.analytics.client import Client
-from segment.analytics.consumer import Consumer
-from segment.analytics.request import APIError
+from segment.analytics.consumer import BATCH_SIZE_LIMIT, Consumer
+from segment.analytics.request import APIError, DatetimeSerializer
 
-from currents_bridge.adapters.interim import read_past_interim_answers
-from currents_bridge.adapters.segment_endpoint import (
-    BAD_CREDENTIAL,
-    CONNECT_TIMEOUT_S,
-    MAX_CONNECTION_AGE_S,
-    READ_TIMEOUT_S,
-    Endpoint,
-)
+from currents_bridge.adapters.clients import ATTEMPT_TIMEOUT_S, CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from currents_bridge.adapters.deadline import TooLateError, within
+from currents_bridge.adapters.network import BadNetworkSettingError
+from currents_bridge.adapters.requests_rules import lay_requests_rules
+from currents_bridge.adapters.segment_endpoint import BAD_CREDENTIAL, MAX_CONNECTION_AGE_S, Endpoint
 from currents_bridge.adapters.segment_oauth import OAuth
-from currents_bridge.errors import BridgeError, RetryLaterError
+from currents_bridge.errors import BridgeError, RefusedError, RetryLaterError
 from currents_bridge.model import Batch, Refusal
 
-# How long the library's thread waits for more messages than there are: after a batch that its own count (475,000
-# bytes with \u escapes) cuts in two, and once before it ends.
-_UPLOAD_INTERVAL_S = 0.05
 _TIMEOUT_S = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+_NO_ANSWER = (TooLateError, BadNetworkSettingError)
 
 
 class SegmentSdkTransport:
     """Fulfils ports.Transport with `segment.analytics.client.Client.track`.
 
     The library writes its own name into `context.library`, adds an empty `integrations` and empty ids, and writes
-    UTC as `+00:00`; all else arrives as it is in the batch. It may cut a batch into several requests.
+    UTC as `+00:00`; all else arrives as it is in the batch.
 
     Args:
         write_key: of the source.
@@ -69,7 +66,7 @@ class SegmentSdkTransport:
         oauth: OAuth | None = None,
         monotonic_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        read_past_interim_answers()
+        lay_requests_rules()
         self._endpoint = Endpoint(write_key, base_url, clock, (lambda: oauth.issued) if oauth else tuple)
         self._oauth = oauth
         self._monotonic_clock = monotonic_clock
@@ -94,22 +91,21 @@ class SegmentSdkTransport:
             host=client.host,
             on_error=lambda error, _: failures.append(error),
             upload_size=batch.events,
-            upload_interval=_UPLOAD_INTERVAL_S,
             gzip=True,
             retries=0,
             timeout=_TIMEOUT_S,
             oauth_manager=self._oauth,
         )
-        client.consumers, client.send = [consumer], True
-
+        client.send = True
         refusals = _track_all(client, batch)
         owed = batch.events - len(refusals)
+        if owed > 1 and _is_too_large(client.queue):
+            raise RefusedError("over 475,000 bytes as segment-analytics-python counts it", "it is sent in halves")
         if owed:
-            consumer.start()
-            client.flush()
-            client.join()
+            with within(ATTEMPT_TIMEOUT_S):
+                consumer.upload()
         if failures:
-            if isinstance(failures[0], BridgeError):
+            if isinstance(failures[0], BridgeError) and not isinstance(failures[0], _NO_ANSWER):
                 raise failures[0]
             raise self._endpoint.network_error(failures[0]) from failures[0]
         if consumer.acknowledged != owed:
@@ -117,7 +113,7 @@ class SegmentSdkTransport:
         return refusals
 
     def close(self) -> None:
-        """Do nothing: each send ends the thread that it started."""
+        """Do nothing: the library's session stays usable."""
 
     def _renew_connections(self) -> None:
         """Let go of connections that may be old; those with a request on them are closed after its answer."""
@@ -128,12 +124,15 @@ class SegmentSdkTransport:
 
 
 class _Consumer(Consumer):  # type: ignore[misc] # the library has no types
-    """The library's sending thread, which counts what Segment acknowledged and makes one attempt."""
+    """The library's sender, which counts what Segment acknowledged, and makes one attempt with all that is queued."""
 
     def __init__(self, endpoint: Endpoint, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._endpoint = endpoint
         self.acknowledged = 0
+
+    def next(self) -> list[dict[str, object]]:
+        return [self.queue.get_nowait() for _ in range(self.queue.qsize())]
 
     def request(self, batch: list[dict[str, object]]) -> None:
         try:
@@ -165,6 +164,12 @@ def _track_all(client: Client, batch: Batch) -> list[Refusal]:
             except (RuntimeError, AssertionError) as error:  # so says the library: over 32 KiB; of a wrong type
                 refusals.append(Refusal(part.object_id, row, message_id, _reason(error)))
     return refusals
+
+
+def _is_too_large(waiting: "queue.Queue[dict[str, object]]") -> bool:
+    """Whether the library would make more than one request of what is queued."""
+    sizes = (len(json.dumps(item, cls=DatetimeSerializer)) for item in waiting.queue)
+    return sum(sizes) > int(BATCH_SIZE_LIMIT)
 
 
 def _track(client: Client, message: dict[str, Any]) -> None:

@@ -16,28 +16,33 @@ class NotPlainError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; never waits, and reads no more than MAX_FILE_BYTES.
+    """Return the text of a file; raises NotPlainError as `read_bytes`, and for what is no UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise NotPlainError("is no plain text in UTF-8") from None
 
-    Raises NotPlainError for a file that cannot be read, a directory, pipe or device, and what is too large or no UTF-8.
+
+def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return what a file holds; never waits, and reads no more than `max_bytes`.
+
+    Raises NotPlainError for a file that cannot be read, a directory, pipe or device, and what is too large.
     """
     try:
         # without blocking, since a pipe that nobody writes to would be waited for
         with closing(os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise NotPlainError("is no file, but a pipe or a device")
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise NotPlainError("there is no such file") from None
     except OSError as error:
         raise NotPlainError(f"cannot be read: {error.strerror}") from None
     except ValueError:  # from a name with NUL or half a character
         raise NotPlainError("is no name that a file can have") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise NotPlainError(f"is larger than {MAX_FILE_BYTES // 1024} KiB")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise NotPlainError("is no plain text in UTF-8") from None
+    if len(content) > max_bytes:
+        raise NotPlainError(f"is larger than {max_bytes // 1024} KiB")
+    return content
 
 
 def check_text(text: str) -> None:

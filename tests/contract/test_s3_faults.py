@@ -234,16 +234,6 @@ def test_without_credentials_nothing_is_sent(
         assert proxy.requests == 0
 
 
-def test_where_only_a_ca_bundle_is_trusted_the_quick_way_is_not_taken(
-    quick_reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would trust the certificates of the system, too."""
-    monkeypatch.setenv("AWS_CA_BUNDLE", "bundle.pem")
-
-    assert S3ObjectStore("acme", region=REGION)._quick.read("key", "etag", 0, 1) is None
-    assert quick_reads == []
-
-
 def test_one_seed_gives_one_schedule() -> None:
     """A failure can be had again."""
     first, second = (list(zip(range(50), seeded_faults(7, 0.5), strict=False)) for _ in range(2))

@@ -22,7 +22,7 @@ from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part, Refusal
 from currents_bridge.ports import Transport
-from currents_bridge.sending import ENVELOPE_BYTES
+from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
 from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.played_segment import CLIENT_ID, KEY_ID, Clock, enforcement, key_pair
@@ -327,19 +327,24 @@ def test_the_library_refuses_a_message_of_a_wrong_type_alone(collector: Collecto
     assert [message["messageId"] for message in collector.messages] == ["a"]
 
 
-def test_a_batch_that_the_library_cuts_in_two_is_confirmed_as_a_whole(collector: Collector) -> None:
-    """It stops a request at 475,000 bytes of its own count; the rest follows, and a failure of either part counts."""
+def test_a_batch_that_the_library_would_cut_in_two_is_paced_as_two(collector: Collector) -> None:
+    """It counts all but ASCII escaped, up to 475,000 bytes a request: what is larger is sent in halves."""
     batch = make_batch([make_message(f"m{n}", properties={"text": "é" * 500}) for n in range(400)])
-    transport = sdk(collector)
+    stop = threading.Event()
+    with closing(sdk(collector)) as transport:
+        with Sender(transport, max_in_flight=1, pace=Pace(None, None, stop=stop), stop=stop) as sender:
+            assert list(sender.submit(batch).result()) == []
+        assert len(collector.requests) > 1
+        assert sender.counts.batches == len(collector.requests)
+        assert len(collector.by_id) == 400
 
-    assert list(transport.send(batch)) == []
-    assert len(collector.requests) > 1
-    assert len(collector.by_id) == 400
 
-    last = len(collector.requests)
-    collector.answer_with(lambda request: Answer(503) if request.number == last + 2 else None)
-    with pytest.raises(RetryLaterError):
-        transport.send(batch)
+def test_however_many_messages_a_batch_has_the_library_makes_one_request(collector: Collector) -> None:
+    """By itself it stops to gather them after a time."""
+    batch = make_batch([make_message(f"m{n}") for n in range(1000)])
+    with closing(sdk(collector)) as transport:
+        assert list(transport.send(batch)) == []
+    assert len(collector.requests) == 1
 
 
 def with_oauth(name: str, collector: Collector) -> Transport:

@@ -3,13 +3,13 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-import httpx
 import polars as pl
 import pytest
 import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from urllib3 import HTTPHeaderDict
 
 from currents_bridge.adapters.segment_batch import SegmentBatchTransport
 from currents_bridge.adapters.segment_endpoint import MAX_WAIT_S, Endpoint, asked_wait_s, reach, segment_url
@@ -21,8 +21,8 @@ KEY = "k3yOfTheSource0000000000000000ab"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ENDPOINT = Endpoint(SecretStr(KEY), "https://api.segment.io", lambda: NOW)
 
-RETRY_LATER = {408, 429, 460}
-REFUSED = {400, 413}
+RETRY_LATER = {407, 408, 421, 425, 429, 460}
+REFUSED = {400, 413, 422}
 CREDENTIAL = {401, 403, 511}
 UNHEARD_OF = {199, 398, 419, 460, 499, 520, 529, 599, 600, 999}
 
@@ -48,7 +48,8 @@ def test_every_status_has_its_error(status: int) -> None:
 
     assert error
     assert type(error) is expected_class(status)
-    assert error.message == f"api.segment.io answered {status}"
+    of_proxy = "no answer from api.segment.io: the proxy wants another user name and password (407)"
+    assert error.message.startswith(of_proxy if status == 407 else f"api.segment.io answered {status}")
 
 
 @pytest.mark.parametrize("status", sorted(CREDENTIAL))
@@ -89,6 +90,10 @@ def test_a_wrong_endpoint_pauses_the_destination(status: int) -> None:
         ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 +9999"}, None),
         ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 +99999999999999"}, None),
         ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "9, 30"}, 30),
+        ({"Retry-After": "30,soon"}, 30),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:45 GMT, 9"}, 40),
+        ({"Retry-After": "9, Fri, 02 Jan 2026 03:04:45 GMT, Fri, 02 Jan 2026 03:04:25 GMT"}, 40),
         ({"X-RateLimit-Reset": "Fri, 02 Jan 99999999999 03:04:45 GMT"}, None),
         ({"X-RateLimit-Reset": "-1e300"}, None),
         ({"Retry-After": "nan"}, None),
@@ -105,7 +110,7 @@ def test_a_wrong_endpoint_pauses_the_destination(status: int) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_wait_that_an_answer_names_is_read(status: int, headers: dict[str, str], wait_s: float | None) -> None:
     """Seconds and HTTP dates are understood, nonsense is left alone, absurd waits are cut."""
-    error = ENDPOINT.error(status, httpx.Headers(headers), "")
+    error = ENDPOINT.error(status, HTTPHeaderDict(headers), "")
 
     assert isinstance(error, RetryLaterError)
     assert error.wait_s == wait_s
