@@ -4,13 +4,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from currents_bridge import cli_alerts, cli_aside
+from currents_bridge import cli_alerts, cli_aside, streams
 from currents_bridge.cli_options import (
     Config,
     ConnectorName,
@@ -42,16 +43,51 @@ cli.add_typer(cli_aside.quarantine, name="quarantine")
 cli.add_typer(cli_alerts.alerts, name="alerts")
 
 
+_UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]  # typer has brought a Click of its own since 0.25
+
+
 def main() -> None:
-    """Run the program; errors become two lines on stderr and an exit code."""
-    verbose = bool({"-v", "--verbose"} & set(sys.argv))
+    """Run the program, on streams that fail no command, and exit."""
+    out = streams.take_over()
+    code = execute()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if out.error:
+        _tell(BridgeError(f"the output could not be written: {out.error.strerror}", "make room where it is written to"))
+    sys.exit(code or (1 if out.error else 0))
+
+
+def execute() -> int:
+    """Run the command of `sys.argv` and return its exit code.
+
+    Whatever ends it early becomes two lines on stderr, and with --json also the one document on stdout.
+    """
     try:
-        cli()
+        return cli(standalone_mode=False) or 0
     except BridgeError as error:
-        if verbose:
+        if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
         _tell(error)
-        sys.exit(error.exit_code)
+        problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [error.message]
+        return _failed(error.exit_code, problems, error.hint)
+    except _UsageProblem as error:
+        error.show()  # type: ignore[attr-defined]
+        return _failed(2, [error.format_message()], "see --help")  # type: ignore[attr-defined]
+    except typer.Abort:
+        _say("Aborted.")
+        return _failed(1, ["aborted"], "nothing was changed")
+    except Exception as error:  # noqa: BLE001 - nothing above it could tell of it
+        traceback.print_exc()
+        return _failed(1, [f"{type(error).__name__}, a mistake of the program"], "report it with its traceback")
+
+
+def _failed(code: int, problems: Sequence[str], hint: str) -> int:
+    """Print the document of a command that ended before it had one, where one is wanted; returns the exit code."""
+    if "--json" in sys.argv:
+        from currents_bridge import console
+
+        console.print_json({"error": "; ".join(problems), "reasons": dict.fromkeys(problems, 1), "hint": hint})
+    return code
 
 
 @cli.callback(invoke_without_command=True)
@@ -122,11 +158,14 @@ def check(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fa
 
     with opened(config, "scratch", verbose=verbose, level=logging.WARNING) as bridge:
         verdicts = app.verdicts(bridge)
+        code = exit_code(verdicts)
     if as_json:
-        console.print_json({"checks": [verdict.as_json() for verdict in verdicts]})
+        bad = [f"{verdict.subject}: {verdict.detail}" for verdict in verdicts if not verdict.ok]
+        document = {"checks": [verdict.as_json() for verdict in verdicts]}
+        console.print_outcome(document, code, f"{len(bad)} checks are not ok", dict.fromkeys(bad, 1))
     else:
         console.print_verdicts(verdicts)
-    raise typer.Exit(exit_code(verdicts))
+    raise typer.Exit(code)
 
 
 @cli.command()
@@ -141,7 +180,7 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
     with opened(config, "make", verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
         reports = bridge.once()
         code = bridge.exit_code(reports)
-    _show(reports, as_json=as_json)
+    _show(reports, code, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -205,11 +244,12 @@ def backfill(  # noqa: PLR0913 - one parameter an option
                 reports[c.name] = job.backfill(
                     c, selection, resend=resend, requests_per_second=requests_per_second, on_group=on_group
                 )
-    _show(reports, as_json=as_json)
-    if bridge.stop.is_set():
+    stopped = bridge.stop.is_set()
+    code = 1 if stopped else app.exit_code(reports.values())
+    _show(reports, code, as_json=as_json)
+    if stopped:
         _say("stopped; run the same command without --resend to go on where it stopped")
-        raise typer.Exit(1)
-    raise typer.Exit(app.exit_code(reports.values()))
+    raise typer.Exit(code)
 
 
 @cli.command()
@@ -238,11 +278,14 @@ def reconcile(  # noqa: PLR0913 - one parameter an option
     span = parse_span(from_, to) if from_ and to else (None, None)
     with opened(config, "refuse", verbose=verbose, level=logging.WARNING) as bridge:
         results = {c.name: job.reconcile(c, select(c, span, ())) for c in bridge.named(connector)}
+    code = app.worst(result.exit_code for result in results.values())
     if as_json:
-        console.print_json({"connectors": {name: result.as_json() for name, result in results.items()}})
+        reasons = sum((result.reasons for result in results.values()), Counter[str]())
+        document = {"connectors": {name: result.as_json() for name, result in results.items()}}
+        console.print_outcome(document, code, "it is not proven that nothing is missing", reasons)
     else:
         console.print_reconciliations(results, all_hours=hours)
-    raise typer.Exit(app.worst(result.exit_code for result in results.values()))
+    raise typer.Exit(code)
 
 
 @cli.command()
@@ -279,7 +322,7 @@ def inspect(
     """
     from itertools import islice
 
-    from currents_bridge import app, inspection
+    from currents_bridge import app, console, inspection
     from currents_bridge.config import DEFAULT_PATH
 
     quiet_logs(verbose=verbose)
@@ -287,12 +330,10 @@ def inspect(
     stream, key, connector = app.open_file(place, settings)
     with stream:
         if raw:
-            for line in islice(inspection.raw_lines(stream), limit):
-                print(line)
+            console.print_lines(islice(inspection.raw_lines(stream), limit))
             return
         found, lines = inspection.inspect(stream, key, app.make_mapper(connector))
-        for line in islice(lines, limit):
-            print(line)
+        console.print_lines(islice(lines, limit))
     if found.skipped_anonymous:
         _say(f"{found.skipped_anonymous} events without external_user_id are not sent")
     for letter in found.dead_letters:
@@ -332,12 +373,16 @@ def events(
         console.print_events(rows)
 
 
-def _show(reports: "Mapping[str, TransferReport]", *, as_json: bool) -> None:
+def _show(reports: "Mapping[str, TransferReport]", code: int, *, as_json: bool) -> None:
     """Print what a run did for each connector, and tell what ended it early."""
     from currents_bridge import console
 
     if as_json:
-        console.print_json({"connectors": {name: report.as_json() for name, report in reports.items()}})
+        errors = [f"{name}: {report.error.message}" for name, report in reports.items() if report.error]
+        reasons = sum((report.reasons for report in reports.values()), Counter[str]())
+        document = {"connectors": {name: report.as_json() for name, report in reports.items()}}
+        error = "; ".join(errors) or "something waits or was set aside, see `status`"
+        console.print_outcome(document, code, error, reasons)
     else:
         console.print_reports(reports)
     for report in reports.values():

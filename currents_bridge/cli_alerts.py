@@ -39,9 +39,12 @@ def send_test(*, config: Config = None, as_json: Json = False, verbose: Verbose 
         outcomes = told.test(app_ledger.utc_now())
     if not outcomes:
         raise UsageError("there is no channel to test", "set alerts.urls or alerts.sns_topic_arn")
+    failed = {f"{outcome.channel}: {outcome.error}": 1 for outcome in outcomes if outcome.error}
+    code = 1 if failed else 0
     if as_json:
-        console.print_json({"channels": [asdict(outcome) for outcome in outcomes]})
+        document = {"channels": [asdict(outcome) for outcome in outcomes]}
+        console.print_outcome(document, code, f"{len(failed)} channels did not take it", failed)
     else:
         for outcome in outcomes:
             print(f"{outcome.channel}: {outcome.error or 'taken'}")
-    raise typer.Exit(1 if any(outcome.error for outcome in outcomes) else 0)
+    raise typer.Exit(code)

@@ -1,14 +1,17 @@
 """The commands for what was set aside: `dead-letters` and `quarantine`."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from currents_bridge.cli_options import Config, ConnectorName, Json, Verbose, load_settings, opened, quiet_logs
+from currents_bridge.errors import UsageError
 
 if TYPE_CHECKING:
+    from currents_bridge.config import Settings
     from currents_bridge.model import LetterFilter
 
 dead_letters = typer.Typer(help="Events that were set aside.", rich_markup_mode=None)
@@ -18,6 +21,7 @@ EventType = Annotated[str | None, typer.Option("--event-type", help="Only types 
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those whose reason holds this text")]
 Since = Annotated[datetime | None, typer.Option("--since", help="Only those set aside at this time (UTC) or later")]
 Until = Annotated[datetime | None, typer.Option("--until", help="Only those set aside before this time (UTC)")]
+SHOWN_IDS = 10  # that are not there
 Ids = Annotated[list[int] | None, typer.Argument(help="Ids, as `list` shows them; without any: all that match")]
 
 
@@ -39,8 +43,10 @@ def list_letters(  # noqa: PLR0913 - one parameter an option
 
     quiet_logs(verbose=verbose)
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until)
-    with app_ledger.open_ledger(load_settings(config)) as ledger:
+    settings = load_settings(config)
+    with app_ledger.open_ledger(settings) as ledger:
         letters = ledger.dead_letters(which, limit)
+    _check_connector(settings, connector, found=bool(letters))
     if as_json:
         console.print_json({"dead_letters": [console.letter_as_json(letter) for letter in letters]})
     else:
@@ -53,7 +59,6 @@ def show_letter(
 ) -> None:
     """Print one dead letter whole, as JSON."""
     from currents_bridge import app_ledger, console
-    from currents_bridge.errors import UsageError
 
     quiet_logs(verbose=verbose)
     with app_ledger.open_ledger(load_settings(config)) as ledger:
@@ -87,13 +92,16 @@ def replay_letters(  # noqa: PLR0913 - one parameter an option
     total = job.ReplayReport()
     with opened(config, "refuse", verbose=verbose, level=logging.WARNING) as bridge:
         letters = bridge.ledger.dead_letters(which)
+        _check_ids("dead letter", ids, [letter.id for letter in letters])
         for one in bridge.named(connector):
             total += job.replay(one, [letter for letter in letters if letter.connector == one.name])
+    code = 4 if total.refused else 0
     if as_json:
-        console.print_json(total.as_json())
+        console.print_outcome(total.as_json(), code, f"{total.refused} were refused again", total.reasons)
     else:
         print(f"{total.sent} sent, {total.refused} refused again, {total.gone} gone meanwhile")
-    raise typer.Exit(4 if total.refused else 0)
+        console.say_reasons(total.reasons, "refused again")
+    raise typer.Exit(code)
 
 
 @dead_letters.command("purge")
@@ -117,8 +125,12 @@ def purge_letters(  # noqa: PLR0913 - one parameter an option
 
     quiet_logs(verbose=verbose)
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
-    with app_ledger.open_ledger(load_settings(config)) as ledger:
-        count = len(ledger.dead_letters(which))
+    settings = load_settings(config)
+    with app_ledger.open_ledger(settings) as ledger:
+        found = [letter.id for letter in ledger.dead_letters(which)]
+        _check_ids("dead letter", ids, found)
+        _check_connector(settings, connector, found=bool(found))
+        count = len(found)
         if count and not yes:
             typer.confirm(f"Delete {count} dead letters for good?", abort=True)
         print(f"{ledger.purge(which)} deleted")
@@ -132,8 +144,10 @@ def list_quarantined(
     from currents_bridge import app_ledger, console
 
     quiet_logs(verbose=verbose)
-    with app_ledger.open_ledger(load_settings(config)) as ledger:
+    settings = load_settings(config)
+    with app_ledger.open_ledger(settings) as ledger:
         objects = ledger.quarantined(connector)
+    _check_connector(settings, connector, found=bool(objects))
     if as_json:
         console.print_json({"quarantine": [console.quarantined_as_json(item) for item in objects]})
     else:
@@ -142,19 +156,45 @@ def list_quarantined(
 
 @quarantine.command("replay")
 def replay_quarantined(
-    ids: Ids = None, *, connector: ConnectorName = None, config: Config = None, verbose: Verbose = False
+    ids: Ids = None,
+    *,
+    connector: ConnectorName = None,
+    config: Config = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make quarantined objects pending again.
 
     The next `once`, or the daemon's next poll, delivers them, also what was delivered of them before, unless `dedup`
     remembers it: that counts as sent.
     """
-    from currents_bridge import app_ledger
+    from currents_bridge import app_ledger, console
 
     quiet_logs(verbose=verbose)
-    with app_ledger.open_ledger(load_settings(config)) as ledger:
+    settings = load_settings(config)
+    with app_ledger.open_ledger(settings) as ledger:
         known = [item.id for item in ledger.quarantined(connector) if not ids or item.id in ids]
-        print(f"{ledger.replay_quarantined(known, app_ledger.utc_now())} pending again")
+        _check_ids("quarantined object", ids, known)
+        _check_connector(settings, connector, found=bool(known))
+        pending = ledger.replay_quarantined(known, app_ledger.utc_now())
+    if as_json:
+        console.print_json({"pending": pending})
+    else:
+        print(f"{pending} pending again")
+
+
+def _check_connector(settings: "Settings", name: str | None, *, found: bool) -> None:
+    """Raise UsageError for a connector that neither the configuration nor what was `found` of it knows."""
+    known = [connector.name for connector in settings.connectors]
+    if name is not None and name not in known and not found:
+        raise UsageError(f"there is no connector {name}", f"the configuration has: {', '.join(known)}")
+
+
+def _check_ids(what: str, ids: list[int] | None, found: Sequence[int]) -> None:
+    """Raise UsageError for ids that nothing was found for, before anything is done with the others."""
+    if missing := sorted(set(ids or ()).difference(found)):
+        names = ", ".join(map(str, missing[:SHOWN_IDS])) + (", ..." if len(missing) > SHOWN_IDS else "")
+        raise UsageError(f"there is no {what} {names}", "`list` with the same options shows those that are meant")
 
 
 def _filter(  # noqa: PLR0913 - one parameter an option

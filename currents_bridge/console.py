@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from currents_bridge import streams
 from currents_bridge.alerting import how_long, verdict_of, when
 from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
@@ -44,6 +45,20 @@ def print_json(document: object) -> None:
     sys.stdout.buffer.flush()
 
 
+def print_outcome(document: Mapping[str, object], code: int, error: str, reasons: Mapping[str, int]) -> None:
+    """Print a JSON document with what failed where `code` is not 0, and each reason with how often it holds."""
+    print_json({**document, "error": error if code else None, "reasons": dict(reasons)})
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines of data on stdout, in UTF-8 whatever a terminal shows, until nobody reads them any more."""
+    for line in lines:
+        sys.stdout.buffer.write(line.encode() + b"\n")
+        if streams.is_unread():
+            return
+    sys.stdout.buffer.flush()
+
+
 def print_reports(reports: "Mapping[str, TransferReport]") -> None:
     """Print what a run did, a row for each connector, and why objects wait or were set aside."""
     table = _table("connector", "discovered", "delivered", "failed", "quarantined", *_BOOKS, "batches", "seconds")
@@ -58,6 +73,12 @@ def print_reports(reports: "Mapping[str, TransferReport]") -> None:
             _say(f"{name}: {r.denied_folders} folders may not be listed; `status` names them")
         if r.findings:
             _say(f"{name}: the audit found {verdict_of(r.findings)}; `reconcile` names them")
+
+
+def say_reasons(reasons: Mapping[str, int], what: str) -> None:
+    """Say on stderr why, the most frequent reason first."""
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:SHOWN_OF_A_KIND]:
+        _say(f"{count:,} {what}: {reason}")
 
 
 def print_plans(plans: "Mapping[str, Plan]") -> None:

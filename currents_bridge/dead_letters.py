@@ -1,7 +1,8 @@
 """`dead-letters replay`: send again what was set aside, once the reason is gone."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 import polars as pl
@@ -23,9 +24,11 @@ class ReplayReport:
     sent: int = 0
     refused: int = 0  # kept, with the new reason
     gone: int = 0  # replayed or purged by somebody else meanwhile
+    reasons: Counter[str] = field(default_factory=Counter)  # why letters were refused again
 
     def __add__(self, other: "ReplayReport") -> "ReplayReport":
-        return ReplayReport(self.sent + other.sent, self.refused + other.refused, self.gone + other.gone)
+        counts = self.sent + other.sent, self.refused + other.refused, self.gone + other.gone
+        return ReplayReport(*counts, self.reasons + other.reasons)
 
     def as_json(self) -> dict[str, int]:
         """Return the JSON document."""
@@ -99,3 +102,4 @@ def _record(connector: Connector, letter_id: int, refusal: str | None, report: R
         report.sent += 1
     else:
         report.refused += 1
+        report.reasons[refusal] += 1

@@ -1,5 +1,6 @@
 """`reconcile`: the proof that what the bucket holds is what the ledger delivered, and that the books balance."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -50,6 +51,15 @@ class Reconciliation:
             return 1
         ill = any(objects[kind] for kind in _NEEDS_A_PERSON)
         return 4 if ill or self.audit.unproven or self.audit.books.dead_lettered else 0
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """What keeps it from being proven, by kind; empty where it is."""
+        kinds = (*_TRIED_AGAIN, *_NEEDS_A_PERSON)
+        objects = Counter({f"objects {kind}": self.audit.objects[kind] for kind in kinds if self.audit.objects[kind]})
+        letters = self.audit.books.dead_lettered
+        differences = Counter(difference.kind for difference in self.differences if difference.kind not in kinds)
+        return objects + differences + Counter({"dead letters": letters} if letters else {})
 
     def as_json(self) -> dict[str, object]:
         """Return the connector's part of the JSON document."""

@@ -84,6 +84,8 @@ class TransferReport:
             "batches": self.batches,
             "bytes": self.batch_bytes,
             "seconds": round(self.seconds, 3),
+            "error": self.error and self.error.message,
+            "reasons": dict(self.reasons),
         }
 
 

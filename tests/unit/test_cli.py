@@ -135,10 +135,9 @@ def test_errors_are_told_in_two_lines_and_set_the_exit_code(
     """What happened, and what to do."""
     monkeypatch.setattr("sys.argv", ["currents-bridge", "init", str(config)])
 
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    code = cli.execute()
 
-    assert ended.value.code == 2
+    assert code == 2
     assert capsys.readouterr().err.splitlines() == [
         f"Error: {config} is there already",
         "Try:   name another file, or move that one away",
@@ -152,11 +151,10 @@ def test_every_problem_of_a_configuration_is_a_line(
     config.write_text(json.dumps(CONFIG | {"delivery": {"workers": 0, "max_in_flight": 0}}))
     monkeypatch.setattr("sys.argv", ["currents-bridge", "status", "-v"])
 
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    code = cli.execute()
 
     err = capsys.readouterr().err
-    assert ended.value.code == 2
+    assert code == 2
     assert [line[:24] for line in err.splitlines() if line.startswith("Error")] == [
         "Error: delivery.workers:",
         "Error: delivery.max_in_f",
@@ -171,6 +169,7 @@ def test_once_delivers_and_reports(bench: Bench) -> None:
     report = document("once")["connectors"][NAME]
 
     assert (report["objects"]["delivered"], report["events"]["sent"]) == (1, 3)
+    assert (report["error"], report["reasons"]) == (None, {})
     assert NAME in run("once").stdout
 
 
@@ -375,10 +374,9 @@ def test_what_only_looks_makes_no_ledger(
     monkeypatch.setenv("KEY", "k" * 32)
     monkeypatch.setattr("sys.argv", ["currents-bridge", *command.split()])
 
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    code = cli.execute()
 
-    assert ended.value.code == 2
+    assert code == 2
     assert f"Error: there is no ledger at {config.parents[1]}/currents-bridge.sqlite3" in capsys.readouterr().err
     assert not list(config.parents[1].glob("*.sqlite3*"))
 
@@ -397,3 +395,99 @@ def test_a_check_before_the_first_start_makes_no_ledger(
     assert ledger["subject"] == "ledger"
     assert f"at {Path.cwd() / place}" in ledger["detail"]
     assert not list(config.parents[1].glob("*.sqlite3*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ("status", "there is no ledger at"),
+        ("once --nope", "No such option: --nope"),
+        ("backfill --from 2026-01-02", "Missing option '--to'"),
+        ("nope", "No such command 'nope'"),
+        ("dead-letters list --limit 0", "'--limit'"),
+        ("check --config missing.yaml", "missing.yaml"),
+    ],
+)
+def test_json_is_one_document_also_where_a_command_cannot_begin(
+    config: Path, args: str, reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what is wrong, and what to do."""
+    assert config.exists()
+    monkeypatch.setattr("sys.argv", ["currents-bridge", *args.split(), "--json"])
+
+    code = cli.execute()
+
+    told = json.loads(capsys.readouterr().out)
+    assert (code, set(told)) == (2, {"error", "reasons", "hint"})
+    assert reason in told["error"]
+    assert [reason in why for why in told["reasons"]] == [True]
+
+
+def test_json_of_a_bad_configuration_has_every_problem(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the lines on stderr."""
+    config.write_text(json.dumps(CONFIG | {"delivery": {"workers": 0, "max_in_flight": 0}}))
+    monkeypatch.setattr("sys.argv", ["currents-bridge", "once", "--json"])
+
+    assert cli.execute() == 2
+    assert [why[:17] for why in json.loads(capsys.readouterr().out)["reasons"]] == [
+        "delivery.workers:",
+        "delivery.max_in_f",
+    ]
+
+
+def test_a_mistake_of_the_program_is_told_as_json_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config: Path
+) -> None:
+    """Its traceback goes to stderr, whatever it holds stays out of the document."""
+    assert config.exists()
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(cli, "load_settings", fail)
+    monkeypatch.setattr("sys.argv", ["currents-bridge", "status", "--json"])
+
+    assert cli.execute() == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] == "ZeroDivisionError, a mistake of the program"
+    assert "Traceback" in err
+
+
+def test_json_of_a_run_says_what_failed(bench: Bench) -> None:
+    """For each connector, and for all."""
+    bench.put(3)
+    bench.transport.outcomes.extend([DENIED] * 3)
+    told = document("once", code=3)
+    assert told["error"] == f"{NAME}: segment answered 401"
+    assert told["connectors"][NAME]["error"] == "segment answered 401"
+
+
+def test_json_of_a_run_says_why_objects_were_set_aside(bench: Bench) -> None:
+    """As the lines on stderr."""
+    bench.put(3, cut_bytes=50)
+
+    told = document("once", code=4)
+
+    assert "set aside" in told["error"]
+    assert told["reasons"] == told["connectors"][NAME]["reasons"]
+    assert "unreadable" in str(told["reasons"])
+
+
+def test_json_of_a_check_says_what_is_not_ok(bench: Bench) -> None:
+    """The checks that failed are the reasons."""
+    bench.put(1)
+    bench.store.faults[""] = CredentialError(DENIED.side, "AccessDenied", "allow it")
+
+    told = document("check", code=3)
+
+    assert told["error"].endswith("checks are not ok")
+    assert f"{NAME}: bucket: AccessDenied" in told["reasons"]
+
+
+def test_json_of_a_reconciliation_says_what_keeps_it_from_being_proven(bench: Bench) -> None:
+    """By kind."""
+    bench.put(1)
+
+    assert document("reconcile", code=1)["reasons"] == {"objects unknown": 1}

@@ -94,7 +94,9 @@ def test_a_test_ends_with_whether_every_channel_took_it(told: FakeAlerts, error:
 
     assert run("test", code=code).stdout.splitlines() == ["chat: taken", f"mail: {error or 'taken'}"]
     assert json.loads(run("test", "--json", code=code).stdout) == {
-        "channels": [{"channel": "chat", "error": None}, {"channel": "mail", "error": error}]
+        "channels": [{"channel": "chat", "error": None}, {"channel": "mail", "error": error}],
+        "error": error and "1 channels did not take it",
+        "reasons": {"mail: mail answered 503": 1} if error else {},
     }
 
 

@@ -8,9 +8,14 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from currents_bridge import app, app_ledger, cli, cli_aside, cli_options
+from currents_bridge.config import Settings
 from currents_bridge.errors import UsageError
 from currents_bridge.model import Books, LetterFilter, ObjectState
 from tests.workbench import CLICK, NAME, OPEN, Bench, clicks
+
+SETTINGS = Settings.model_validate(
+    {"connectors": [{"name": NAME, "source": {"bucket": "acme"}, "destination": {"write_key": "env:KEY"}}]}
+)
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(app_ledger, "open_ledger", open_ledger)
     monkeypatch.setattr(cli_options, "configure_logs", lambda **_: None)
     for module in (cli_aside, cli_options):
-        monkeypatch.setattr(module, "load_settings", lambda _: None)
+        monkeypatch.setattr(module, "load_settings", lambda _: SETTINGS)
     return bench
 
 
@@ -78,7 +83,6 @@ def test_a_dead_letter_is_listed_with_where_it_comes_from_and_why() -> None:
         (("--reason", "TIME 0"), [1, 2]),
         (("--reason", "too large"), []),
         (("--connector", NAME), [1, 2]),
-        (("--connector", "other"), []),
         (("--since", "2026-01-02T03:10:00"), [1, 2]),
         (("--since", "2026-01-02T03:10:01"), []),
         (("--until", "2026-01-02T03:10:00"), []),
@@ -103,7 +107,9 @@ def test_a_dead_letter_is_shown_whole() -> None:
 
 def test_a_replay_that_is_refused_again_ends_with_4(bench: Bench) -> None:
     """The rules are as they were."""
-    assert document("dead-letters", "replay", "1", code=4) == {"sent": 0, "refused": 1, "gone": 0}
+    told = document("dead-letters", "replay", "1", code=4)
+    assert (told["sent"], told["refused"], told["gone"], told["error"]) == (0, 1, 0, "1 were refused again")
+    assert [reason[:6] for reason in told["reasons"]] == ["time 0"]
     assert [stored.attempts for stored in bench.ledger.dead_letters(LetterFilter())] == [1, 0]
 
 
@@ -146,13 +152,60 @@ def test_quarantined_objects_are_listed_with_reason_and_books(bench: Bench) -> N
     assert item["events"]["sent"] == 2
     _, line = run("quarantine", "list").stdout.splitlines()
     assert line.split()[-1] == item["key"]
-    assert document("quarantine", "list", "--connector", "other") == {"quarantine": []}
+    assert document("quarantine", "list", "--connector", NAME)["quarantine"]
 
 
 def test_a_quarantined_object_is_replayed_by_the_next_pass(bench: Bench) -> None:
-    """Ids that are not quarantined are left alone."""
-    assert run("quarantine", "replay", "1").stdout == "0 pending again\n"
+    """And that it is pending is said."""
     assert run("quarantine", "replay").stdout == "1 pending again\n"
+    assert document("quarantine", "replay") == {"pending": 0}
 
     assert bench.states() == {ObjectState.DELIVERED: 2, ObjectState.PENDING: 1}
     assert bench.ledger.totals(NAME).books == Books(read=2, dead_lettered=2)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "dead-letters list --connector nope",
+        "dead-letters replay --connector nope",
+        "dead-letters replay 1 999",
+        "dead-letters replay 1 --event-type *.Open",
+        "dead-letters purge --yes --connector nope",
+        "dead-letters purge --yes 1 999",
+        "dead-letters show 999",
+        "quarantine list --connector nope",
+        "quarantine replay --connector nope",
+        "quarantine replay 3 999",
+    ],
+)
+def test_what_is_not_there_is_bad_usage(bench: Bench, args: str) -> None:
+    """Nothing is done with the others that are named."""
+    before = bench.states(), ids(), bench.transport.attempts
+
+    error = run(*args.split(), code=1).exception
+
+    assert isinstance(error, UsageError)
+    assert any(name in error.message for name in ("nope", "999", "dead letter 1"))
+    assert (bench.states(), ids(), bench.transport.attempts) == before
+
+
+def test_what_a_connector_left_is_listed_although_it_is_no_longer_configured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dead letters and quarantined objects are still somebody's."""
+    assert bench.states()
+    renamed = SETTINGS.model_copy(update={"connectors": (SETTINGS.connectors[0].model_copy(update={"name": "new"}),)})
+    monkeypatch.setattr(cli_aside, "load_settings", lambda _: renamed)
+
+    assert ids("--connector", NAME) == [1, 2]
+    assert document("quarantine", "list", "--connector", NAME)["quarantine"]
+
+
+def test_a_replay_that_is_refused_again_says_why(bench: Bench) -> None:
+    """On stderr, with how many."""
+    assert bench.states()
+    result = run("dead-letters", "replay", code=4)
+
+    assert result.stdout == "0 sent, 2 refused again, 0 gone meanwhile\n"
+    assert result.stderr.startswith("2 refused again: time 0")
