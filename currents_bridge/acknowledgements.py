@@ -1,13 +1,18 @@
 """The batches under way for one group of objects: what came back, and how far each object has come by it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 
 import polars as pl
 
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
+from currents_bridge.logs import get_logger
+from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import Batch, DeadLetter, Refusal
 from currents_bridge.refusals import ObjectsDeniedError
+
+log = get_logger()
 
 
 class Acknowledgements:
@@ -51,6 +56,17 @@ class Acknowledgements:
             return self._failures.get(object_id)
         return next(iter(self._failures.values()), None)
 
+    @contextmanager
+    def at_the_cost_of(self, object_ids: Collection[int]) -> Iterator[None]:
+        """Take a mistake of ours for a failed batch of these objects, which wait: nothing shows what became of it."""
+        try:
+            yield
+        except BridgeError:
+            raise
+        except MISTAKES as error:
+            log.exception("batch_bug", objects=sorted(object_ids))
+            self._failures |= dict.fromkeys(object_ids, RetryLaterError(described(error)))
+
     def refused(self, object_id: int) -> Sequence[DeadLetter]:
         """Return the object's messages that Segment refused, in the order they came back."""
         return self._refused.get(object_id, ())
@@ -61,18 +77,22 @@ class Acknowledgements:
             if not ready(future):
                 waiting.append((number, batch, future))
                 continue
-            try:
-                refusals = future.result()
-            except ObjectsDeniedError as error:  # all the rest of it was acknowledged
-                self._failures |= dict.fromkeys(error.object_ids, error)
-                self._count(batch, error.refusals)
-            except (RetryLaterError, CredentialError) as error:
-                if isinstance(error, CredentialError):
-                    self.credential_error = error
-                self._failures |= {part.object_id: error for part in batch.parts}
-            else:
-                self._acknowledged(number, batch, refusals)
+            with self.at_the_cost_of({part.object_id for part in batch.parts}):
+                self._take_in(number, batch, future)
         self._under_way = waiting
+
+    def _take_in(self, number: int, batch: Batch, future: Future[Sequence[Refusal]]) -> None:
+        try:
+            refusals = future.result()
+        except ObjectsDeniedError as error:  # all the rest of it was acknowledged
+            self._failures |= dict.fromkeys(error.object_ids, error)
+            self._count(batch, error.refusals)
+        except (RetryLaterError, CredentialError) as error:
+            if isinstance(error, CredentialError):
+                self.credential_error = error
+            self._failures |= {part.object_id: error for part in batch.parts}
+        else:
+            self._acknowledged(number, batch, refusals)
 
     def _acknowledged(self, number: int, batch: Batch, refusals: Sequence[Refusal]) -> None:
         self._count(batch, refusals)

@@ -33,10 +33,11 @@ from currents_bridge.discovery import Source
 from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, Side, UsageError
 from currents_bridge.findings import UNEXPLAINED
 from currents_bridge.health import HealthReader, is_healthy
-from currents_bridge.jobs import MISTAKES, JobRecords, described
+from currents_bridge.jobs import JobRecords
 from currents_bridge.logs import get_logger
 from currents_bridge.look_notices import is_unexplained
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
+from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import CredentialState, LetterFilter, ObjectState
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport

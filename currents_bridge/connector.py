@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from currents_bridge import credentials, discovery
+from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.audit import audit
 from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
@@ -298,13 +299,11 @@ class Connector:
 
     def _is_answered(self, job: "_Job", canary: Canary) -> bool:
         with self.sender(job.pace) as sender:
-            try:
-                sender.submit(batch_of(canary)).result()
-            except RetryLaterError:
-                return False
-            except CredentialError:  # it comes again, and counts, with whatever is sent next
-                return True
-        return True
+            sent = Acknowledgements(max_ahead=1)
+            batch = batch_of(canary)
+            sent.expect(batch, sender.submit(batch))
+            sent.wait()
+        return bool(sent.batches or sent.credential_error)  # a denial comes again with whatever is sent next
 
     def _send_canary(self, job: "_Job", sending: Sending, denial: "_Denial | None") -> "_Denial | None":
         """Let one object go ahead, another where it says nothing; returns None where it was taken, else the denial."""

@@ -27,6 +27,7 @@ from currents_bridge.errors import (
 )
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapped, Mapper, Origin
+from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -131,22 +132,31 @@ class Delivery:
         repeats = Repeats()
         with closing(self._reader.runs(works, sent)) as runs:  # at once, whatever happens: others wait for their turn
             for run in runs:
-                mapped = self._mapped(run)
-                if mapped:
-                    self._drifts.saw(run.event_type, run.events.schema, self._hour_of(mapped), run.json_fields)
-                owed = [self._owed(share, messages, repeats) for share, messages in mapped]
-                for batch in packer.add_all(owed):
-                    sent.expect(batch, self._sender.submit(batch))
-                for share, _ in mapped:
-                    self._leave_checkpoint(share.work, sent, batch=sent.submitted + packer.pending)
+                with sent.at_the_cost_of({share.work.claimed.id for share in run.shares}):
+                    self._send_run(run, packer, repeats, sent)
                 self._settle_behind(works, sent, report)
-        for batch in packer.flush():
-            sent.expect(batch, self._sender.submit(batch))
+        with sent.at_the_cost_of({work.claimed.id for work in works if work.last_batch > sent.submitted}):
+            for batch in packer.flush():
+                sent.expect(batch, self._sender.submit(batch))
         sent.wait()
         self._settle([work for work in works if not work.settled], sent, report)
         report.changed = [work.claimed.object for work in works if isinstance(work.failure, ObjectChangedError)]
         report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
         return report
+
+    def _send_run(self, run: Run, packer: Packer, repeats: Repeats, sent: Acknowledgements) -> None:
+        mapped = self._mapped(run)
+        if mapped:
+            self._drifts.saw(run.event_type, run.events.schema, self._hour_of(mapped), run.json_fields)
+        owed: list[tuple[Work, Part]] = []
+        for share, messages in mapped:
+            with sent.at_the_cost_of({share.work.claimed.id}):
+                owed.append((share.work, self._owed(share, messages, repeats)))
+        for batch in packer.add_all([part for _, part in owed]):
+            sent.expect(batch, self._sender.submit(batch))
+        for work, _ in owed:
+            with sent.at_the_cost_of({work.claimed.id}):
+                self._leave_checkpoint(work, sent, batch=sent.submitted + packer.pending)
 
     def _mapped(self, run: Run) -> list[tuple[Share, Mapped]]:
         """Map the run; where that fails each object's share alone, so that a bad one costs itself only."""
@@ -155,7 +165,7 @@ class Delivery:
             mapped = self._mapper.map_together(
                 run.events, run.event_type, origins, json_fields=run.json_fields, unreadable=run.unreadable
             )
-        except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a panic is a BaseException
+        except MISTAKES as error:
             if len(run.shares) > 1:
                 return [pair for alone in run.each_alone() for pair in self._mapped(alone)]
             work = run.shares[0].work
@@ -264,9 +274,7 @@ class Delivery:
             if len(settlements) > 1:
                 return [recorded for alone in settlements for recorded in self._recorded([alone], now)]
             log.exception("settlement_bug", id=settlements[0].id)
-            aside = Quarantined(
-                settlements[0].id, f"a bug in currents-bridge: {type(error).__name__} when it was settled"
-            )
+            aside = Quarantined(settlements[0].id, described(error))
             self._ledger.settle([aside], now)
             return [aside]
         return settlements

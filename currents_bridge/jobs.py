@@ -2,20 +2,13 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-from traceback import walk_tb
 from typing import TypeVar
 
-import polars as pl
-
-from currents_bridge.errors import BridgeError, CredentialError, LedgerError, LedgerLostError
+from currents_bridge.errors import CredentialError, LedgerError, LedgerLostError
 from currents_bridge.logs import get_logger
+from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.ports import Ledger
 from currents_bridge.transfer import TransferReport
-
-MISTAKES = (Exception, pl.exceptions.PanicException)  # the latter is none of the former
-
-_PACKAGE = Path(__file__).parent
 
 T = TypeVar("T")
 log = get_logger()
@@ -58,15 +51,3 @@ class JobRecords:
             self._ledger.job_ended(connector, job, error, self._now())
         except LedgerError as failure:
             log.warning("job_not_recorded", connector=connector, job=job, error=failure.message)
-
-
-def described(error: BaseException) -> str:
-    """Return what went wrong; of a mistake of ours only its kind and place, since its text may hold anything."""
-    if isinstance(error, BridgeError):
-        return error.message
-    places = [
-        f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
-        for frame, _ in walk_tb(error.__traceback__)
-        if _PACKAGE in Path(frame.f_code.co_filename).parents
-    ]
-    return f"{type(error).__name__}" + (f" in {places[-1]}" if places else "")

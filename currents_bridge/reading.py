@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-import polars as pl
-
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType, canonical_name
 from currents_bridge.decode import Container, Together, decode_together
@@ -17,6 +15,7 @@ from currents_bridge.errors import BridgeError, LedgerError, ObjectGoneError, Qu
 from currents_bridge.fetching import FetchAhead
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
+from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.ports import Ledger, ObjectStore
 from currents_bridge.trials import COURT
 from currents_bridge.work import Run, Share, Work
@@ -154,8 +153,8 @@ class Reader:
                 self._ledger.begin_trial(work.claimed, piece.first_row + piece.events.height)
         except LedgerError:
             raise
-        except (Exception, pl.exceptions.PanicException):  # noqa: BLE001, S110 - it comes again when the object is read
-            pass
+        except MISTAKES:
+            pass  # it comes again when the object is read
         self._ledger.clear_suspicion(work.claimed.id)
 
     def _container(self, work: Work, stream: BinaryIO) -> Container:
@@ -187,7 +186,7 @@ def _decoded_together(small: Sequence[_Opened]) -> Together | None:
     """Return the events of all, None where one cannot be read, whatever the reason: alone it costs itself."""
     try:
         return decode_together([opened.container for opened in small])
-    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001 - told once it comes again, alone
+    except MISTAKES:  # told once it comes again, alone
         return None
 
 
@@ -201,7 +200,7 @@ def _failure_kept(work: Work) -> Iterator[None]:
     except ObjectGoneError as error:
         log.warning("object_gone", reason=error.message)
         work.failure = QuarantineObjectError("the object is gone from the bucket")
-    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a panic is a BaseException
+    except MISTAKES as error:
         work.failure = failure_of(error, work.claimed.object.key)
 
 
@@ -217,8 +216,7 @@ def failure_of(error: BaseException, key: str) -> BridgeError:
     if isinstance(error, MemoryError):
         return RetryLaterError(f"no memory for {key}", "give the process more memory, or fewer delivery.workers")
     log.error("object_bug", key=key, exc_info=error)
-    said, _, _ = str(error).strip().partition("\n")
-    return QuarantineObjectError(f"a bug in currents-bridge: {type(error).__name__}" + (f": {said}" if said else ""))
+    return QuarantineObjectError(described(error))
 
 
 def check_witness(record_name: str, event_type: str) -> None:

@@ -116,9 +116,12 @@ def test_a_refused_message_is_kept_with_its_object() -> None:
     assert (list(sent.refused(1)), sent.through) == ([], 1)
 
 
-def test_a_mistake_of_ours_is_raised() -> None:
-    """It is no answer of the destination."""
+def test_a_mistake_of_ours_fails_its_batch() -> None:
+    """Nothing shows that it was taken."""
     sent = Acknowledgements(MAX_AHEAD)
 
-    with pytest.raises(ZeroDivisionError):
-        sent.expect(batch(1), failed(ZeroDivisionError()))
+    sent.expect(batch(1), failed(ZeroDivisionError("a secret")))
+    sent.expect(batch(2), answered())
+
+    assert str(sent.failure_of(1, alone=True)).startswith("a bug in currents-bridge: ZeroDivisionError in ")
+    assert (sent.failure_of(2, alone=True), sent.through) == (None, 0)

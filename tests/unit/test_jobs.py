@@ -19,7 +19,8 @@ from currents_bridge.connector import Connector
 from currents_bridge.credentials import LossPolicy
 from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, RetryLaterError, Side
 from currents_bridge.expiry import rules_under
-from currents_bridge.jobs import JobRecords, described
+from currents_bridge.jobs import JobRecords
+from currents_bridge.mistakes import described
 from currents_bridge.model import (
     Alert,
     AlertMessage,
@@ -176,7 +177,7 @@ def test_failures_are_counted_across_processes(program: Program) -> None:
         assert reports["second"].error is None
 
     (failing,) = program.ledger.failing_jobs()
-    assert failing == FailingJob("first", "poll", 2, NOW, "OverflowError in jobs.run")
+    assert failing == FailingJob("first", "poll", 2, NOW, "a bug in currents-bridge: OverflowError in jobs.run")
     assert program.told == [("opened", "first", "job_failing", "poll")]
 
 
@@ -265,7 +266,7 @@ def test_a_mistake_is_described_by_its_kind_and_place_only() -> None:
     with pytest.raises(AttributeError) as caught:
         rules_under("p", [ExpiryRule(cast("str", None))])
 
-    assert described(caught.value).startswith("AttributeError in expiry.")
+    assert described(caught.value).startswith("a bug in currents-bridge: AttributeError in expiry.")
     assert described(UNWELL) == "S3 did not answer"
 
 
