@@ -175,9 +175,7 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
     For cron and the like; `run` is the same on a schedule. Ends with 1 also while anything that failed before waits,
     and with 4 as long as events or objects stand aside.
     """
-    from currents_bridge.daemon import stopped_by_signals
-
-    with opened(config, "make", verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+    with opened(config, "make", verbose=verbose) as bridge:
         reports = bridge.once()
         code = bridge.exit_code(reports)
     _show(reports, code, as_json=as_json)
@@ -191,11 +189,9 @@ def run(*, config: Config = None, verbose: Verbose = False) -> None:
     SIGTERM or Ctrl-C drains: what was begun is settled. A second one stops at once. SIGHUP reads the secrets again.
     """
     from currents_bridge import daemon
+    from currents_bridge.signals import DAEMON_GRACE_S
 
-    with (
-        opened(config, "make", verbose=verbose) as bridge,
-        daemon.stopped_by_signals(bridge.stop, bridge.read_secrets_again),
-    ):
+    with opened(config, "make", verbose=verbose, grace_s=DAEMON_GRACE_S) as bridge:
         daemon.run(bridge.jobs(), bridge.stop)
 
 
@@ -223,12 +219,11 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     """
     from currents_bridge import app, console
     from currents_bridge import backfill as job
-    from currents_bridge.daemon import stopped_by_signals
 
     span = job.parse_span(from_, to)
     job.check_pace(requests_per_second)
     missing: Missing = "scratch" if dry_run else "make"
-    with opened(config, missing, verbose=verbose) as bridge, stopped_by_signals(bridge.stop):
+    with opened(config, missing, verbose=verbose) as bridge:
         chosen = {c: job.select(c, span, event_type or ()) for c in bridge.named(connector)}
         if dry_run:
             max_batch_bytes = bridge.settings.delivery.max_batch_bytes

@@ -46,16 +46,26 @@ def quiet_logs(*, verbose: bool) -> None:
 
 
 @contextmanager
-def opened(config: Path | None, missing: "Missing", *, verbose: bool, level: int = logging.INFO) -> "Iterator[Bridge]":
-    """Open the program as the configuration says; `level` is that of the logs without -v."""
+def opened(
+    config: Path | None, missing: "Missing", *, verbose: bool, level: int = logging.INFO, grace_s: float | None = None
+) -> "Iterator[Bridge]":
+    """Open the program as the configuration says; signals stop it from before anything is opened.
+
+    `level` is that of the logs without -v; `grace_s` what a stop may take, by default COMMAND_GRACE_S.
+    """
     from currents_bridge.memory import share_arena
+    from currents_bridge.signals import COMMAND_GRACE_S, stopped_by_signals
 
     share_arena()  # before polars and obstore are imported, which start threads
-    from currents_bridge import app
-
     configure_logs(verbose=verbose, level=level)
-    with app.open_bridge(load_settings(config), os.environ, threading.Event(), missing=missing) as bridge:
-        # What is loaded by now stays, and little of what comes makes cycles: looking for them took 10 % of a delivery.
-        gc.freeze()
-        gc.set_threshold(10_000)
-        yield bridge
+    stop = threading.Event()
+    with stopped_by_signals(stop, COMMAND_GRACE_S if grace_s is None else grace_s) as signals:
+        from currents_bridge import app
+
+        with app.open_bridge(load_settings(config), os.environ, stop, missing=missing) as bridge:
+            signals.on_hangup = bridge.read_secrets_again
+            # What is loaded by now stays, and little of what comes makes cycles: looking for them took 10 % of a
+            # delivery.
+            gc.freeze()
+            gc.set_threshold(10_000)
+            yield bridge

@@ -5,22 +5,22 @@ from overlapping and lets missed ones coalesce.
 """
 
 import logging
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from types import FrameType
+from datetime import datetime, timedelta, tzinfo
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from currents_bridge.errors import LedgerLostError
 from currents_bridge.logs import get_logger
 from currents_bridge.memory import give_back
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of a zone of its own
 
 log = get_logger()
 
@@ -34,10 +34,11 @@ class Job:
     every: timedelta
 
 
-def run(jobs: Sequence[Job], stop: threading.Event) -> None:
+def run(jobs: Sequence[Job], stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
     """Run every job, now and then on its schedule, until `stop` is set; then drain and return.
 
-    Raises LedgerLostError, after draining, where a job did: without its ledger the daemon would only do harm.
+    `clock` gives monotonic seconds: no clock of the machine that is set moves a run. Raises LedgerLostError, after
+    draining, where a job did: without its ledger the daemon would only do harm.
     """
     lost: list[LedgerLostError] = []
 
@@ -48,10 +49,11 @@ def run(jobs: Sequence[Job], stop: threading.Event) -> None:
         else:
             _log_mistake(event)
 
+    zone = _Monotonic(clock)
     scheduler = BackgroundScheduler(
         executors={"default": ThreadPoolExecutor(len(jobs))},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        timezone=UTC,
+        timezone=zone,
     )
     # _log_mistake tells of jobs that fail, and a poll that a long delivery keeps from starting is as it should be
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
@@ -59,10 +61,9 @@ def run(jobs: Sequence[Job], stop: threading.Event) -> None:
     for job in jobs:
         scheduler.add_job(
             _unless(stop, job.run),
-            "interval",
-            seconds=job.every.total_seconds(),
+            _Every(job.every),
             id=job.name,
-            next_run_time=datetime.now(UTC),
+            next_run_time=datetime.now(zone),
         )
     log.info("daemon_started", jobs={job.name: job.every.total_seconds() for job in jobs})
     scheduler.start()
@@ -74,25 +75,39 @@ def run(jobs: Sequence[Job], stop: threading.Event) -> None:
         raise lost[0]
 
 
-@contextmanager
-def stopped_by_signals(stop: threading.Event, on_hangup: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Let the first SIGTERM or SIGINT set `stop`, the second end the process at once, and SIGHUP call `on_hangup`.
+class _Every(BaseTrigger):  # type: ignore[misc]
+    """Runs a job at an interval; runs that were missed are not made up for, be they few or billions."""
 
-    What was in flight at a sudden end is sent again by the next run, with the same message ids.
+    def __init__(self, interval: timedelta) -> None:
+        self._interval = interval
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Return the next time after now that is whole intervals after the one before."""
+        missed = (now - previous_fire_time) // self._interval if previous_fire_time else 0
+        return (previous_fire_time or now) + self._interval * (1 + max(0, missed))
+
+
+class _Monotonic(tzinfo):
+    """A time zone that knows only how long the program runs, since the clock of the machine may jump.
+
+    APScheduler asks for the time by `datetime.now(timezone)`, which asks the time zone what the machine's clock means.
     """
 
-    def handle(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: on_hangup())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def fromutc(self, _: datetime) -> datetime:
+        """Return the time of this zone, whatever the machine's clock says."""
+        return _EPOCH.replace(tzinfo=self) + timedelta(seconds=self._clock())
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        return timedelta(0)
+
+    def dst(self, _: datetime | None) -> None:
+        return None
+
+    def tzname(self, _: datetime | None) -> str:
+        return "monotonic"
 
 
 def _unless(stop: threading.Event, job: Callable[[], object]) -> Callable[[], None]:

@@ -1,23 +1,22 @@
-import contextlib
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apscheduler.schedulers import base
 from structlog.testing import capture_logs
 
 from currents_bridge import daemon
 from currents_bridge.errors import LedgerLostError
 
+NOW = datetime(2026, 1, 2, 3, tzinfo=UTC)
 NEVER = timedelta(hours=1)
 AT_ONCE = timedelta(milliseconds=5)
-ENDING = (signal.SIGTERM, signal.SIGINT)
-SIGNALS = (*ENDING, signal.SIGHUP)
 
 
 @dataclass
@@ -46,7 +45,13 @@ class Calls:
             self.reached.set()
 
 
-def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, audit: timedelta = NEVER) -> list[Any]:
+def run(
+    *jobs: Jobs,
+    stop: threading.Event,
+    poll: timedelta = NEVER,
+    audit: timedelta = NEVER,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Any]:
     """Run the daemon until `stop`, or for 20 s where a test fails; return its log lines."""
     watchdog = threading.Timer(20, stop.set)
     watchdog.start()
@@ -56,7 +61,7 @@ def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, audit: time
         for name, work, every in (("poll", of.poll, poll), ("audit", of.audit, audit))
     ]
     with capture_logs() as logs:
-        daemon.run(scheduled, stop)
+        daemon.run(scheduled, stop, clock)
     watchdog.cancel()
     return list(logs)
 
@@ -65,15 +70,6 @@ def run(*jobs: Jobs, stop: threading.Event, poll: timedelta = NEVER, audit: time
 def stop() -> threading.Event:
     """The program's stop event."""
     return threading.Event()
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """Put the process's own signal handlers back, whatever the test did."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_every_connector_polls_and_audits_at_once(stop: threading.Event) -> None:
@@ -189,44 +185,43 @@ def test_nothing_is_begun_after_the_stop(stop: threading.Event) -> None:
     assert polls.times == 0
 
 
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", ENDING)
-def test_the_first_signal_sets_stop_and_the_second_ends_the_process(
-    stop: threading.Event, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+class SteppedClock:
+    """A machine's clock that starts at `first` and goes to `then` as soon as it was asked."""
+
+    def __init__(self, first: datetime, then: datetime) -> None:
+        self._times = chain([first], repeat(then))
+
+    def now(self, zone: tzinfo) -> datetime:
+        """Return the time, as `datetime.now` does."""
+        return zone.fromutc(next(self._times).replace(tzinfo=zone))
+
+
+@pytest.mark.parametrize(
+    "then",
+    [NOW - timedelta(hours=1), NOW.replace(year=2082), NOW.replace(year=1970)],
+    ids=["back", "forth", "far back"],
+)
+def test_a_clock_that_is_set_moves_no_run(
+    stop: threading.Event, monkeypatch: pytest.MonkeyPatch, then: datetime
 ) -> None:
-    """With the exit code that shells use for a signal."""
-    codes: list[int] = []
-    monkeypatch.setattr(os, "_exit", codes.append)
+    """Neither is a run missed, nor are those of 56 years listed."""
+    monkeypatch.setattr(base, "datetime", SteppedClock(NOW, then))
+    polls = Calls(at=3, then=stop.set)
 
-    with daemon.stopped_by_signals(stop):
-        signal.raise_signal(number)
-        assert (stop.is_set(), codes) == (True, [])
-        signal.raise_signal(number)
+    run(Jobs(polls), stop=stop, poll=AT_ONCE)
 
-    assert codes == [128 + number]
+    assert polls.times == 3
 
 
-@pytest.mark.usefixtures("handlers")
-def test_a_hangup_stops_nothing_and_does_what_it_is_for(stop: threading.Event) -> None:
-    """The daemon has the secrets read again."""
-    hangups = Calls()
+def test_runs_that_were_missed_are_one_however_many_they_were(stop: threading.Event) -> None:
+    """As after a machine was suspended for years; the monotonic clock of some systems goes on meanwhile."""
+    beginning, years_s = time.monotonic(), 56 * 365 * 86400.0
+    polls = Calls(at=3, then=stop.set)
 
-    with daemon.stopped_by_signals(stop, hangups):
-        signal.raise_signal(signal.SIGHUP)
+    run(Jobs(polls), stop=stop, poll=AT_ONCE, clock=lambda: time.monotonic() + (years_s if polls.times else 0.0))
 
-    assert (hangups.times, stop.is_set()) == (1, False)
-
-
-@pytest.mark.usefixtures("handlers")
-def test_handlers_are_put_back_also_after_an_error(stop: threading.Event) -> None:
-    """A library call leaves the process as it was."""
-    before = [signal.getsignal(number) for number in SIGNALS]
-
-    with contextlib.suppress(ZeroDivisionError), daemon.stopped_by_signals(stop):
-        assert [signal.getsignal(number) for number in SIGNALS] != before
-        raise ZeroDivisionError
-
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert polls.times == 3
+    assert time.monotonic() - beginning < 10
 
 
 def test_a_ledger_that_is_lost_stops_the_daemon(stop: threading.Event) -> None:
