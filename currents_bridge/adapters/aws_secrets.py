@@ -10,9 +10,10 @@ import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
 
-from currents_bridge.adapters.s3_errors import VENDOR_ERRORS
+from currents_bridge.adapters.aws import SETUP_ERRORS, VENDOR_ERRORS, open_session, setup, setup_error
 
 _CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+_ERRORS: tuple[type[Exception], ...] = (*VENDOR_ERRORS, *SETUP_ERRORS)
 _NOT_FOUND = {"ResourceNotFoundException", "ParameterNotFound", "ParameterVersionNotFound"}
 _DENIED = {"AccessDeniedException", "AccessDenied", "403"}  # the last one where only a status came
 _BAD_CREDENTIALS = {
@@ -38,10 +39,11 @@ def secret_string(identity: str, key: str | None, region: str | None) -> str:
     https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
     """
     try:
-        session = boto3.session.Session()
-        client = session.client("secretsmanager", region_name=_region(identity, session, region), config=_CONFIG)
+        with setup():
+            session = boto3.session.Session(botocore_session=open_session())
+            client = session.client("secretsmanager", region_name=_region(identity, session, region), config=_CONFIG)
         answer = client.get_secret_value(SecretId=identity)
-    except VENDOR_ERRORS as error:
+    except _ERRORS as error:
         raise _unreadable(error, "secretsmanager:GetSecretValue", f"secret {identity}") from None
     text = answer.get("SecretString")
     if not isinstance(text, str):
@@ -56,10 +58,11 @@ def parameter(name: str, region: str | None) -> str:
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html
     """
     try:
-        session = boto3.session.Session()
-        client = session.client("ssm", region_name=_region(name, session, region), config=_CONFIG)
+        with setup():
+            session = boto3.session.Session(botocore_session=open_session())
+            client = session.client("ssm", region_name=_region(name, session, region), config=_CONFIG)
         answer = client.get_parameter(Name=name, WithDecryption=True)
-    except VENDOR_ERRORS as error:
+    except _ERRORS as error:
         raise _unreadable(error, "ssm:GetParameter", f"parameter {name}") from None
     match answer:
         case {"Parameter": {"Value": str(text)}}:
@@ -89,10 +92,9 @@ def _field(text: str, key: str) -> str:
 
 def _unreadable(error: Exception, permission: str, what: str) -> UnreadableError:
     match error:
-        case boto.NoCredentialsError() | boto.PartialCredentialsError():
-            why = "no complete AWS credentials were found"
-        case boto.NoRegionError():
-            why = "no AWS region is known, set AWS_DEFAULT_REGION"
+        case _ if isinstance(error, SETUP_ERRORS):
+            found = setup_error(error)
+            why = f"{found.what}; {found.hint}"
         case boto.ClientError(response={"Error": {"Code": str(code), **rest}}):
             why = f"{_meaning(code, str(rest.get('Message', '')), permission, what)} ({code})"
         case _:

@@ -1,13 +1,14 @@
 """The SNS topic that alerts go to."""
 
 from hashlib import blake2b
+from typing import Any
 
 import boto3
 import orjson
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from currents_bridge.adapters.s3_errors import VENDOR_ERRORS
+from currents_bridge.adapters.aws import SETUP_ERRORS, VENDOR_ERRORS, open_session, setup, setup_error
 from currents_bridge.alerting import as_json, title
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import AlertMessage
@@ -26,15 +27,23 @@ class SnsChannel:
         self.name = f"alerts.sns_topic_arn (SNS {topic_arn.rpartition(':')[2]})"
         self.fingerprint = blake2b(topic_arn.encode(), digest_size=16).hexdigest()
         self._arn = topic_arn
-        region = topic_arn.split(":")[3]  # arn:aws:sns:REGION:ACCOUNT:NAME
-        self._client = boto3.session.Session().client("sns", region_name=region, config=CONFIG)
+        self._region = topic_arn.split(":")[3]  # arn:aws:sns:REGION:ACCOUNT:NAME
 
     def tell(self, message: AlertMessage) -> None:
         """Deliver one message; see `ports.Channel`."""
         subject = title(message).encode("ascii", "replace").decode()[:SUBJECT_CHARS]
         try:
-            self._client.publish(TopicArn=self._arn, Subject=subject, Message=orjson.dumps(as_json(message)).decode())
+            self._client().publish(TopicArn=self._arn, Subject=subject, Message=orjson.dumps(as_json(message)).decode())
+        except SETUP_ERRORS as error:
+            found = setup_error(error)
+            raise RetryLaterError(f"{self.name} cannot be told: {found.what}", found.hint) from None
         except VENDOR_ERRORS as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
             hint = "check the topic and the AWS credentials, and grant sns:Publish on it, then run `alerts test`"
             raise RetryLaterError(f"{self.name} did not take the message: {code}", hint) from None
+
+    def _client(self) -> Any:
+        """Return a client with credentials of now: messages are few, and a topic that is denied fails by itself."""
+        with setup():
+            session = boto3.session.Session(botocore_session=open_session())
+            return session.client("sns", region_name=self._region, config=CONFIG)

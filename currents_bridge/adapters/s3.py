@@ -11,18 +11,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import boto3
-import botocore.session
 import urllib3
 from botocore.config import Config
 from botocore.exceptions import IncompleteReadError, ResponseStreamingError
-from botocore.loaders import create_loader
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from currents_bridge.adapters.aws_rules import lay_aws_rules
+from currents_bridge.adapters.aws import open_session, setup
 from currents_bridge.adapters.deadline import TooLateError, within
 from currents_bridge.adapters.s3_answers import is_same_etag
 from currents_bridge.adapters.s3_bounds import NOT_S3, bound_answers
-from currents_bridge.adapters.s3_errors import VENDOR_ERRORS, Access, translate
+from currents_bridge.adapters.s3_errors import S3_ERRORS, Access, translate
 from currents_bridge.adapters.s3_lifecycle import expiry_rules
 from currents_bridge.adapters.s3_listing import Listing, keep_raw_answers
 from currents_bridge.adapters.s3_quick import QuickReader
@@ -52,7 +50,7 @@ DEFAULT_CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
-_DESCRIPTIONS = create_loader()  # of the services, 12 MB once read; every client may use the same
+_ERRORS: tuple[type[Exception], ...] = (*S3_ERRORS, TooLateError)
 _CHUNK_BYTES = 64 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<end>\d{1,18})/(?P<total>\d{1,18}|\*)", re.ASCII)
 log = get_logger()
@@ -63,7 +61,8 @@ class S3ObjectStore:
     """Fulfils `ports.ObjectStore` for one bucket; may be used from many threads at once.
 
     Credentials come from boto3's own chain, and so does the region where none is given. After a CredentialError the
-    next request takes them from there anew, at most once in MIN_CLIENT_AGE_S. A server at `endpoint_url` is
+    next request takes them from there anew, at most once in MIN_CLIENT_AGE_S. Nothing is asked, read or run before the
+    first request, and whatever fails then is an error of that request. A server at `endpoint_url` is
     asked for `<endpoint_url>/<bucket>`, since few of them have a host name for each bucket. `config` is laid over
     DEFAULT_CONFIG.
 
@@ -71,9 +70,6 @@ class S3ObjectStore:
     the answer begins and up to 2 s of waiting, and with its body it takes 120 s at most, whatever the server does. A
     body that is cut off is asked for again until 300 s have passed. With the 30 s of the quick way before, that is 7.5
     minutes for a range of 16 MiB. A page of a listing takes 120 s at most.
-
-    Raises:
-        CredentialError, RetryLaterError: the client cannot be made, e.g. for an AWS profile that does not exist.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -88,7 +84,6 @@ class S3ObjectStore:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        lay_aws_rules()
         self._bucket = bucket
         self._range_bytes = range_bytes
         self._sleep = sleep
@@ -97,9 +92,7 @@ class S3ObjectStore:
         whole_config = merged.merge(config) if config else merged
 
         def connect() -> "tuple[S3Client, QuickReader]":
-            # A session of its own, because boto3's default one is not thread-safe and keeps its credentials.
-            session = botocore.session.Session()
-            session.register_component("data_loader", _DESCRIPTIONS)
+            session = open_session()
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )
@@ -110,9 +103,8 @@ class S3ObjectStore:
         self._connect = connect
         self._lock = threading.Lock()
         self._refused = False  # whether the credentials of the client were, since it was made
-        with self._translated(Access.LIST, ""):
-            self._current = connect()
-        self._made_s = clock()
+        self._current: tuple[S3Client, QuickReader] | None = None  # made late, since that may fail
+        self._made_s = 0.0
         self._listing = Listing(lambda: self._client, bucket, sleep)
 
     @property
@@ -124,11 +116,12 @@ class S3ObjectStore:
         return self._connection()[1]
 
     def _connection(self) -> tuple["S3Client", QuickReader]:
-        """Return the client and its quick reader, made anew where credentials were refused."""
+        """Return the client and its quick reader, made anew where credentials were refused; raises AwsSetupError."""
         with self._lock:
-            if self._refused and (now_s := self._clock()) - self._made_s >= MIN_CLIENT_AGE_S:
-                self._made_s = now_s
-                self._current = self._connect()
+            if self._current is None or (self._refused and self._clock() - self._made_s >= MIN_CLIENT_AGE_S):
+                self._made_s = self._clock()
+                with setup():
+                    self._current = self._connect()
                 self._refused = False
             return self._current
 
@@ -159,7 +152,8 @@ class S3ObjectStore:
 
     def _fetch(self, wanted: "_Wanted", start: int) -> bytes | memoryview:
         """Return the bytes of the object from `start` on, as many as one range has."""
-        quick = self._quick.read(wanted.key, wanted.etag, start, start + self._range_bytes)
+        with self._translated(Access.READ, wanted.key):
+            quick = self._quick.read(wanted.key, wanted.etag, start, start + self._range_bytes)
         if quick and quick[1] == wanted.size_bytes:
             return quick[0]
         try:
@@ -255,7 +249,7 @@ class S3ObjectStore:
     def _translated(self, access: Access, name: str) -> Iterator[None]:
         try:
             yield
-        except (*VENDOR_ERRORS, TooLateError) as error:
+        except _ERRORS as error:
             translated = translate(error, access, self._bucket, name)
             if isinstance(translated, CredentialError):
                 self._refused = True

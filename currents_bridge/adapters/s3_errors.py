@@ -14,6 +14,7 @@ import urllib3
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
+from currents_bridge.adapters.aws import SETUP_ERRORS, VENDOR_ERRORS, setup_error
 from currents_bridge.adapters.clients import PROXY_LOGIN, network_trouble, proxy_refusal
 from currents_bridge.errors import (
     BridgeError,
@@ -24,8 +25,10 @@ from currents_bridge.errors import (
     Side,
 )
 
-VENDOR_ERRORS = (boto.BotoCoreError, boto.ClientError, ResponseParserError, urllib3.exceptions.HTTPError)
-
+S3_ERRORS: tuple[type[Exception], ...] = (
+    *VENDOR_ERRORS,
+    *SETUP_ERRORS,
+)  # whatever a client raises, for reasons of its own or of a server
 
 _CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _STATUS = re.compile(r"[1-9]\d\d", re.ASCII)
@@ -64,18 +67,15 @@ _BAD_SECRET = _Meaning(
     "the secret key does not belong to the access key", "set AWS_SECRET_ACCESS_KEY or the profile anew", credential=True
 )
 _ACCOUNT = _Meaning("the AWS account is blocked", "ask AWS support about the account of the bucket", credential=True)
-_NO_CREDENTIALS = _Meaning(
-    "no complete AWS credentials were found",
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role",
-    credential=True,
+_NO_BUCKET = _Meaning(
+    "the bucket does not exist", "see that source.bucket and source.endpoint_url are right", credential=True
 )
-_NO_SESSION = _Meaning(
-    "AWS credentials could not be obtained",
-    "sign in again, or see that the role or metadata service answers",
-    credential=True,
+_NOT_FOUND = _Meaning(
+    "the bucket is not found", "see that source.bucket and source.endpoint_url are right, and what proxy answers"
 )
-_BAD_AWS_CONFIG = _Meaning("the AWS configuration cannot be used", "mend ~/.aws/config or AWS_PROFILE", credential=True)
-_NO_BUCKET = _Meaning("the bucket does not exist", "see that source.bucket and source.endpoint_url are right")
+_NOT_ASKED = _Meaning(
+    "this cannot be asked of S3", "see that source.bucket, source.region and source.prefix are right", credential=True
+)
 _REGION = _Meaning(
     "the bucket is in another region", "set source.region to the region of bucket {bucket}", credential=True
 )
@@ -152,19 +152,6 @@ _BY_STATUS = {
 }
 
 _BY_CLASS: tuple[tuple[type[Exception], _Meaning], ...] = (  # the first that fits, so narrow classes come first
-    (boto.NoCredentialsError, _NO_CREDENTIALS),
-    (boto.PartialCredentialsError, _NO_CREDENTIALS),
-    (boto.NoAuthTokenError, _NO_SESSION),
-    (boto.CredentialRetrievalError, _NO_SESSION),
-    (boto.TokenRetrievalError, _NO_SESSION),
-    (boto.SSOError, _NO_SESSION),
-    (boto.LoginError, _NO_SESSION),
-    (boto.MetadataRetrievalError, _NO_SESSION),
-    (boto.RefreshWithMFAUnsupportedError, _NO_SESSION),
-    (boto.ProfileNotFound, _BAD_AWS_CONFIG),
-    (boto.ConfigNotFound, _BAD_AWS_CONFIG),
-    (boto.ConfigParseError, _BAD_AWS_CONFIG),
-    (boto.InvalidConfigError, _BAD_AWS_CONFIG),
     (boto.ConnectTimeoutError, _TIMEOUT),
     (boto.ReadTimeoutError, _TIMEOUT),
     (boto.SSLError, _TLS),
@@ -173,16 +160,27 @@ _BY_CLASS: tuple[tuple[type[Exception], _Meaning], ...] = (  # the first that fi
     (boto.IncompleteReadError, _CUT_OFF),
     (urllib3.exceptions.HTTPError, _CUT_OFF),
     (ResponseParserError, _NOT_S3),
+    (boto.ParamValidationError, _NOT_ASKED),
+    (boto.ValidationError, _NOT_ASKED),
+    (boto.UnsupportedS3ConfigurationError, _NOT_ASKED),
+    (boto.UnsupportedS3ArnError, _NOT_ASKED),
+    (boto.UnsupportedS3AccesspointConfigurationError, _NOT_ASKED),
 )
 
 
 def translate(error: Exception, access: Access, bucket: str, name: str) -> BridgeError:
-    """Return one of VENDOR_ERRORS as CredentialError(Side.SOURCE), ObjectGoneError or RetryLaterError.
+    """Return one of S3_ERRORS as CredentialError(Side.SOURCE), ObjectGoneError or RetryLaterError.
 
-    The last is an ObjectChangedError for a key that was written again.
+    The first is for all that does not pass by itself: it pauses the source, and is told at once. The last is an
+    ObjectChangedError for a key that was written again.
 
     `name` is the key that was to be read, or the prefix that was to be listed; empty for the bucket itself.
     """
+    verb, permission = access.value
+    failed = f"cannot {verb} s3://{bucket}/{name}"
+    if isinstance(error, SETUP_ERRORS):
+        of_setup = setup_error(error)
+        return CredentialError(Side.SOURCE, f"{failed}: {of_setup.what}", of_setup.hint)
     if isinstance(error, boto.ClientError):
         code, said, status = _parts_of(error.response)
         label = code or "no code"
@@ -192,11 +190,10 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
         meaning = next((meaning for kind, meaning in _BY_CLASS if isinstance(error, kind)), _OTHER)
         if not meaning.credential and (trouble := network_trouble(error)):
             meaning = _Meaning(trouble.replace("{", "{{").replace("}", "}}"), _NETWORK_HINT)
-    verb, permission = access.value
     arn = f"arn:aws:s3:::{bucket}"
     resource, grant = (f"{arn}/{name}", f"{arn}/*") if access is Access.READ else (arn, arn)
     what = meaning.what.format(permission=permission, resource=resource)
-    message = f"cannot {verb} s3://{bucket}/{name}: {what} ({label})"
+    message = f"{failed}: {what} ({label})"
     hint = meaning.hint.format(permission=permission, grant=grant, bucket=bucket)
     if meaning is _DENIED and access is Access.READ:
         hint += "; where it is this object alone, see its owner, its ACL and its KMS key"
@@ -225,5 +222,5 @@ def _meaning_of_answer(code: str, said: str, status: int, access: Access) -> _Me
         return _NO_KMS
     if code == "InvalidRequest" and "Server Side Encryption" in said:
         return _OWN_KEY
-    not_found = _GONE if access is Access.READ else _NO_BUCKET
+    not_found = _GONE if access is Access.READ else _NOT_FOUND
     return _BY_CODE.get(code) or (_BY_STATUS | {404: not_found}).get(status, _OTHER)

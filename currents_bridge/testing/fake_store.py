@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import BinaryIO
 
-from currents_bridge.errors import ObjectChangedError, ObjectGoneError, RetryLaterError
+from currents_bridge.errors import CredentialError, ObjectChangedError, ObjectGoneError, Side
 from currents_bridge.model import ExpiryRule, ListedObject
 
 PAGE_KEYS = 1_000  # of one LIST answer, as in S3
@@ -84,7 +84,7 @@ class FakeObjectStore:
 
     def _check(self, name: str) -> None:
         if not self.exists:
-            raise RetryLaterError("the bucket does not exist")
+            raise CredentialError(Side.SOURCE, "the bucket does not exist", "see that source.bucket is right")
         if name in self.faults:
             raise self.faults[name]
 

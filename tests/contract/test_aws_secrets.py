@@ -148,14 +148,16 @@ def test_a_denial_names_the_permission_and_the_resource(
 
 def test_no_region_at_all_is_a_problem() -> None:
     """There is a remedy."""
-    assert problem("aws-ssm:/a", region=None) == "cannot be read: no AWS region is known, set AWS_DEFAULT_REGION"
+    assert problem("aws-ssm:/a", region=None) == (
+        "cannot be read: no AWS region is known (NoRegionError); set AWS_DEFAULT_REGION"
+    )
 
 
 def test_an_unknown_profile_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong before the request is translated, too."""
     monkeypatch.setenv("AWS_PROFILE", "none")
 
-    assert problem("aws-ssm:/a") == "cannot be read: AWS cannot be asked (ProfileNotFound)"
+    assert problem("aws-ssm:/a").startswith("cannot be read: the AWS configuration cannot be used (ProfileNotFound); ")
 
 
 @pytest.mark.parametrize(
@@ -184,11 +186,11 @@ def test_an_answer_of_aws_is_told_in_our_words(code: str, message: str, why: str
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (boto.NoCredentialsError(), "no complete AWS credentials were found"),
+        (boto.NoCredentialsError(), "no complete AWS credentials were found (NoCredentialsError)"),
         (boto.ConnectTimeoutError(endpoint_url="LEAKED"), "AWS cannot be asked (ConnectTimeoutError)"),
         (boto.ClientError({}, "GetSecretValue"), "AWS cannot be asked (ClientError)"),
     ],
 )
 def test_what_keeps_aws_from_answering_is_told(error: Exception, why: str) -> None:
     """By its kind."""
-    assert str(_unreadable(error, "ssm:GetParameter", "parameter a")) == f"cannot be read: {why}"
+    assert str(_unreadable(error, "ssm:GetParameter", "parameter a")).startswith(f"cannot be read: {why}")

@@ -13,7 +13,7 @@ from botocore.config import Config
 
 from currents_bridge.adapters.s3 import S3ObjectStore
 from currents_bridge.discovery import Source, discover
-from currents_bridge.errors import ObjectGoneError, RetryLaterError
+from currents_bridge.errors import BridgeError, CredentialError, ObjectGoneError, RetryLaterError
 from currents_bridge.model import ExpiryRule, ListedObject
 from currents_bridge.ports import ObjectStore
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
@@ -216,17 +216,17 @@ def test_keys_with_special_characters_are_listed_and_read(bucket: Bucket, key: s
     assert bucket.read(bucket.listed(key)) == key.encode()
 
 
-def test_a_missing_bucket_is_an_error_that_may_pass(server: S3Endpoint | None) -> None:
+def test_a_missing_bucket_is_a_mistake(server: S3Endpoint | None) -> None:
     """Every method fails, and listings say why."""
     store: ObjectStore = FakeObjectStore(exists=False) if server is None else open_store(server, "no-such-bucket")
 
-    with pytest.raises(RetryLaterError, match="bucket does not exist"):
+    with pytest.raises(CredentialError, match="bucket does not exist"):
         store.folders("")
-    with pytest.raises(RetryLaterError, match="bucket does not exist"):
+    with pytest.raises(CredentialError, match="bucket does not exist"):
         list(store.list(""))
-    with pytest.raises(RetryLaterError, match="bucket does not exist"):
+    with pytest.raises(CredentialError, match="bucket does not exist"):
         store.expiry_rules()
-    with pytest.raises(RetryLaterError), store.open("key", "etag", 1) as stream:
+    with pytest.raises(BridgeError), store.open("key", "etag", 1) as stream:
         stream.read()
 
 

@@ -15,8 +15,9 @@ from botocore.stub import ANY, Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
+from currents_bridge.adapters.aws import AwsSetupError
 from currents_bridge.adapters.s3 import MAX_BODY_ATTEMPTS, RANGE_TIMEOUT_S, S3ObjectStore
-from currents_bridge.adapters.s3_errors import _BY_CODE, VENDOR_ERRORS, Access, translate
+from currents_bridge.adapters.s3_errors import _BY_CODE, S3_ERRORS, Access, translate
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,
@@ -71,11 +72,16 @@ CREDENTIAL_ERRORS = [
     (boto.ConfigNotFound(path="/x"), "the AWS configuration"),
     (boto.ConfigParseError(path="/x"), "the AWS configuration"),
     (boto.InvalidConfigError(error_msg="LEAKED"), "the AWS configuration"),
+    (boto.NoRegionError(), "no AWS region is known"),
+    (AwsSetupError("the role could not be assumed (Throttling)", "mend the role"), "the role could not be assumed"),
+    (answer("NoSuchBucket", 404), "the bucket does not exist"),
+    (answer("InvalidBucketName"), "the bucket does not exist"),
+    (boto.ParamValidationError(report="LEAKED"), "this cannot be asked of S3"),
+    (boto.InvalidRegionError(region_name="LEAKED"), "this cannot be asked of S3"),
+    (boto.UnsupportedS3ArnError(arn="LEAKED", msg="LEAKED"), "this cannot be asked of S3"),
 ]
 
 PASSING_ERRORS = [
-    (answer("NoSuchBucket", 404), "the bucket does not exist"),
-    (answer("InvalidBucketName"), "the bucket does not exist"),
     (answer("TemporaryRedirect", 307), "redirects to another place for now"),
     (answer("307", 307), "redirects to another place for now"),
     (answer("PreconditionFailed", 412), "has changed since it was listed"),
@@ -192,7 +198,7 @@ def test_the_tables_above_hold_every_kind_of_vendor_error() -> None:
     """Whatever the adapter catches has a case."""
     cases = [error for error, _ in CREDENTIAL_ERRORS + PASSING_ERRORS]
 
-    assert all(any(isinstance(case, kind) for case in cases) for kind in VENDOR_ERRORS)
+    assert all(any(isinstance(case, kind) for case in cases) for kind in S3_ERRORS)
 
 
 @pytest.mark.parametrize(
@@ -256,16 +262,11 @@ def _client_error(response: Any) -> boto.ClientError:
 
 
 def test_a_listing_that_is_not_found_lacks_its_bucket() -> None:
-    """A server that answers only a status means the bucket."""
-    assert "the bucket does not exist" in translate(answer("404", 404), Access.LIST, "acme", "").message
+    """A server, or a proxy, that answers only a status may mean the bucket: it is asked again."""
+    translated = translate(answer("404", 404), Access.LIST, "acme", "")
 
-
-def test_an_unknown_profile_is_a_credential_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong before the first request is translated too."""
-    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
-
-    with pytest.raises(CredentialError, match="the AWS configuration cannot be used"):
-        S3ObjectStore("acme")
+    assert isinstance(translated, RetryLaterError)
+    assert "the bucket is not found" in translated.message
 
 
 class TestStore:

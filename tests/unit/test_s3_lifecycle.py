@@ -137,7 +137,7 @@ def test_rules_that_may_not_be_read_are_not_known(store: S3ObjectStore, stub: St
     [
         ("ExpiredToken", 400, CredentialError),
         ("InvalidAccessKeyId", 403, CredentialError),
-        ("NoSuchBucket", 404, RetryLaterError),
+        ("NoSuchBucket", 404, CredentialError),
         ("404", 404, RetryLaterError),
         ("SlowDown", 503, RetryLaterError),
     ],
