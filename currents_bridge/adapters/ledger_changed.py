@@ -31,8 +31,15 @@ def retake(connection: Connection, connector: str, recorded: Sequence[Mapping[st
     if recorded:
         named = [{"of_connector": connector, "of_key": columns["key"]} for columns in recorded]
         connection.execute(_FORGET_LETTERS, named)
-        restarted = {"restarted_at": time_text(restart_at(now))}
-        rows = [{**name, **restarted, **columns} for name, columns in zip(named, recorded, strict=True)]
+        keys = [columns["key"] for columns in recorded]
+        before = select(objects.c.key, objects.c.restarted_at).where(
+            objects.c.connector == connector, objects.c.key.in_(keys)
+        )
+        at = {key: time_text(restart_at(now, restarted_at)) for key, restarted_at in connection.execute(before)}
+        rows = [
+            {**name, "restarted_at": at[name["of_key"]], **columns}
+            for name, columns in zip(named, recorded, strict=True)
+        ]
         execute_many(connection, AS_NEW, rows)
 
 

@@ -89,8 +89,29 @@ class TestDelivered:
 
         assert changed(bench) == []
         assert sorted(bench.sent_ids()) == sorted(event["id"] for event in events)
-        books = bench.ledger.totals(NAME).books
-        assert (books.read, books.balanced, bench.states()) == (5, True, {ObjectState.DELIVERED: 1})
+        assert bench.ledger.totals(NAME).books == Books(read=5, sent=5)
+        assert bench.states() == {ObjectState.DELIVERED: 1}
+
+    def test_what_it_sent_before_counts_as_sent_however_often_it_is_written(self, bench: Bench) -> None:
+        """Three times within one second: each event went once, and none is a repeat of itself."""
+        events = clicks(5)
+        for count in (2, 3, 5):
+            bench.put(events[:count])
+            poll(bench, WEEK)
+
+        assert bench.ledger.totals(NAME).books == Books(read=5, sent=5)
+        assert sorted(bench.sent_ids()) == sorted(event["id"] for event in events)
+
+    def test_what_another_object_sent_stays_a_repeat(self, bench: Bench) -> None:
+        """Also where the file that is written again holds it."""
+        events = clicks(3)
+        bench.put(events[:1])
+        bench.put(events[1:2], offset=1)
+        poll(bench, WEEK)
+        bench.put(events)
+        poll(bench, WEEK)
+
+        assert bench.ledger.totals(NAME).books == Books(read=4, sent=3, deduplicated=1)
 
     def test_what_was_delivered_before_the_memory_began_is_not(self, bench: Bench) -> None:
         """All of it would be sent twice: before `dedup` was set, nothing was remembered."""
