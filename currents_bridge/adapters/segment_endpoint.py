@@ -5,8 +5,9 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from currents_bridge.adapters.answers import Answer, read_answer
 from currents_bridge.adapters.clients import PROXY_LOGIN, NoAnswerError, ask, excerpt, host_of, proxy_refusal
@@ -20,6 +21,8 @@ MAX_WAIT_S = 900.0  # a longer wait is taken for a mistake, such as a date in ep
 TRY_LATER = {PROXY_LOGIN, 408, 421, 425, 429, 460}
 _REFUSED = {400, 413, 422}
 BAD_CREDENTIAL = {401, 403, 511}  # only sources that enforce OAuth, and proxies, answer so
+_FAILURE = re.compile("err|fail|inval|denied|refus|reject|forbid|unauth|not |^[45][0-9][0-9]$", re.IGNORECASE)
+_Said = TypeVar("_Said", bool, str)
 _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 # as RFC 9110 has it, and with an offset; what else the standard library takes for a date, it does not always survive
 _DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|[+-]\d{4})", re.ASCII)
@@ -31,8 +34,27 @@ def segment_url(region: str, endpoint_url: str | None = None) -> str:
     return (endpoint_url or REGION_URLS[region]).rstrip("/")
 
 
+def _no_failure(said: _Said) -> _Said:
+    if said is False or (isinstance(said, str) and _FAILURE.search(said)):
+        raise ValueError("names a failure")
+    return said
+
+
+_True = Annotated[bool, AfterValidator(_no_failure)]
+_Outcome = Annotated[int, Field(lt=400)] | Annotated[str, AfterValidator(_no_failure)] | _True | None
+
+
 class _Acknowledgement(Answer):
-    success: bool
+    """A JSON object that names no failure, in the words that endpoints have for it."""
+
+    success: _True = True
+    ok: _True = True
+    error: Literal[False, ""] | None = None
+    errors: Annotated[list[object], Field(max_length=0)] | None = None
+    code: _Outcome = None
+    status: _Outcome = None
+    statusCode: _Outcome = None  # noqa: N815 - as it stands in answers
+    message: _Outcome = None
 
 
 def asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -101,8 +123,8 @@ class Endpoint:
     def error(self, status: int, headers: Mapping[str, str], text: str) -> BridgeError | None:
         """Return the error that stands for an answer; None where it acknowledges.
 
-        Segment acknowledges with `{"success": true}`. Any other 2xx is the word of somebody else, such as the page of
-        a proxy that wants a login.
+        Segment acknowledges with `{"success": true}`. Endpoints that speak its API, as RudderStack's `OK`, may say so
+        in other words; any text or page is that of somebody else, such as a proxy that wants a login.
 
         Args:
             status: any HTTP status, also an unheard-of one.
@@ -112,11 +134,10 @@ class Endpoint:
         said = excerpt(text, self._secrets())
         answer = f"{self._host} answered {status}" + (f": {said}" if said else "")
         if 200 <= status < 300:  # noqa: PLR2004 - 2xx
-            acknowledged = read_answer(_Acknowledgement, text)
-            if acknowledged and acknowledged.success:
+            if self._acknowledges(text.strip()):
                 return None
             hint = "see that destination.endpoint_url and any proxy on the way lead to Segment; nothing is lost"
-            return RetryLaterError(f"{answer}; that is no acknowledgement of Segment's", hint)
+            return RetryLaterError(f"{answer}; that is no acknowledgement", hint)
         if status in BAD_CREDENTIAL:
             hint = (
                 "check the write key, and destination.oauth where the source enforces OAuth; "
@@ -131,6 +152,13 @@ class Endpoint:
             return RefusedError(answer, "look at the events with `currents-bridge inspect`; nothing is lost")
         hint = "check destination.region and destination.endpoint_url; everything is kept until they are right"
         return CredentialError(Side.DESTINATION, answer, hint)
+
+    def _acknowledges(self, said: str) -> bool:
+        """Return whether the body of a 2xx acknowledges."""
+        if self.base_url in REGION_URLS.values():
+            answer = read_answer(_Acknowledgement, said)
+            return answer is not None and "success" in answer.model_fields_set
+        return said.strip('"').lower() in {"", "ok"} or read_answer(_Acknowledgement, said) is not None
 
     def network_error(self, error: Exception) -> RetryLaterError:
         """Return the error for a request that got no answer."""

@@ -52,6 +52,15 @@ def test_every_status_has_its_error(status: int) -> None:
     assert error.message.startswith(of_proxy if status == 407 else f"api.segment.io answered {status}")
 
 
+@pytest.mark.parametrize("region", ["us", "eu"])
+def test_segment_itself_acknowledges_in_its_own_words_only(region: str) -> None:
+    """What else comes from its hosts is that of somebody on the way."""
+    endpoint = Endpoint(SecretStr(KEY), segment_url(region), lambda: NOW)
+
+    assert endpoint.error(200, {}, '{"success": true}') is None
+    assert all(isinstance(endpoint.error(200, {}, body), RetryLaterError) for body in ("OK", "", "{}"))
+
+
 @pytest.mark.parametrize("status", sorted(CREDENTIAL))
 def test_a_refused_credential_is_the_destinations(status: int) -> None:
     """A refused key pauses the destination, not S3."""
