@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from currents_bridge.adapters import ledger_backup
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.ledger_store import is_missing, ledger_path
 from currents_bridge.config import Settings
@@ -39,3 +41,8 @@ def open_ledger(
         if is_new and missing == "make":
             log.info("ledger_made", path=str(path))
         yield ledger
+
+
+def back_up(settings: Settings, target: Path) -> int:
+    """Copy the ledger to a new file; returns its size in bytes. Raises UsageError, LedgerError."""
+    return ledger_backup.back_up(settings.ledger.url, target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from currents_bridge import cli_alerts, cli_aside, streams
+from currents_bridge import cli_alerts, cli_aside, cli_ledger, streams
 from currents_bridge.cli_options import (
     Config,
     ConnectorName,
@@ -41,6 +41,7 @@ cli = typer.Typer(
 cli.add_typer(cli_aside.dead_letters, name="dead-letters")
 cli.add_typer(cli_aside.quarantine, name="quarantine")
 cli.add_typer(cli_alerts.alerts, name="alerts")
+cli.add_typer(cli_ledger.ledger, name="ledger")
 
 
 _UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]  # typer has brought a Click of its own since 0.25

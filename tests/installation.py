@@ -79,7 +79,7 @@ class Site:
         """Start the program; the caller waits for it."""
         path = self.folder / "bridge.yaml"
         path.write_text(yaml.safe_dump(self.config), encoding="utf-8")
-        words = 2 if arguments[0] in {"alerts", "dead-letters", "quarantine"} else 1
+        words = 2 if arguments[0] in {"alerts", "dead-letters", "ledger", "quarantine"} else 1
         options = ["--config", str(path), *arguments[words:]]
         command = [sys.executable, "-m", "currents_bridge", *arguments[:words], *options]
         pipe = subprocess.PIPE

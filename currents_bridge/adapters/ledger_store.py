@@ -24,7 +24,7 @@ PAGES_AT_ONCE = 1_000  # given back to the disk in one transaction
 LOG_BYTES = 16 * 1024 * 1024  # what the write-ahead log keeps of its size after a large transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _TABLES = {"alembic_version", "objects"}  # of every version
-_VERSION = "SELECT version_num FROM alembic_version"
+VERSION = "SELECT version_num FROM alembic_version"
 _MISTAKES = (DataError, IntegrityError, ProgrammingError)  # of ours, so they stay as they are
 
 _NOT_WRITABLE = "check that its directory exists and that this user may write to the directory and to the file"
@@ -121,7 +121,7 @@ class SqliteStore:
 
     def _migrate(self, connection: Connection, *, make: bool) -> None:
         tables = set(inspect(connection).get_table_names())
-        if tables >= _TABLES and connection.exec_driver_sql(_VERSION).scalar() == REVISION:
+        if tables >= _TABLES and connection.exec_driver_sql(VERSION).scalar() == REVISION:
             return
         if tables and not tables >= _TABLES:
             raise LedgerError(f"{self._path} is a database of something else", _HINTS["SQLITE_NOTADB"])

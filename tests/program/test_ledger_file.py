@@ -25,3 +25,27 @@ def test_a_daemon_whose_ledger_is_removed_ends_with_a_sentence(site: Site) -> No
     assert "Traceback" not in log
     assert not (site.folder / "ledger.sqlite3").exists()
     assert site.collector.duplicates == 0
+
+
+def test_a_ledger_that_is_put_back_from_a_copy_loses_nothing(site: Site) -> None:
+    """The copy was made beside a delivery; what came after it is found and sent again, with the same ids."""
+    for offset in range(20):
+        site.put_sample(count=100, seed=offset, offset=offset)
+    site.config["delivery"] |= {"workers": 1, "max_in_flight": 1, "requests_per_second": 10, "max_batch_events": 100}
+    process = site.start("run")
+    until(lambda: site.collector.request_count >= 5, process)
+    copied = site.json("ledger", "backup", "copy.sqlite3")
+    until(lambda: site.collector.request_count >= 10, process)
+    process.kill()
+    process.communicate()
+    assert copied["path"] == str(site.folder / "copy.sqlite3")
+
+    for name in site.folder.glob("ledger.sqlite3*"):
+        name.unlink()
+    (site.folder / "copy.sqlite3").rename(site.folder / "ledger.sqlite3")
+    site.config["delivery"]["requests_per_second"] = None
+    site.put_sample(count=100, seed=20, offset=20)
+
+    site.once()
+    assert len(site.collector.by_id) == 2100
+    assert site.run("reconcile").returncode == 0

@@ -365,6 +365,7 @@ def test_the_demo_ends_with_1_where_the_sums_differ(monkeypatch: pytest.MonkeyPa
         "quarantine list",
         "quarantine replay",
         "reconcile",
+        "ledger backup copy.sqlite3",
     ],
 )
 def test_what_only_looks_makes_no_ledger(
