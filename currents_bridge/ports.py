@@ -311,7 +311,7 @@ class Ledger(Protocol):
 
         Ended processes of this host are dead at once, others once their last heartbeat is older than 90 s. Each
         object that comes free this way is a suspect from then on, and `claim` gives suspects one at a time. One that
-        did so after two trials (see `begin_trial`), without `clear_suspicion`, a checkpoint or a settlement in
+        did so after three trials (see `begin_trial`), without `clear_suspicion`, a checkpoint or a settlement in
         between, is quarantined with the books of its checkpoint. It is counted as well. Where no owner died, nothing
         is written.
         """

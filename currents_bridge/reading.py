@@ -127,8 +127,8 @@ class Reader:
             with COURT.turn():
                 if not self._may_begin(work, sent):  # it may have been a long wait
                     return
-                with COURT.trial():
-                    self._try(work, fetched)
+                with COURT.trial() as part_begins:
+                    self._try(work, fetched, part_begins)
                 fetched.seek(0)
                 with COURT.reading():
                     yield from self._slices(work, self._container(work, fetched), sent)
@@ -142,14 +142,16 @@ class Reader:
                     return
             work.ended = True
 
-    def _try(self, work: Work, fetched: BinaryIO) -> None:
+    def _try(self, work: Work, fetched: BinaryIO, part_begins: Callable[[], None]) -> None:
         """Decode and map a suspect, slice by slice, saying where it stands; sends nothing."""
         row = work.claimed.checkpoint.rows
         try:
             fetched.seek(0)
+            part_begins()
             self._ledger.begin_trial(work.claimed, row)
             for piece in self._container(work, fetched).slices(skip_rows=row):
                 self._mapper.map(piece, self._type_of(work), work.claimed.object.key)
+                part_begins()
                 self._ledger.begin_trial(work.claimed, piece.first_row + piece.events.height)
         except LedgerError:
             raise

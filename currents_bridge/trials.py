@@ -1,8 +1,12 @@
 """Who may be at work while a suspect is on trial: nobody, so that an end of the process can be held against it."""
 
+import faulthandler
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+LONGEST_PART_S = 600.0  # of a trial; the bounds of a file allow for a fraction of a second
 
 
 class Court:
@@ -25,14 +29,19 @@ class Court:
             yield
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Wait until nobody reads, and let nobody begin meanwhile; within a `turn`."""
+    def trial(self) -> Iterator[Callable[[], None]]:
+        """Wait until nobody reads, and let nobody begin meanwhile; within a `turn`.
+
+        Yields what is to be called before each part of the trial: one that takes longer than LONGEST_PART_S hangs, and
+        ends the process, since nothing else could stop it.
+        """
         with self._changed:
             self._trial = True
             self._changed.wait_for(lambda: not self._readers)
         try:
-            yield
+            yield _watch
         finally:
+            faulthandler.cancel_dump_traceback_later()
             with self._changed:
                 self._trial = False
                 self._changed.notify_all()
@@ -49,6 +58,11 @@ class Court:
             with self._changed:
                 self._readers -= 1
                 self._changed.notify_all()
+
+
+def _watch() -> None:
+    """Give the process so long until the next call; needs no interpreter lock, which a decoder may hold."""
+    faulthandler.dump_traceback_later(LONGEST_PART_S, exit=True, file=sys.__stderr__ or 2)
 
 
 COURT = Court()  # of all connectors: what a trial may end is the process

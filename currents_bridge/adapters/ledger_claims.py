@@ -46,8 +46,12 @@ from currents_bridge.model import (
     parse_hour,
 )
 
-MOST_CRASHES = 3  # one that nobody saw, then two trials that ended at the same row: then it is set aside
-TOO_MANY_CRASHES = f"took the process down {MOST_CRASHES} times"
+MOST_TRIALS = 3  # that ended with the process, at the same row: then it is set aside
+MOST_CRASHES = 1 + MOST_TRIALS  # the first one was before any trial
+TOO_MANY_CRASHES = (
+    f"the process ended in {MOST_TRIALS} trials of this file, each at the same row; if something else ended it,"
+    " `currents-bridge quarantine replay` delivers it"
+)
 
 _BOOKS = len(BOOKS)
 _WAITING = case((objects.c.attempts > 0, ObjectState.FAILED), else_=ObjectState.PENDING)

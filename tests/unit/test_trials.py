@@ -1,5 +1,7 @@
 """One suspect is on trial at a time, with nobody beside it, and only where it ends can it be blamed."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,9 +78,12 @@ def test_suspects_of_several_workers_are_tried_one_after_the_other(bench: Bench)
 
 @pytest.mark.usefixtures("small_slices")
 def test_a_trial_says_where_it_stands(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Part by part: an end elsewhere than the time before was not the object's doing."""
+    """Part by part, each with its time: an end elsewhere than the time before was not the object's doing."""
     (claimed,) = suspects(bench, 1)
     rows: list[int] = []
+    watched: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda wait_s, **_: watched.append(wait_s))
+    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: watched.append(0))
     begin = bench.ledger.begin_trial
 
     def told(suspect: ClaimedObject, row: int) -> None:
@@ -90,6 +95,7 @@ def test_a_trial_says_where_it_stands(bench: Bench, monkeypatch: pytest.MonkeyPa
     bench.deliver([claimed])
 
     assert rows == [0, 1, 2, 3]
+    assert watched == [600.0] * 4 + [0]
     assert bench.states() == {DELIVERED: 1}
 
 
@@ -108,6 +114,23 @@ def test_a_machine_without_room_for_a_trial_costs_the_suspect_a_later_try(
 
     assert bench.states() == {FAILED: 1}
     assert "No space left on device" in bench.ledger.rows()[0]["reason"]
+
+
+HANGS = """
+from currents_bridge import trials
+trials.LONGEST_PART_S = 0.1
+with trials.COURT.turn(), trials.COURT.trial() as part_begins:
+    part_begins()
+    sum(range(10**12))  # without letting go of the interpreter
+"""
+
+
+def test_a_trial_that_hangs_ends_the_process() -> None:
+    """Nothing else could stop it, and it counts as a trial that ended there; the log says where it was."""
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert "Timeout" in ended.stderr
 
 
 class TestCourt:
