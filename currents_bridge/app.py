@@ -30,7 +30,7 @@ from currents_bridge.connector import Connector, kept
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
-from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, Side, UsageError
+from currents_bridge.errors import BridgeError, ConfigError, CredentialError, JobError, LedgerError, Side, UsageError
 from currents_bridge.findings import UNEXPLAINED
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.jobs import JobRecords
@@ -39,6 +39,7 @@ from currents_bridge.look_notices import is_unexplained
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
 from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import CredentialState, LetterFilter, ObjectState
+from currents_bridge.opening import Unopened, open_each
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.transfer import TransferReport
 
@@ -58,11 +59,12 @@ class Bridge:
 
     settings: Settings
     ledger: Ledger
-    connectors: Sequence[Connector]
+    connectors: list[Connector]
     alerts: Alerts
     now: Callable[[], datetime]
     stop: threading.Event
-    _health: Sequence[HealthReader] = field(init=False)
+    unopened: dict[str, Unopened] = field(default_factory=dict)  # connectors whose secrets cannot be read or used now
+    _health: list[HealthReader] = field(init=False)
     _records: JobRecords = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,10 +72,16 @@ class Bridge:
         self._records = JobRecords(self.ledger, self.now)
 
     def named(self, name: str | None) -> Sequence[Connector]:
-        """Return the connector of that name, all without a name; raises UsageError for an unknown one."""
+        """Return the connector of that name, all without a name.
+
+        Raises UsageError for an unknown one, ConfigError where one that is meant cannot be opened.
+        """
+        missing = [one for unopened, one in self.unopened.items() if name in (None, unopened)]
+        if missing:
+            raise missing[0].error
         chosen = [connector for connector in self.connectors if name in (None, connector.name)]
         if not chosen:
-            known = ", ".join(connector.name for connector in self.connectors)
+            known = ", ".join(self._names())
             raise UsageError(f"there is no connector {name}", f"the configuration has: {known}")
         return chosen
 
@@ -97,7 +105,7 @@ class Bridge:
                 mistakes.append(error)
             else:
                 healthy &= is_healthy(health)
-        self.alerts.look_at_jobs(self.ledger.failing_jobs(), [reader.name for reader in self._health], now)
+        self.alerts.look_at_jobs(self.ledger.failing_jobs(), self._names(), now)
         self.alerts.post(now)
         if mistakes:
             raise mistakes[0]
@@ -111,6 +119,10 @@ class Bridge:
     def once(self) -> dict[str, TransferReport]:
         """Run every connector once, ask about its write key, and tell what is to be told."""
         reports = {connector.name: self._once(connector) for connector in self.connectors}
+        for name in self.unopened:
+            reports[name] = TransferReport()
+            with kept(reports[name]):
+                self._records.run(name, "open", partial(self._open, name))
         try:
             self.tell()
         except BridgeError as error:
@@ -139,6 +151,16 @@ class Bridge:
             connector.raise_if_paused()
         return report
 
+    def _names(self) -> list[str]:
+        return [*(connector.name for connector in self.connectors), *self.unopened]
+
+    def _open(self, name: str) -> None:
+        """Open a connector that could not be opened before; raises ConfigError, LedgerError."""
+        connector = self.unopened[name].open()
+        self.connectors.append(connector)
+        self._health.append(HealthReader(connector))
+        del self.unopened[name]
+
     def exit_code(self, reports: Mapping[str, TransferReport]) -> int:
         """Return what `once` ends with: by what it did, by what waits after a failure, and by what stands aside."""
         return worst([exit_code(reports.values()), *chain.from_iterable(map(self._standing, self.connectors))])
@@ -161,17 +183,30 @@ class Bridge:
 
     def jobs(self) -> list[Job]:
         """Return what the daemon does, each connector with jobs of its own."""
-        schedule = self.settings.schedule
         jobs = [Job("alerts", self.tell, ALERTS_EVERY)]
         for connector in self.connectors:
-            for name, work, every in (
-                ("poll", connector.poll, schedule.poll),
-                ("audit", partial(connector.audit_when_due, schedule.audit), AUDIT_CHECK),
-                ("probe", partial(connector.probe, schedule.probe * 0.9), schedule.probe),
-            ):
-                recorded = partial(self._records.run, connector.name, name, work)
-                jobs.append(Job(f"{connector.name}.{name}", recorded, every))
-        return jobs
+            jobs += [Job(f"{connector.name}.{name}", work, every) for name, work, every in self._work(connector)]
+        return jobs + [
+            Job(f"{name}.open", partial(self._open_and_work, name), self.settings.schedule.poll)
+            for name in self.unopened
+        ]
+
+    def _work(self, connector: Connector) -> Iterator[tuple[str, Callable[[], object], timedelta]]:
+        schedule = self.settings.schedule
+        for name, work, every in (
+            ("poll", connector.poll, schedule.poll),
+            ("audit", partial(connector.audit_when_due, schedule.audit), AUDIT_CHECK),
+            ("probe", partial(connector.probe, schedule.probe * 0.9), schedule.probe),
+        ):
+            yield name, partial(self._records.run, connector.name, name, work), every
+
+    def _open_and_work(self, name: str) -> None:
+        """Do all that a connector does which could not be opened at the start, as soon as it can be."""
+        if name in self.unopened:
+            self._records.run(name, "open", partial(self._open, name))
+        (connector,) = self.named(name)
+        for _, work, _ in self._work(connector):
+            work()
 
 
 @contextmanager
@@ -184,32 +219,33 @@ def open_bridge(
 ) -> Iterator[Bridge]:
     """Open the ledger and make the connectors; closes all of it at the end.
 
-    Raises ConfigError for secrets that cannot be read, LedgerError for a ledger that cannot be used.
+    A connector whose secrets cannot be read leaves the others alone, and is tried again by every job of it. Raises
+    ConfigError where that holds of all of them, LedgerError for a ledger that cannot be used.
     """
     stop = stop or threading.Event()
     reader = SecretReader(environ)
-    read_write_keys(settings, reader)  # tells the problems of all connectors at once
+    read_write_keys(settings, reader)  # before a ledger is made
     with ExitStack() as stack:
         ledger = stack.enter_context(open_ledger(settings, now, missing=missing))
         alerts = make_alerts(settings, reader, ledger)
-        connectors = []
-        for connector in settings.connectors:
+
+        def open_one(connector: ConnectorSettings) -> Connector:
             watch = make_watch(connector, settings.delivery, ledger, reader, now)
             stack.callback(watch.close)
-            connectors.append(
-                Connector(
-                    source=make_source(connector, ledger),
-                    watch=watch,
-                    mapper=make_mapper(connector),
-                    settings=settings.delivery,
-                    loss=connector.loss,
-                    audit_depth=connector.source.audit_depth,
-                    now=now,
-                    stop=stop,
-                )
+            return Connector(
+                source=make_source(connector, ledger),
+                watch=watch,
+                mapper=make_mapper(connector),
+                settings=settings.delivery,
+                loss=connector.loss,
+                audit_depth=connector.source.audit_depth,
+                now=now,
+                stop=stop,
             )
+
+        opened, unopened = open_each({one.name: partial(open_one, one) for one in settings.connectors})
         stack.enter_context(_heartbeat(ledger))
-        yield Bridge(settings, ledger, connectors, alerts, now, stop)
+        yield Bridge(settings, ledger, opened, alerts, now, stop, unopened)
 
 
 @contextmanager
@@ -360,9 +396,15 @@ def verdicts(bridge: Bridge) -> list[check.Verdict]:
         check.check_connector(connector, partial(reach, connector.watch.endpoint_url), bridge.now())
         for connector in bridge.connectors
     )
+    of_unopened = (
+        check.Verdict(f"{name}: {problem.field}", ok=False, detail=problem.why, remedy=one.error.hint)
+        for name, one in bridge.unopened.items()
+        for problem in one.error.problems
+    )
     return [
         check.check_ledger(path, missing=is_missing(path), can_make=os.access(path.parent, os.W_OK | os.X_OK)),
         *chain.from_iterable(of_connectors),
+        *of_unopened,
         check.check_channels(bridge.alerts.channel_names),
     ]
 
@@ -394,13 +436,15 @@ def exit_code(reports: Iterable[TransferReport]) -> int:
 
 
 def worst(codes: Iterable[int]) -> int:
-    """Return the exit code that tells most: a failing credential, then a failure, then what was set aside."""
+    """Return the exit code that tells most: a failing credential, bad configuration, a failure, what was set aside."""
     found = set(codes)
-    return next((code for code in (3, 1, 4) if code in found), 0)
+    return next((code for code in (3, 2, 1, 4) if code in found), 0)
 
 
 def _exit_codes(report: TransferReport) -> Iterator[int]:
-    if report.error:
+    if isinstance(report.error, ConfigError):
+        yield 2
+    elif report.error:
         yield 3 if isinstance(report.error, CredentialError) else 1
     if report.failed or report.denied_folders:
         yield 1

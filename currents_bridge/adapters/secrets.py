@@ -76,9 +76,9 @@ class SecretReader:
 
 
 def read_write_keys(settings: Settings, reader: SecretReader) -> dict[str, tuple[SecretStr, ...]]:
-    """Return the write keys of each connector, oldest first, by the connector's name.
+    """Return the write keys of each connector that has some, oldest first, by the connector's name.
 
-    Raises ConfigError with the problems of all connectors.
+    Raises ConfigError with the problems of all where none has.
     """
     keys: dict[str, tuple[SecretStr, ...]] = {}
     problems: list[ConfigProblem] = []
@@ -87,7 +87,7 @@ def read_write_keys(settings: Settings, reader: SecretReader) -> dict[str, tuple
             keys[connector.name] = connector_write_keys(connector, reader)
         except ConfigError as error:
             problems += error.problems
-    if problems:
+    if problems and not keys:
         raise ConfigError(problems, _HINT)
     return keys
 
