@@ -13,6 +13,7 @@ from currents_bridge.errors import UsageError
 if TYPE_CHECKING:
     from currents_bridge.config import Settings
     from currents_bridge.model import LetterFilter
+    from currents_bridge.ports import Ledger
 
 dead_letters = typer.Typer(help="Events that were set aside.", rich_markup_mode=None)
 quarantine = typer.Typer(help="Objects that were set aside.", rich_markup_mode=None)
@@ -91,10 +92,9 @@ def replay_letters(  # noqa: PLR0913 - one parameter an option
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
     total = job.ReplayReport()
     with opened(config, "refuse", verbose=verbose, level=logging.WARNING) as bridge:
-        letters = bridge.ledger.dead_letters(which)
-        _check_ids("dead letter", ids, [letter.id for letter in letters])
+        _check_letters(bridge.ledger, which, ids)
         for one in bridge.named(connector):
-            total += job.replay(one, [letter for letter in letters if letter.connector == one.name])
+            total += job.replay_all(one, which)
     code = 4 if total.refused else 0
     if as_json:
         console.print_outcome(total.as_json(), code, f"{total.refused} were refused again", total.reasons)
@@ -127,10 +127,9 @@ def purge_letters(  # noqa: PLR0913 - one parameter an option
     which = _filter(connector=connector, event_type=event_type, reason=reason, since=since, until=until, ids=ids)
     settings = load_settings(config)
     with app_ledger.open_ledger(settings) as ledger:
-        found = [letter.id for letter in ledger.dead_letters(which)]
-        _check_ids("dead letter", ids, found)
-        _check_connector(settings, connector, found=bool(found))
-        count = len(found)
+        _check_letters(ledger, which, ids)
+        count = ledger.count_dead_letters(which)
+        _check_connector(settings, connector, found=bool(count))
         if count and not yes:
             typer.confirm(f"Delete {count} dead letters for good?", abort=True)
         print(f"{ledger.purge(which)} deleted")
@@ -188,6 +187,12 @@ def _check_connector(settings: "Settings", name: str | None, *, found: bool) -> 
     known = [connector.name for connector in settings.connectors]
     if name is not None and name not in known and not found:
         raise UsageError(f"there is no connector {name}", f"the configuration has: {', '.join(known)}")
+
+
+def _check_letters(ledger: "Ledger", which: "LetterFilter", ids: list[int] | None) -> None:
+    """Raise UsageError where an id names no letter; without ids nothing is loaded."""
+    if ids:
+        _check_ids("dead letter", ids, [letter.id for letter in ledger.dead_letters(which)])
 
 
 def _check_ids(what: str, ids: list[int] | None, found: Sequence[int]) -> None:

@@ -336,12 +336,16 @@ class Ledger(Protocol):
         """Forget message ids that were settled before; returns how many."""
         ...
 
-    def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
-        """Return dead letters, oldest first."""
+    def dead_letters(self, which: LetterFilter, limit: int | None = None, after: int = 0) -> list[StoredDeadLetter]:
+        """Return dead letters by their ids, oldest first; with ids above `after`, as that of the last one of a page."""
         ...
 
-    def replayed(self, letter_id: int, refusal: str | None, now: datetime, *, remember: bool = False) -> bool:
-        """Record the replay of a dead letter; returns False where it is no longer there (then nothing is changed).
+    def count_dead_letters(self, which: LetterFilter) -> int:
+        """Return how many dead letters there are."""
+        ...
+
+    def replayed(self, refusals: Mapping[int, str | None], now: datetime, *, remember: bool = False) -> Collection[int]:
+        """Record replays of dead letters, by id; returns which are there (the others were replayed or purged before).
 
         None: it was acknowledged: it is no dead letter any more, though `rewind` remembers it until `fold` forgets it,
         and the books of its object, hour and type move one event from dead_lettered to sent. Books that do not hold
@@ -351,7 +355,10 @@ class Ledger(Protocol):
         ...
 
     def purge(self, which: LetterFilter) -> int:
-        """Delete dead letters for good, keeping the books as they are; returns how many."""
+        """Delete dead letters for good, keeping the books as they are; returns how many.
+
+        Many are deleted in steps, each of them a transaction of its own.
+        """
         ...
 
     def quarantined(self, connector: str | None) -> list[QuarantinedObject]:

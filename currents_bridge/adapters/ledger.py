@@ -1,7 +1,7 @@
 """The ledger in a database: the port `Ledger` on SQLAlchemy Core, over SQLite."""
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -285,22 +285,39 @@ class SqlLedger(SqlConnectors):
         """Forget step by step, each in a transaction of its own, so that no other writer is kept waiting for long."""
         return self._forget(ledger_memory.settled_before(connector, before))
 
-    def dead_letters(self, which: LetterFilter, limit: int | None = None) -> list[StoredDeadLetter]:
+    def dead_letters(self, which: LetterFilter, limit: int | None = None, after: int = 0) -> list[StoredDeadLetter]:
         """Return dead letters by id, which is by age."""
         with self._store.reading() as connection:
-            return ledger_letters.find(connection, which, limit)
+            return ledger_letters.find(connection, which, limit, after)
 
-    def replayed(self, letter_id: int, refusal: str | None, now: datetime, *, remember: bool = False) -> bool:
-        """Record the replay of a dead letter in its row, and in the books."""
+    def count_dead_letters(self, which: LetterFilter) -> int:
+        """Count in the database."""
+        with self._store.reading() as connection:
+            return ledger_letters.count(connection, which)
+
+    def replayed(self, refusals: Mapping[int, str | None], now: datetime, *, remember: bool = False) -> Collection[int]:
+        """Record the replays in the letters' rows, and in the books."""
         with self._store.writing() as connection:
-            if refusal is None:
-                return ledger_letters.sent(connection, letter_id, now, remember=remember)
-            return ledger_letters.refused_again(connection, letter_id, refusal)
+            return [
+                letter_id
+                for letter_id, refusal in refusals.items()
+                if (
+                    ledger_letters.sent(connection, letter_id, now, remember=remember)
+                    if refusal is None
+                    else ledger_letters.refused_again(connection, letter_id, refusal)
+                )
+            ]
 
     def purge(self, which: LetterFilter) -> int:
-        """Delete dead letters, and nothing else."""
-        with self._store.writing() as connection:
-            return ledger_letters.purge(connection, which)
+        """Delete dead letters, and nothing else, step by step, so that no other writer is kept waiting for long."""
+        purged, after = 0, 0
+        while True:
+            with self._store.writing() as connection:
+                ids = ledger_letters.find_ids(connection, which, ledger_letters.PURGED_AT_ONCE, after)
+                purged += ledger_letters.purge(connection, ids)
+            if len(ids) < ledger_letters.PURGED_AT_ONCE:
+                return purged
+            after = ids[-1]
 
     def quarantined(self, connector: str | None) -> list[QuarantinedObject]:
         """Return quarantined objects."""

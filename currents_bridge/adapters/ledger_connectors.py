@@ -26,6 +26,7 @@ from currents_bridge.model import (
     ExpiryRule,
     FailingJob,
     HourBooks,
+    LetterFilter,
     Notice,
     NoticeKind,
     Progress,
@@ -65,7 +66,7 @@ class SqlConnectors:
     def dead_lettered(self, connector: str, since: datetime) -> int:
         """Count dead letters by their age."""
         with self._store.reading() as connection:
-            return ledger_letters.count(connection, connector, since)
+            return ledger_letters.count(connection, LetterFilter(connector, since=since))
 
     def coverage(self, connector: str, place: str) -> dict[str, Coverage]:
         """Return the folders listed by a reader of today."""

@@ -43,15 +43,15 @@ def fold_hour(connection: Connection, connector: str, hour: str, settled_before:
 
 def load(connection: Connection, *of_hours: ColumnElement[bool]) -> dict[Slot, bytes]:
     """Return the folds of the chosen rows of `hours`, of those that have one."""
-    found: defaultdict[Slot, bytes] = defaultdict(bytes)
+    found: defaultdict[Slot, list[bytes]] = defaultdict(list)
     for hour, event_type, digests in connection.execute(
         select(hours.c.hour, hours.c.event_type, folds.c.digests)
         .join(folds, folds.c.id == hours.c.fold)
         .where(*of_hours)
         .order_by(folds.c.id, folds.c.part)
     ):
-        found[hour, event_type] += digests
-    return dict(found)
+        found[hour, event_type].append(digests)
+    return {slot: b"".join(of_slot) for slot, of_slot in found.items()}
 
 
 def replace(connection: Connection, connector: str, new: Mapping[Slot, bytes]) -> None:

@@ -16,6 +16,7 @@ from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredD
 
 UNDER_A_DEAD_KEY = "sent again by hand under a write key that was dead"
 
+PURGED_AT_ONCE = 5_000  # in one transaction
 _SETTLED = {ObjectState.DELIVERED, ObjectState.QUARANTINED}
 _REPLACED = ("message_id", "reason", "event", "message", "created_at", "sent_at")
 
@@ -49,9 +50,9 @@ def replace(connection: Connection, letters: Sequence[tuple[Row[Any], Sequence[D
         connection.execute(add.on_conflict_do_update(set_={name: add.excluded[name] for name in _REPLACED}), added)
 
 
-def find(connection: Connection, which: LetterFilter, limit: int | None) -> list[StoredDeadLetter]:
+def find(connection: Connection, which: LetterFilter, limit: int | None, after: int) -> list[StoredDeadLetter]:
     """Return letters in the order of their ids, which is that of their creation."""
-    chosen = select(dead_letters).where(*_chosen(connection, which)).order_by(dead_letters.c.id).limit(limit)
+    chosen = select(dead_letters).where(*_chosen(connection, which, after)).order_by(dead_letters.c.id)
     return [
         StoredDeadLetter(
             id=row.id,
@@ -62,19 +63,25 @@ def find(connection: Connection, which: LetterFilter, limit: int | None) -> list
             attempts=row.attempts,
             created_at=row.created_at,
         )
-        for row in connection.execute(chosen)
+        for row in connection.execute(chosen.limit(limit))
     ]
 
 
-def purge(connection: Connection, which: LetterFilter) -> int:
+def find_ids(connection: Connection, which: LetterFilter, limit: int, after: int) -> Sequence[int]:
+    """Return the ids of letters, in their order."""
+    chosen = select(dead_letters.c.id).where(*_chosen(connection, which, after)).order_by(dead_letters.c.id)
+    return connection.execute(chosen.limit(limit)).scalars().all()
+
+
+def purge(connection: Connection, ids: Sequence[int]) -> int:
     """Delete letters and nothing else."""
-    return connection.execute(delete(dead_letters).where(*_chosen(connection, which))).rowcount
+    return connection.execute(delete(dead_letters).where(among(dead_letters.c.id, ids))).rowcount
 
 
-def count(connection: Connection, connector: str, since: datetime) -> int:
-    """Return how many letters were made since."""
-    made = (NOT_SENT, dead_letters.c.connector == connector, dead_letters.c.created_at >= since)
-    return connection.execute(select(func.count()).select_from(dead_letters).where(*made)).scalar_one()
+def count(connection: Connection, which: LetterFilter) -> int:
+    """Return how many letters there are."""
+    chosen = select(func.count()).select_from(dead_letters).where(*_chosen(connection, which))
+    return connection.execute(chosen).scalar_one()
 
 
 def refused_again(connection: Connection, letter_id: int, reason: str) -> bool:
@@ -142,10 +149,20 @@ def _move_in(connection: Connection, source: str, target: str, table: Table, *wh
     return connection.execute(update(table).where(*where, table.c[source] > 0).values(moved)).rowcount > 0
 
 
-def _chosen(connection: Connection, which: LetterFilter) -> Iterator[ColumnElement[bool] | TextClause]:
+def _chosen(
+    connection: Connection, which: LetterFilter, after: int | None = None
+) -> Iterator[ColumnElement[bool] | TextClause]:
+    """Yield what holds of the letters; those of a page, from an id on, are found in the order of ids.
+
+    By their connector's index, all of them would be read and sorted for each page.
+    """
     yield NOT_SENT
+    connector: ColumnElement[str] = dead_letters.c.connector
+    if after is not None:
+        connector = connector.concat("")  # no index
+        yield dead_letters.c.id > after
     if which.connector is not None:
-        yield dead_letters.c.connector == which.connector
+        yield connector == which.connector
     if which.event_type is not None:
         # Databases have globs of their own; the program has one kind.
         held = connection.execute(select(dead_letters.c.event_type).where(NOT_SENT).distinct()).scalars()

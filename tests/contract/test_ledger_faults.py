@@ -146,9 +146,9 @@ class TestWriting:
         ledger.settle([Delivered(first.id, BOOKS, LETTERS)], NOW)
         letter, *_ = ledger.dead_letters(LetterFilter())
         with locked(ledger, path), pytest.raises(LedgerError, match="locked"):
-            ledger.replayed(letter.id, None, NOW)
+            ledger.replayed({letter.id: None}, NOW)
         assert ledger.totals("acme").books == BOOKS
-        assert ledger.replayed(letter.id, None, NOW)
+        assert ledger.replayed({letter.id: None}, NOW)
         assert ledger.totals("acme").books == Books(read=100, sent=51, dead_lettered=49)
 
     def test_opening_beside_a_writer_that_does_not_end(self, ledger: SqlLedger, path: Path) -> None:

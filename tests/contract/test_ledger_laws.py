@@ -192,8 +192,8 @@ class Laws(RuleBasedStateMachine):
     def replay_letters(self, which: LetterFilter, limit: int | None, refusal: str | None) -> None:
         """Replay the oldest letters that a filter lets through; what was taken is no letter any more."""
         for stored in self.ledger.dead_letters(which, limit):
-            assert self.ledger.replayed(stored.id, refusal, self.now)
-            assert self.ledger.replayed(stored.id, None, self.now) is (refusal is not None)
+            assert self.ledger.replayed({stored.id: refusal}, self.now)
+            assert bool(self.ledger.replayed({stored.id: None}, self.now)) is (refusal is not None)
 
     @rule(which=filters)
     def purge(self, which: LetterFilter) -> None:

@@ -119,18 +119,18 @@ class TestReplay:
         first, second = set_aside(ledger)
         if folded:
             ledger.fold("acme", NOW, EVER)
-        assert ledger.replayed(first.id, None, NOW)
+        assert ledger.replayed({first.id: None}, NOW)
         assert all_books(ledger) == [MOVED] * 3
-        assert not ledger.replayed(first.id, None, NOW)
-        assert not ledger.replayed(first.id, "again", NOW)
+        assert not ledger.replayed({first.id: None}, NOW)
+        assert not ledger.replayed({first.id: "again"}, NOW)
         assert all_books(ledger) == [MOVED] * 3
         assert ledger.dead_letters(ALL) == [second]
 
     def test_a_letter_refused_again_stays(self, ledger: Ledger) -> None:
         """With its new reason and one attempt more; books stay."""
         _, second = set_aside(ledger)
-        assert ledger.replayed(second.id, "still wrong", NOW)
-        assert ledger.replayed(second.id, "wrong for ever", NOW)
+        assert ledger.replayed({second.id: "still wrong"}, NOW)
+        assert ledger.replayed({second.id: "wrong for ever"}, NOW)
         (stored,) = ledger.dead_letters(LetterFilter(reason="ever"))
         assert stored == replace(second, letter=replace(BY_SEGMENT, reason="wrong for ever"), attempts=2)
         assert all_books(ledger) == [BOOKS] * 3
@@ -139,14 +139,14 @@ class TestReplay:
         """Reopening them takes off what they gave, no more."""
         set_aside(ledger, "key-0000")
         other, _ = set_aside(ledger, "key-0001")
-        ledger.replayed(other.id, None, NOW)
+        ledger.replayed({other.id: None}, NOW)
         assert all_books(ledger) == [BOOKS + MOVED] * 3
 
     def test_a_letter_of_a_quarantined_object_moves_its_books(self, ledger: Ledger) -> None:
         """Its readable part is counted as all else."""
         ledger.admit("acme", objects(1), NOW)
         ledger.settle([Quarantined(claim(ledger)[0].id, "cut", BOOKS, [BY_RULE, BY_SEGMENT])], NOW)
-        assert ledger.replayed(ledger.dead_letters(ALL)[0].id, None, NOW)
+        assert ledger.replayed({ledger.dead_letters(ALL)[0].id: None}, NOW)
         assert [found.books for found in ledger.quarantined("acme")] == [MOVED]
         assert all_books(ledger) == [MOVED] * 3
 
@@ -158,7 +158,7 @@ class TestReplay:
         if folded:
             ledger.fold("acme", NOW, EVER)
         ledger.reopen("acme", objects(1), NOW)
-        assert ledger.replayed(first.id, None, NOW)
+        assert ledger.replayed({first.id: None}, NOW)
         assert all_books(ledger) == [BOOKS] * 3
         resend(ledger)
         assert all_books(ledger) == [BOOKS + ONE_EVENT] * 3
@@ -170,7 +170,7 @@ class TestReplay:
         (claimed,) = claim(ledger)
         ledger.checkpoint(claimed.id, Checkpoint(5, BOOKS), [BY_RULE, BY_SEGMENT], NOW)
         ledger.release([claimed.id])
-        assert ledger.replayed(ledger.dead_letters(ALL)[1].id, None, NOW)
+        assert ledger.replayed({ledger.dead_letters(ALL)[1].id: None}, NOW)
         (again,) = claim(ledger)
         assert again.checkpoint == Checkpoint(5, MOVED)
 
@@ -179,7 +179,7 @@ class TestReplay:
         (_, last) = set_aside(ledger)
         ledger.purge(ALL)
         set_aside(ledger, "another")
-        assert not ledger.replayed(last.id, None, NOW)
+        assert not ledger.replayed({last.id: None}, NOW)
 
 
 class TestQuarantine:

@@ -162,7 +162,7 @@ class TestFilledLedger:
     def test_its_letters_can_be_replayed(self, ledger: SqlLedger) -> None:
         """Of folded objects, too."""
         for stored in ledger.dead_letters(LetterFilter()):
-            assert ledger.replayed(stored.id, None, NOW)
+            assert ledger.replayed({stored.id: None}, NOW)
         assert ledger.totals("acme").books == Books(read=10, sent=10)
 
     def test_what_is_known_stays_known(self, ledger: SqlLedger) -> None:

@@ -259,7 +259,7 @@ class TestMemory:
         ledger.admit("acme", objects(1), NOW)
         ledger.settle([Quarantined(claim(ledger)[0].id, "cut", Books(read=1, dead_lettered=1), [letter])], NOW)
         (stored,) = ledger.dead_letters(LetterFilter())
-        assert ledger.replayed(stored.id, None, NOW, remember=remember)
+        assert ledger.replayed({stored.id: None}, NOW, remember=remember)
         ledger.replay_quarantined([item.id for item in ledger.quarantined("acme")], NOW)
         assert self.known(ledger, claim(ledger)[0]) == ([remember, False], [False, False])
 

@@ -195,8 +195,8 @@ class TestLetters:
         if how == "folded":
             ledger.fold("acme", EVER, PROOF)
         (stored,) = ledger.dead_letters(LetterFilter())
-        ledger.replayed(stored.id, "refused", NOW)
-        ledger.replayed(stored.id, None, PROOF)
+        ledger.replayed({stored.id: "refused"}, NOW)
+        ledger.replayed({stored.id: None}, PROOF)
         assert all_books(ledger) == [REPLAYED] * 3
         assert ledger.rewind("acme", PROOF, LATER) == Rewound(letters=1)
         assert ledger.totals("acme").rewound == Rewound(letters=1)
@@ -208,7 +208,7 @@ class TestLetters:
         """Their events go out with the object."""
         ledger.admit("acme", objects(1), NOW)
         ledger.settle([Delivered(claim(ledger)[0].id, BOOKS, [LETTER])], PROOF)
-        ledger.replayed(ledger.dead_letters(LetterFilter())[0].id, None, PROOF)
+        ledger.replayed({ledger.dead_letters(LetterFilter())[0].id: None}, PROOF)
         assert ledger.rewind("acme", PROOF, LATER) == Rewound(objects=1, events=3)
         assert letters(ledger) == []
         deliver(ledger, books=BOOKS)
@@ -218,7 +218,7 @@ class TestLetters:
         """They hold nothing of the letter; the next delivery replaces it."""
         ledger.admit("acme", objects(1), NOW)
         ledger.settle([Delivered(claim(ledger)[0].id, BOOKS, [LETTER])], NOW)
-        ledger.replayed(ledger.dead_letters(LetterFilter())[0].id, None, PROOF)
+        ledger.replayed({ledger.dead_letters(LetterFilter())[0].id: None}, PROOF)
         ledger.reopen("acme", objects(1), NOW)
         assert ledger.rewind("acme", PROOF, LATER) == Rewound(letters=1)
         assert all_books(ledger) == [Books()] * 3
@@ -232,14 +232,14 @@ class TestLetters:
         ledger.settle([Delivered(claim(ledger)[0].id, Books(read=2, dead_lettered=2), [LETTER, other])], NOW)
         assert ledger.dead_lettered("acme", NOW) == 2
         first, second = ledger.dead_letters(LetterFilter())
-        ledger.replayed(first.id, None, PROOF)
+        ledger.replayed({first.id: None}, PROOF)
         assert ledger.dead_letters(LetterFilter()) == [second]
         assert [ledger.dead_lettered(*of) for of in (("acme", NOW), ("acme", LATER), ("beta", NOW))] == [1, 0, 0]
         assert ledger.purge(LetterFilter()) == 1
-        assert not ledger.replayed(first.id, "refused", LATER)
+        assert not ledger.replayed({first.id: "refused"}, LATER)
         ledger.fold("acme", HOUR, PROOF)
         assert ledger.rewind("acme", PROOF, LATER) == Rewound(letters=1)
-        ledger.replayed(first.id, None, PROOF)
+        ledger.replayed({first.id: None}, PROOF)
         ledger.fold("acme", HOUR, LATER)
         assert ledger.rewind("acme", PROOF, LATER) == Rewound()
 
@@ -283,7 +283,7 @@ def test_a_process_killed_in_a_rewind_has_done_nothing_of_it(tmp_path: Path, sta
     ledger.admit("acme", objects(3), NOW)
     first, second, _ = claim(ledger)
     ledger.settle([Delivered(first.id, BOOKS, [LETTER]), Delivered(second.id, BOOKS, [LETTER])], NOW)
-    ledger.replayed(ledger.dead_letters(LetterFilter())[0].id, None, NOW)
+    ledger.replayed({ledger.dead_letters(LetterFilter())[0].id: None}, NOW)
     before = ledger.totals("acme")
     died = subprocess.run(
         [sys.executable, "-c", REWIND_AND_DIE, url, NOW.isoformat(), NOW.isoformat(), statement],

@@ -160,3 +160,18 @@ def test_statements_are_as_many_whatever_the_numbers_of_objects(tmp_path: Path) 
     assert work(37) <= known
     assert work(409) <= known
     ledger.close()
+
+
+@pytest.mark.parametrize("which", [LetterFilter(), LetterFilter("acme"), LetterFilter("acme", since=NOW)])
+def test_a_page_of_dead_letters_is_read_by_id(tmp_path: Path, which: LetterFilter) -> None:
+    """So each page reads its own letters: of 100,000, no page sorts them all."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    with plans(ledger) as steps:
+        ledger.dead_letters(which, 500, after=7)
+        ledger.purge(which)
+    ledger.close()
+    assert {step for step in steps if "dead_letters" in step} == {
+        "SEARCH dead_letters USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH dead_letters USING INTEGER PRIMARY KEY (rowid=?)",
+    }
+    assert not [step for step in steps if "TEMP B-TREE" in step]

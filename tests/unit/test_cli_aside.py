@@ -109,7 +109,7 @@ def test_a_replay_that_is_refused_again_ends_with_4(bench: Bench) -> None:
     """The rules are as they were."""
     told = document("dead-letters", "replay", "1", code=4)
     assert (told["sent"], told["refused"], told["gone"], told["error"]) == (0, 1, 0, "1 were refused again")
-    assert [reason[:6] for reason in told["reasons"]] == ["time 0"]
+    assert [reason[:6] for reason in told["reasons"]] == ["time N"]
     assert [stored.attempts for stored in bench.ledger.dead_letters(LetterFilter())] == [1, 0]
 
 
@@ -208,4 +208,4 @@ def test_a_replay_that_is_refused_again_says_why(bench: Bench) -> None:
     result = run("dead-letters", "replay", code=4)
 
     assert result.stdout == "0 sent, 2 refused again, 0 gone meanwhile\n"
-    assert result.stderr.startswith("2 refused again: time 0")
+    assert result.stderr.startswith("2 refused again: time N")

@@ -1,7 +1,10 @@
+from unittest.mock import Mock
+
 import orjson
 import pytest
 
-from currents_bridge.dead_letters import ReplayReport, replay
+from currents_bridge import dead_letters as job
+from currents_bridge.dead_letters import ReplayReport, replay, replay_all
 from currents_bridge.errors import CredentialError, RefusedError, RetryLaterError
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules
 from currents_bridge.model import Books, Canary, LetterFilter, Refusal, StoredDeadLetter
@@ -204,3 +207,39 @@ def test_a_letter_that_is_denied_stays_and_the_others_go(bench: Bench) -> None:
     assert (report.sent, report.refused) == (2, 1)
     assert [letter.id for letter in letters(bench)] == [found[0].id]
     assert letters(bench)[0].letter.reason == "segment answered 401; other messages are taken"
+
+
+def test_letters_are_replayed_page_by_page(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked at once, also where it stays; so memory holds one page of any number."""
+    monkeypatch.setattr(job, "LETTERS_AT_ONCE", 2)
+    refused_by_segment(bench, 5)
+    bench.transport.outcomes.append([Refusal(letters(bench)[0].id, 0, "x", "still odd")])
+
+    assert replay_all(bench.connector(), LetterFilter()) == ReplayReport(sent=4, refused=1)
+
+    assert [len(batch.parts) for batch in bench.transport.batches[1:]] == [2, 2, 1]
+
+
+def test_letters_that_are_alike_are_mapped_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping costs a millisecond, however few the events; each still arrives under its own id."""
+    bench.put([event | {"time": 0} for event in clicks(5)])
+    bench.deliver()
+    found = [mended(bench, letter) for letter in letters(bench)]
+    mapping = Mock(wraps=bench.mapper.map_together)
+    monkeypatch.setattr(bench.mapper, "map_together", mapping)
+
+    assert replay(bench.connector(), found) == ReplayReport(sent=5)
+
+    assert mapping.call_count == 1
+    assert bench.sent_ids() == [letter.letter.message_id for letter in found]
+
+
+def test_a_batch_of_letters_is_recorded_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One commit for all of it, since each waits for the disk."""
+    found = refused_by_segment(bench, 5)
+    recording = Mock(wraps=bench.ledger.replayed)
+    monkeypatch.setattr(bench.ledger, "replayed", recording)
+
+    assert replay(bench.connector(), found) == ReplayReport(sent=5)
+
+    assert recording.call_count == 1

@@ -211,7 +211,7 @@ def test_a_dead_letter_that_was_replayed_is_no_repeat_of_its_object(bench: Bench
     connector.poll()
     assert books(bench) == Books(read=2, sent=1, dead_lettered=1)
     (letter,) = bench.ledger.dead_letters(LetterFilter())
-    assert bench.ledger.replayed(letter.id, None, bench.now, remember=connector.remembers)
+    assert bench.ledger.replayed({letter.id: None}, bench.now, remember=connector.remembers)
 
     bench.ledger.replay_quarantined([item.id for item in bench.ledger.quarantined(NAME)], bench.now)
     connector.poll()
