@@ -20,6 +20,7 @@ from currents_bridge.alerting import how_long, verdict_of, when
 from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Books, ObjectState, QuarantinedObject, Recorded, StoredDeadLetter, format_hour
+from currents_bridge.tables import fitting, name_column, number_column, table_of, text_column
 
 if TYPE_CHECKING:  # the job that ran is there already; each command is to load its own only
     from currents_bridge.backfill import Plan
@@ -91,7 +92,7 @@ def print_plans(plans: "Mapping[str, Plan]") -> None:
 
 def print_verdicts(verdicts: "Iterable[Verdict]") -> None:
     """Print a check, with a remedy on each line that is not well."""
-    table = Table("what", "", "finding", "what to do", box=None)
+    table = table_of(name_column("what"), name_column("result"), text_column("finding"), text_column("what to do"))
     for verdict in verdicts:
         table.add_row(verdict.subject, "ok" if verdict.ok else "NOT OK", verdict.detail, verdict.remedy)
     _print(table)
@@ -171,7 +172,7 @@ def print_reconciliations(results: "Mapping[str, Reconciliation]", *, all_hours:
                 add((name, of_type.event_type, "all"), of_type.objects, of_type.deleted, of_type.books, well=well)
             for hour in of_type.hours:
                 if all_hours or not hour.well:
-                    names = ("", "", format_hour(hour.books.hour))
+                    names = (name, of_type.event_type, format_hour(hour.books.hour))
                     add(names, hour.objects, hour.deleted, hour.books.books, well=hour.well)
         deleted = sum(of_type.deleted for of_type in result.audit.types)
         add((name, "all", ""), result.audit.objects, deleted, result.audit.books, well=result.exit_code == 0)
@@ -195,7 +196,8 @@ def _say_differences(name: str, result: "Reconciliation") -> None:
 
 def print_letters(letters: Sequence[StoredDeadLetter]) -> None:
     """Print dead letters, a row each."""
-    table = Table("id", "connector", "event type", "row", "message id", "tries", "since", "reason", box=None)
+    names = map(name_column, ("id", "connector", "event type", "row", "message id", "tries", "since"))
+    table = table_of(*names, text_column("reason"))
     for stored in letters:
         letter, since = stored.letter, f"{stored.created_at:%Y-%m-%d %H:%M}"
         table.add_row(
@@ -238,7 +240,11 @@ def quarantined_as_json(item: QuarantinedObject) -> dict[str, object]:
 
 def print_quarantined(objects: Sequence[QuarantinedObject]) -> None:
     """Print quarantined objects, a row each."""
-    table = Table("id", "connector", "since", "delivered of it", "reason", "key", box=None)
+    table = table_of(
+        *map(name_column, ("id", "connector", "since")),
+        number_column("delivered of it"),
+        *map(text_column, ("reason", "key")),
+    )
     for item in objects:
         since = f"{item.settled_at:%Y-%m-%d %H:%M}"
         table.add_row(
@@ -249,7 +255,7 @@ def print_quarantined(objects: Sequence[QuarantinedObject]) -> None:
 
 def print_events(rows: "Sequence[tuple[EventType, bool]]") -> None:
     """Print event types, each with its Segment name and whether it is included."""
-    table = Table("event type", "Segment event", "included", box=None)
+    table = table_of(*map(name_column, ("event type", "Segment event", "included")))
     for event_type, included in rows:
         name = event_type.segment_event or (f"the record's {event_type.event_name_field}" if event_type.mapped else "-")
         table.add_row(event_type.name, name, "yes" if included else "no")
@@ -349,17 +355,14 @@ def _count(number: int) -> str:
 
 
 def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=None)
-    table.add_column(first, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
+    return table_of(name_column(first), *map(number_column, numbers))
 
 
 def _print(table: Table) -> None:
     """Print on stdout, never cut to the width of a terminal that is not there; brackets in a text are no markup."""
     width = None if sys.stdout.isatty() else WIDTH_OFF_TERMINAL
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    screen = Console(width=width, markup=False, emoji=False, highlight=False)
+    screen.print(fitting(table, screen.width))
 
 
 def _say(line: str) -> None:

@@ -156,3 +156,22 @@ def test_progress_in_a_terminal_is_a_bar(report: TransferReport, terminal: io.St
 
     assert "4,000 events" in terminal.getvalue()
     assert "3/5" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_status_shows_whole_numbers_on_any_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of 18 digits, of a connector with a long name."""
+    name, count = "production-of-a-customer-with-many", 123_456_789_012_345_678
+    report = TransferReport()
+    report.add(GroupReport([Delivered(1, Books(read=count, sent=count))], batches=count))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    console.print_reports({name: report})
+
+    out = capsys.readouterr().out
+    assert out.count(f"{count:,}") == 3
+    assert name in out
+    assert max(map(len, out.splitlines())) <= width

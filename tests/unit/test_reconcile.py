@@ -188,7 +188,8 @@ class TestShown:
 
         rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
         assert [row[:3] for row in rows[:1]] == [[NAME, CLICK, "all"]]
-        assert [row[0] for row in rows[1:]] == ["2026-01-02-03", NAME]
+        assert [row[2] for row in rows[1:2]] == ["2026-01-02-03"]
+        assert rows[2][:2] == [NAME, "all"]
         assert [row[-1] for row in rows] == ["NO", "NO", "NO"]
 
     def test_all_hours_are_shown_where_that_is_wanted(
@@ -198,7 +199,7 @@ class TestShown:
         console.print_reconciliations({NAME: result}, all_hours=True)
 
         rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-        assert [(row[0], row[-1]) for row in rows[1:3]] == [("2026-01-02-03", "NO"), ("2026-01-02-04", "yes")]
+        assert [(row[2], row[-1]) for row in rows[1:3]] == [("2026-01-02-03", "NO"), ("2026-01-02-04", "yes")]
 
     def test_some_of_each_kind_are_named_and_all_are_counted(
         self, result: Reconciliation, capsys: pytest.CaptureFixture[str]
