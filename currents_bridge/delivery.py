@@ -21,6 +21,7 @@ from currents_bridge.errors import (
     ClaimLostError,
     CredentialError,
     ObjectChangedError,
+    OneObjectError,
     QuarantineObjectError,
     RetryLaterError,
     Side,
@@ -292,7 +293,7 @@ def _failed(work: Work, failure: BridgeError, now: datetime) -> Failed:
 
 
 def _side_in_doubt(work: Work, failure: BridgeError) -> Side | None:
-    if not isinstance(failure, RetryLaterError) or isinstance(failure, ObjectChangedError | ObjectsDeniedError):
+    if not isinstance(failure, RetryLaterError) or isinstance(failure, OneObjectError | ObjectsDeniedError):
         return None
     return Side.SOURCE if failure is work.failure else Side.DESTINATION
 

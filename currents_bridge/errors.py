@@ -86,7 +86,11 @@ class RetryLaterError(BridgeError):
         self.wait_s = wait_s
 
 
-class ObjectChangedError(RetryLaterError):
+class OneObjectError(RetryLaterError):
+    """One object cannot be read as it is now, which says nothing of any other: the store is well."""
+
+
+class ObjectChangedError(OneObjectError):
     """An object was written again after it was listed: what is known of it is no longer true, so list it again."""
 
 

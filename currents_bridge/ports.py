@@ -82,7 +82,8 @@ class ObjectStore(Protocol):
 
         `etag` and `size_bytes` are those of its listing. Reads in ranges, so a slow reader holds no connection and
         memory stays bounded. Opening or reading raises ObjectGoneError where the store says that there is no such
-        object (any more), ObjectChangedError where it has another ETag or size by now, RetryLaterError where the
+        object (any more), ObjectChangedError where it has another ETag or size by now, OneObjectError where it is
+        archived or encrypted with a key that S3 does not keep, RetryLaterError where the
         connection broke or the server contradicts itself. A CredentialError may be of this object alone: of its KMS
         key, its owner, its ACL. The caller closes the stream.
         """

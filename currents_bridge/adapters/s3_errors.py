@@ -21,6 +21,7 @@ from currents_bridge.errors import (
     CredentialError,
     ObjectChangedError,
     ObjectGoneError,
+    OneObjectError,
     RetryLaterError,
     Side,
 )
@@ -87,7 +88,10 @@ _GONE = _Meaning("the object is gone", "see whether a lifecycle rule or a person
 _CHANGED = _Meaning(
     "the object has changed since it was listed", "nothing is lost: it is listed again, and tried again"
 )
-_ARCHIVED = _Meaning("the object is archived", "restore it from its storage class, then it is read")
+_ARCHIVED = _Meaning(
+    "the object is archived, restore it from its storage class",
+    "once it is restored, it is read; a lifecycle rule that archives later keeps this from happening again",
+)
 _OWN_KEY = _Meaning(
     "the object is encrypted with a key of its writer's (SSE-C), which S3 does not keep",
     "have Braze write without SSE-C, and write the object again without it",
@@ -172,7 +176,7 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     """Return one of S3_ERRORS as CredentialError(Side.SOURCE), ObjectGoneError or RetryLaterError.
 
     The first is for all that does not pass by itself: it pauses the source, and is told at once. The last is an
-    ObjectChangedError for a key that was written again.
+    ObjectChangedError for a key that was written again, a OneObjectError for one that S3 holds back as it is.
 
     `name` is the key that was to be read, or the prefix that was to be listed; empty for the bucket itself.
     """
@@ -201,6 +205,8 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
         return CredentialError(Side.SOURCE, message, hint)
     if meaning is _GONE and access is Access.READ:
         return ObjectGoneError(message, hint)
+    if meaning in {_ARCHIVED, _OWN_KEY}:
+        return OneObjectError(message, hint)
     return (ObjectChangedError if meaning is _CHANGED else RetryLaterError)(message, hint)
 
 

@@ -26,6 +26,7 @@ class S3Fault(StrEnum):
     CLOCK_SKEW = "clock_skew"  # 403 RequestTimeTooSkewed
     GONE = "gone"  # 404 NoSuchKey; listings come through
     DENIED = "denied"  # 403 AccessDenied; listings come through
+    ARCHIVED = "archived"  # 403 InvalidObjectState; listings come through
     CLOSED = "closed"  # the connection closes before the answer
     CUT = "cut"  # the connection closes in the middle of the body
     SHORT = "short"  # half the body, with the length of that half
@@ -34,7 +35,7 @@ class S3Fault(StrEnum):
     LYING_LIST = "lying_list"  # a LIST is answered by each of LYING_LISTS in turn; objects come through
 
 
-_NOT_PASSING = {S3Fault.GONE, S3Fault.DENIED, S3Fault.EXPIRED_TOKEN, S3Fault.LYING_LIST}
+_NOT_PASSING = {S3Fault.GONE, S3Fault.DENIED, S3Fault.ARCHIVED, S3Fault.EXPIRED_TOKEN, S3Fault.LYING_LIST}
 PASSING = tuple(fault for fault in S3Fault if fault not in _NOT_PASSING)
 
 _ANSWERS = {
@@ -43,12 +44,14 @@ _ANSWERS = {
     S3Fault.CLOCK_SKEW: (403, "RequestTimeTooSkewed"),
     S3Fault.GONE: (404, "NoSuchKey"),
     S3Fault.DENIED: (403, "AccessDenied"),
+    S3Fault.ARCHIVED: (403, "InvalidObjectState"),
     S3Fault.EXPIRED_TOKEN: (400, "ExpiredToken"),
 }
 _OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "date", "server"}
 _ONLY = {
     S3Fault.GONE: False,
     S3Fault.DENIED: False,
+    S3Fault.ARCHIVED: False,
     S3Fault.LYING_LIST: True,
 }  # fault -> whether it is one of LISTs, and not of objects
 

@@ -59,6 +59,8 @@ class Lie(StrEnum):
     OTHER_ETAG_AND_TIME = "other_etag_and_time"
     WEAK_ETAG = "weak_etag"
     GZIP_ETAG = "gzip_etag"
+    BARE_ETAG = "bare_etag"  # without quotes
+    UPPER_ETAG = "upper_etag"  # in other letters than LIST has it
     UNTOLD_ETAG = "untold_etag"
     OTHER_TOTAL = "other_total"
     UNTOLD_TOTAL = "untold_total"  # `bytes 0-9/*`, as RFC 9110 allows
@@ -215,6 +217,8 @@ _OBJECTS: dict[Lie, Callable[[Told], Told]] = {
     ),
     Lie.WEAK_ETAG: lambda told: told.with_header("etag", "W/{}".format),
     Lie.GZIP_ETAG: lambda told: told.with_header("etag", lambda etag: f'{etag[:-1]}-gzip"'),
+    Lie.BARE_ETAG: lambda told: told.with_header("etag", lambda etag: etag.strip('"')),
+    Lie.UPPER_ETAG: lambda told: told.with_header("etag", str.upper),
     Lie.UNTOLD_ETAG: lambda told: told.with_header("etag", lambda _: None),
     Lie.OTHER_TOTAL: lambda told: told.with_header("content-range", lambda text: f"{text}0"),
     Lie.UNTOLD_TOTAL: lambda told: told.with_header("content-range", lambda text: f"{text.partition('/')[0]}/*"),

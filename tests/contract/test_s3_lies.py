@@ -1,5 +1,6 @@
 """The S3 adapter behind a proxy that says what is not so: it finds all there is, or names the server and the lie."""
 
+import gzip
 import re
 from contextlib import closing
 from itertools import count, repeat
@@ -8,7 +9,7 @@ import pytest
 from botocore.config import Config
 
 from currents_bridge.adapters.s3 import S3ObjectStore
-from currents_bridge.errors import CredentialError, ObjectChangedError, RetryLaterError
+from currents_bridge.errors import CredentialError, ObjectChangedError, OneObjectError, RetryLaterError
 from currents_bridge.model import ListedObject
 from currents_bridge.testing.embedded_s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Endpoint
 from currents_bridge.testing.faulty_s3 import FaultyS3, S3Fault
@@ -184,6 +185,8 @@ def test_a_list_that_lies_all_the_time_is_no_listing(upstream: Upstream) -> None
         Lie.OTHER_ETAG,
         Lie.WEAK_ETAG,
         Lie.GZIP_ETAG,
+        Lie.BARE_ETAG,
+        Lie.UPPER_ETAG,
         Lie.UNTOLD_ETAG,
         Lie.UNTOLD_TOTAL,
         Lie.CHUNKED,
@@ -208,7 +211,9 @@ def test_an_object_that_is_sent_otherwise_than_listed_is_not_read(upstream: Upst
     assert not isinstance(raised.value, ObjectChangedError)
 
 
-@pytest.mark.parametrize("lie", [Lie.NONE, Lie.IF_MATCH_IGNORED, Lie.UNTOLD_ETAG, Lie.WEAK_ETAG, Lie.OTHER_ETAG])
+@pytest.mark.parametrize(
+    "lie", [Lie.NONE, Lie.IF_MATCH_IGNORED, Lie.UNTOLD_ETAG, Lie.UPPER_ETAG, Lie.WEAK_ETAG, Lie.OTHER_ETAG]
+)
 def test_no_stream_holds_two_versions_of_an_object(upstream: Upstream, lie: Lie) -> None:
     """It is replaced by one of the same size while it is read."""
     item = the_object(upstream)
@@ -224,12 +229,15 @@ def test_no_stream_holds_two_versions_of_an_object(upstream: Upstream, lie: Lie)
             stream.read()
 
 
-def test_a_denied_object_slows_no_other(upstream: Upstream) -> None:
-    """The quick way goes on for those beside it; whose the trouble is, the core decides."""
+@pytest.mark.parametrize(("fault", "error"), [(S3Fault.DENIED, CredentialError), (S3Fault.ARCHIVED, OneObjectError)])
+def test_an_object_that_cannot_be_had_slows_no_other(
+    upstream: Upstream, fault: S3Fault, error: type[Exception]
+) -> None:
+    """The quick way goes on for those beside it; whose trouble a denial is, the core decides."""
     item = the_object(upstream)
-    with FaultyS3(upstream[0], [S3Fault.DENIED, S3Fault.DENIED]) as proxy:
+    with FaultyS3(upstream[0], [fault, fault]) as proxy:
         store = store_at(proxy, upstream[1])
-        with pytest.raises(CredentialError, match=re.escape(item.key)):
+        with pytest.raises(error, match=re.escape(item.key)):
             read(store, item)
         requests = proxy.requests
         assert read(store, item) == CONTENT
@@ -258,6 +266,20 @@ def test_a_small_object_is_read_where_the_server_knows_no_ranges(upstream: Upstr
             read(store, item)
         store._range_bytes = len(CONTENT)
         assert read(store, item) == CONTENT
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_an_object_is_read_as_it_is_stored_whatever_is_said_of_its_encoding(upstream: Upstream, quick: bool) -> None:  # noqa: FBT001 - a parameter
+    """Metadata of whoever copied it; the two ways to read see the same bytes."""
+    content = gzip.compress(CONTENT)
+    with closing(upstream[0].client()) as client:
+        client.put_object(Bucket=upstream[1], Key="gz", Body=content, ContentEncoding="gzip")
+    store = store_at(upstream[0], upstream[1])
+    if not quick:
+        store._quick._pause("a test")
+    (item,) = store.list("gz")
+
+    assert read(store, item) == content
 
 
 def test_an_empty_object_is_read_without_a_request(upstream: Upstream) -> None:

@@ -9,7 +9,15 @@ from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import CANARY_GOOD_FOR, FOLD_AFTER, event_type_of
 from currents_bridge.coverage import hour_of
 from currents_bridge.credentials import LossPolicy
-from currents_bridge.errors import BridgeError, CredentialError, LedgerError, RefusedError, RetryLaterError, Side
+from currents_bridge.errors import (
+    BridgeError,
+    CredentialError,
+    LedgerError,
+    OneObjectError,
+    RefusedError,
+    RetryLaterError,
+    Side,
+)
 from currents_bridge.model import (
     Batch,
     Credential,
@@ -547,6 +555,17 @@ def test_what_can_no_longer_be_read_of_all_is_the_credential_at_once(bench: Benc
 
     assert isinstance(report.error, CredentialError)
     assert (credential(bench, Side.SOURCE).state, report.failed) == (FAILING, 0)
+
+
+def test_an_archived_object_is_no_outage(bench: Bench) -> None:
+    """Also where there is nothing else to read: it is told with what helps, and waits for its restoration."""
+    key = bench.put(1)
+    bench.store.faults[key] = OneObjectError("the object is archived, restore it from its storage class")
+
+    report = bench.connector().poll()
+
+    assert (report.error, report.failed, bench.states()) == (None, 1, {FAILED: 1})
+    assert "restore it" in (bench.ledger.rows()[0]["reason"])
 
 
 def test_an_empty_object_does_not_speak_for_the_credential(bench: Bench) -> None:

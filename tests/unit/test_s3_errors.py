@@ -23,6 +23,7 @@ from currents_bridge.errors import (
     CredentialError,
     ObjectChangedError,
     ObjectGoneError,
+    OneObjectError,
     RetryLaterError,
     Side,
 )
@@ -168,6 +169,14 @@ def test_an_object_that_is_not_found_is_gone(error: Exception, what: str) -> Non
 def test_a_listing_is_never_a_gone_object(code: str) -> None:
     """Whatever the answer says; nothing would be set aside for it."""
     assert not isinstance(translate(answer(code), Access.LIST, "acme", "braze/"), ObjectGoneError)
+
+
+@pytest.mark.parametrize(
+    "error", [answer("InvalidObjectState", 403), answer("InvalidRequest", 400, "a form of Server Side Encryption")]
+)
+def test_what_is_said_of_one_object_says_nothing_of_the_store(error: Exception) -> None:
+    """It is neither an outage nor a failing credential."""
+    assert isinstance(translate(error, Access.READ, "acme", "key"), OneObjectError)
 
 
 @pytest.mark.parametrize("status", [*range(300, 309), *range(400, 430), *range(500, 512), 599])
