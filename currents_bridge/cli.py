@@ -187,7 +187,8 @@ def once(*, config: Config = None, as_json: Json = False, verbose: Verbose = Fal
 def run(*, config: Config = None, verbose: Verbose = False) -> None:
     """Run as a daemon, polling on a schedule.
 
-    SIGTERM or Ctrl-C drains: what was begun is settled. A second one stops at once. SIGHUP reads the secrets again.
+    SIGTERM or Ctrl-C drains: what was begun is settled. A second one stops at once. SIGHUP has the
+    secrets read again at the next poll, and says whether the configuration changed, which needs a restart.
     """
     from currents_bridge import daemon
     from currents_bridge.signals import DAEMON_GRACE_S

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,13 @@ def quiet_logs(*, verbose: bool) -> None:
     configure_logs(verbose=verbose, level=logging.WARNING)
 
 
+def _hang_up(bridge: "Bridge", config: Path | None) -> None:
+    from currents_bridge import hangup
+
+    bridge.read_secrets_again()
+    hangup.answer(bridge.settings, lambda: load_settings(config))
+
+
 @contextmanager
 def opened(
     config: Path | None, missing: "Missing", *, verbose: bool, level: int = logging.INFO, grace_s: float | None = None
@@ -63,7 +71,7 @@ def opened(
         from currents_bridge import app
 
         with app.open_bridge(load_settings(config), os.environ, stop, missing=missing) as bridge:
-            signals.on_hangup = bridge.read_secrets_again
+            signals.on_hangup = partial(_hang_up, bridge, config)
             # What is loaded by now stays, and little of what comes makes cycles: looking for them took 10 % of a
             # delivery.
             gc.freeze()

@@ -78,7 +78,7 @@ class CredentialWatch:
         self._now = now
         self._lock = threading.RLock()
         self._given_up: set[str] = set()  # fingerprints of keys that failed while another one was there
-        self._renewal_due = False
+        self._renewal_due = self._asked = False
         keys = self._read_keys()
         known = ledger.credential(connector, Side.DESTINATION).key
         self._key = next((key for key in keys if self._print(key) == known), keys[-1])
@@ -130,8 +130,8 @@ class CredentialWatch:
                 self._begun = True
 
     def ask_for_renewal(self) -> None:
-        """Have the secrets read again before the next pass."""
-        self._renewal_due = True
+        """Have the secrets read again before the next pass, which then says whether they changed."""
+        self._renewal_due = self._asked = True
 
     def worked(self, side: Side, detail: str) -> None:
         """Take in that a service took what was asked of it; raises LedgerError."""
@@ -203,11 +203,15 @@ class CredentialWatch:
         self.begin()
         if not (self._renewal_due or self._in_incident()):
             return
-        self._renewal_due = False
+        self._renewal_due, asked = False, self._asked
+        self._asked = False
         try:
             keys = tuple(self._read_keys())
-            if [self._print(key) for key in keys] != [self._print(key) for key in self._keys]:
+            changed = [self._print(key) for key in keys] != [self._print(key) for key in self._keys]
+            if changed:
                 self._given_up.clear()
+            if asked:
+                log.info("write_keys_read", connector=self._connector, changed=changed)
             self._keys = keys
             chosen = self._choose()
             if self._print(chosen) != self._print(self._key):

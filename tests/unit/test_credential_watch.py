@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from currents_bridge.credential_watch import CredentialWatch, has_key_shape
 from currents_bridge.credentials import Sending, fingerprint
@@ -476,3 +477,17 @@ def test_each_side_has_a_credential_of_its_own(place: Place) -> None:
     assert watch.sending() is Sending.ALL
     watch.worked(Side.SOURCE, "S3 answers")
     assert watch.credential(Side.SOURCE).state is S.VERIFIED
+
+
+def test_whether_the_keys_changed_is_said_to_whoever_asked(place: Place) -> None:
+    """Once for each time, also where nothing did."""
+    watch = place.open()
+    with capture_logs() as logs:
+        watch.ask_for_renewal()
+        watch.renew()
+        place.keys = [NEW]
+        watch.ask_for_renewal()
+        watch.renew()
+        watch.renew()
+
+    assert [line["changed"] for line in logs if line["event"] == "write_keys_read"] == [False, True]
