@@ -38,7 +38,7 @@ from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger
 from currents_bridge.refusals import batch_of
 from currents_bridge.schema_drift import Drifts
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender
+from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender, key_in_body
 from currents_bridge.transfer import Transfer, TransferReport
 from currents_bridge.witnesses import Witnesses
 
@@ -469,9 +469,9 @@ class Connector:
         self.active_at = self.now()
 
     def packer(self) -> Packer:
-        """Return an empty packer with the settings' limits."""
+        """Return an empty packer with the settings' limits, and room for the write key, which may be in the body."""
         return Packer(
-            max_bytes=self._settings.max_batch_bytes,
+            max_bytes=self._settings.max_batch_bytes - len(key_in_body(self.watch.key.get_secret_value())),
             max_events=self._settings.max_batch_events,
             envelope_bytes=ENVELOPE_BYTES,
         )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import orjson
 import urllib3
 from isal import igzip
 from pydantic import SecretStr
@@ -20,7 +19,7 @@ from currents_bridge.adapters.deadline import TooLateError, within
 from currents_bridge.adapters.network import BadNetworkSettingError
 from currents_bridge.adapters.segment_endpoint import BAD_CREDENTIAL, MAX_CONNECTION_AGE_S, Endpoint
 from currents_bridge.model import Batch, Refusal
-from currents_bridge.sending import request_body
+from currents_bridge.sending import key_in_body, request_body
 
 if TYPE_CHECKING:  # it brings 9 MB of cryptography, for few
     from currents_bridge.adapters.segment_oauth import OAuth
@@ -61,7 +60,7 @@ class SegmentBatchTransport:
             "Content-Encoding": "gzip",
             "User-Agent": f"currents-bridge/{__version__}",
         }
-        self._key_in_body = b',"writeKey":%b}' % orjson.dumps(write_key.get_secret_value()) if oauth else b""
+        self._key_in_body = key_in_body(write_key.get_secret_value()) if oauth else b""
         self._lock = threading.Lock()
         self._connections: urllib3.PoolManager | None = None
         self._connected_s = 0.0

@@ -27,6 +27,7 @@ _BACKDATED = timedelta(seconds=5)  # an assertion may come from a clock that is 
 _ASSERTED_FOR = timedelta(seconds=55)  # Segment wants less than a minute
 _RENEWED_BEFORE = timedelta(minutes=1)  # the end of a token
 _LONGEST_LIFETIME = timedelta(days=1)  # that of Segment's tokens; a longer one is asked for again nevertheless
+_UNNAMED_LIFETIME = timedelta(hours=1)  # where it does not last so long, its refusal has another one fetched
 _REMEMBERED_TOKENS = 4
 _HINT = (
     "check destination.oauth (client_id, key_id, private_key in PEM) against the OAuth app in Segment, that its region "
@@ -36,7 +37,7 @@ _HINT = (
 
 class _Token(Answer):
     access_token: str = Field(pattern=r"\A[!-~]+\z", max_length=16_384)  # what a header may hold
-    expires_in: float = Field(gt=0, allow_inf_nan=False)  # seconds
+    expires_in: float | None = Field(None, gt=0, allow_inf_nan=False)  # seconds; RFC 6749 recommends it only
 
 
 class OAuth:
@@ -128,7 +129,8 @@ class OAuth:
 
     def _read(self, answer: WebAnswer, asked_at: datetime) -> tuple[str, datetime]:
         if token := read_answer(_Token, answer.content):
-            lifetime = timedelta(seconds=min(token.expires_in, _LONGEST_LIFETIME.total_seconds()))
+            named_s = token.expires_in or _UNNAMED_LIFETIME.total_seconds()
+            lifetime = timedelta(seconds=min(named_s, _LONGEST_LIFETIME.total_seconds()))
             return token.access_token, asked_at + max(lifetime - _RENEWED_BEFORE, lifetime / 2)
         message = f"{self._host} answered {answer.status} without a token"
         raise CredentialError(Side.DESTINATION, message, "check destination.oauth.endpoint_url")

@@ -8,6 +8,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
+import orjson
 from pydantic import AfterValidator, BeforeValidator, HttpUrl, StringConstraints, ValidationError
 
 from currents_bridge import catalogue
@@ -20,6 +21,7 @@ _DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _REFERENCE = re.compile(r"env:[^\s=]+|file:\S.*|aws-secretsmanager:[^\s#]+(#\S.*)?|aws-ssm:\S+")
 _REFERENCE_FORMS = "env:NAME, file:PATH, aws-secretsmanager:ID#FIELD or aws-ssm:NAME"
 _REGION = re.compile(r"(?![0-9]+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
+_NOT_IN_ENDPOINT = re.compile(r"[?#\\\s\x00-\x20]")  # paths are put after it
 _TOPIC_ARN = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]+")
 
 
@@ -77,7 +79,8 @@ def is_reference(text: str) -> bool:
 def check_switch(value: object) -> object:
     """Check a value of Segment's `integrations` object."""
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False)  # orjson makes null of what is no number
+        orjson.dumps(value)  # which makes the messages: no number of more than 64 bits
     except (TypeError, ValueError):
         value = None
     if not isinstance(value, bool | dict):
@@ -158,8 +161,10 @@ def _check_heartbeat(value: str) -> str:
 
 def _check_endpoint(value: str) -> str:
     url = _http_url(value)
-    if url is None or url.username or url.password:
-        raise ValueError("must be http://HOST or https://HOST, without user name and password")
+    if url is None or url.username or url.password or _NOT_IN_ENDPOINT.search(value):
+        raise ValueError(
+            "must be http://HOST or https://HOST, without user name, password, query, fragment and white space"
+        )
     return value.rstrip("/")
 
 

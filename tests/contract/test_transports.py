@@ -22,7 +22,7 @@ from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part, Refusal
 from currents_bridge.ports import Transport
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
+from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender, key_in_body
 from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.played_segment import CLIENT_ID, KEY_ID, Clock, enforcement, key_pair
@@ -442,7 +442,7 @@ def test_an_error_does_not_hold_a_token_that_the_answer_repeats(
 
 
 def test_the_write_key_adds_its_own_size_to_the_body() -> None:
-    """So little that the limit of the settings, 500,000 bytes, stays under Segment's."""
+    """A connector's packer leaves so much room."""
     with Collector(write_keys={KEY}, now=Clock()) as collector:
         collector.world.enforcement = enforcement()
         batch = make_batch([make_message("a")])
@@ -450,4 +450,4 @@ def test_the_write_key_adds_its_own_size_to_the_body() -> None:
         transport.send(batch)
         transport.close()
 
-    assert collector.requests[0].bytes_body == batch.size_bytes + len(f',"writeKey":"{KEY}"')
+    assert collector.requests[0].bytes_body == batch.size_bytes + len(key_in_body(KEY)) - 1

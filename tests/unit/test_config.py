@@ -175,6 +175,10 @@ def test_bad_settings_are_named_with_reason_value_and_file(load_text: Load, file
         ({"source__bucket": 12}, "source.bucket: must be text, in quotes (got 12, "),
         ({"source__prefix": "/x"}, "source.prefix: must not start with / (got /x, "),
         ({"source__region": ""}, 'source.region: must be the name of a region, like us-east-1 (got "", '),
+        *(
+            ({"destination__endpoint_url": f"https://x{odd}"}, "destination.endpoint_url: must be http://HOST or https")
+            for odd in ("?a=b", "/?", "#a", "/#", "/a b", " ", "\\\\a", "/a\\tb")
+        ),
         ({"source__endpoint_url": "ftp://x"}, "source.endpoint_url: must be http://HOST or https://HOST, without user"),
         (
             {"source__start_from": "soon"},
@@ -410,11 +414,22 @@ def test_integrations_hold_switches_and_options(load_text: Load) -> None:
     assert found == integrations
 
 
-def test_integrations_that_are_no_json_are_refused(load_text: Load) -> None:
+@pytest.mark.parametrize("odd", ["size: .nan", "size: .inf"])
+def test_integrations_that_are_no_json_are_refused(load_text: Load, odd: str) -> None:
     """A bare NaN in a message would make Segment refuse the whole request."""
-    (found,) = problems(load_text, MINIMAL.replace('KEY"', 'KEY", integrations: {Braze: {size: .nan}}'))
+    (found,) = problems(load_text, MINIMAL.replace('KEY"', f'KEY", integrations: {{Braze: {{{odd}}}}}'))
 
     assert found.startswith("connectors[production].destination.integrations.Braze: must be true, false or a mapping")
+
+
+@pytest.mark.parametrize("odd", ["NaN", "18446744073709551616", "-1e999", "[-9223372036854775809]"])
+def test_integrations_of_the_environment_that_are_no_json_are_refused(odd: str) -> None:
+    """Whatever Python reads there: a message could not carry it, and no event would be sent."""
+    connectors = json.dumps(yaml.safe_load(MINIMAL)["connectors"])
+    text = connectors.replace('"destination": {', f'"destination": {{"integrations": {{"Braze": {{"size": {odd}}}}}, ')
+    assert odd in text
+    with pytest.raises(ConfigError, match=r"integrations|CURRENTS_BRIDGE_CONNECTORS"):
+        load(None, {"CURRENTS_BRIDGE_CONNECTORS": text})
 
 
 @pytest.mark.parametrize(("prefix", "normalised"), [("", ""), ("a", "a/"), ("a/b//", "a/b/")])

@@ -34,6 +34,7 @@ from currents_bridge.model import (
     Refusal,
     format_hour,
 )
+from currents_bridge.sending import key_in_body
 from currents_bridge.testing.currents_files import object_key, write_container
 from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks
@@ -53,6 +54,13 @@ def bench() -> Bench:
 def credential(bench: Bench, side: Side = Side.DESTINATION) -> Credential:
     """Return what the ledger knows of a credential."""
     return bench.ledger.credential(NAME, side)
+
+
+def test_a_batch_leaves_room_for_the_write_key(bench: Bench) -> None:
+    """With OAuth it stands in the body, and `max_batch_bytes` is the size of all of it."""
+    for packer_bytes in (40_000, 475_000):
+        packer = bench.connector(max_batch_bytes=packer_bytes).packer()
+        assert packer._max_bytes + len(key_in_body(bench.write_key)) == packer_bytes
 
 
 def test_a_poll_finds_and_delivers_what_is_new(bench: Bench) -> None:

@@ -76,6 +76,21 @@ def test_a_token_for_seconds_only_is_used_for_half_of_them(collector: Collector,
     assert oauth.get_token() != first
 
 
+@pytest.mark.parametrize("body", ['{"access_token": "a"}', '{"access_token": "a", "expires_in": null}'])
+def test_a_token_without_a_lifetime_is_used_for_an_hour(
+    collector: Collector, clock: Clock, oauth: OAuth, body: str
+) -> None:
+    """Where it ends sooner, its refusal has another one fetched."""
+    collector.world.answers["/token"] = Answer(body=body)
+    assert oauth.get_token() == "a"
+    collector.world.answers.clear()
+
+    clock.passes(timedelta(minutes=58))
+    assert oauth.get_token() == "a"
+    clock.passes(timedelta(minutes=2))
+    assert oauth.get_token() != "a"
+
+
 @pytest.mark.parametrize("lifetime", ["1e300", "86401", "9" * 300])
 def test_no_token_is_used_for_more_than_a_day(collector: Collector, clock: Clock, oauth: OAuth, lifetime: str) -> None:
     """Whatever lifetime the server names."""
@@ -129,7 +144,8 @@ def test_a_clock_that_is_wrong_is_told(collector: Collector, clock: Clock) -> No
         (Answer(404), CredentialError),
         (Answer(302, {"Location": "/elsewhere"}), CredentialError),
         (Answer(body="<html>"), CredentialError),
-        (Answer(body='{"access_token": "a"}'), CredentialError),
+        (Answer(body='{"access_token": null}'), CredentialError),
+        (Answer(body='{"expires_in": 60}'), CredentialError),
         *(
             (Answer(body=f'{{"access_token": {token}, "expires_in": {lifetime}}}'), CredentialError)
             for token, lifetime in (
@@ -138,12 +154,12 @@ def test_a_clock_that_is_wrong_is_told(collector: Collector, clock: Clock) -> No
                 ('"a"', "0"),
                 ('"a"', "1e999"),
                 ('"a"', '"soon"'),
-                ('"a"', "null"),
                 ('"a"', "true"),
                 ('""', "60"),
                 ('"a\\nb"', "60"),
                 ('"\\u00e9"', "60"),
                 ("1", "60"),
+                ("null", "60"),
                 ("[]", "60"),
             )
         ),
