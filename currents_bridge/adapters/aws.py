@@ -17,6 +17,8 @@ from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
 from currents_bridge.adapters.aws_rules import lay_aws_rules
+from currents_bridge.adapters.clients import network_trouble
+from currents_bridge.adapters.deadline import TooLateError
 from currents_bridge.words import words
 
 VENDOR_ERRORS: tuple[type[Exception], ...] = (
@@ -24,6 +26,7 @@ VENDOR_ERRORS: tuple[type[Exception], ...] = (
     boto.ClientError,
     ResponseParserError,
     urllib3.exceptions.HTTPError,
+    TooLateError,
 )
 
 _DESCRIPTIONS = create_loader()  # of the services, 12 MB once read; every client may use the same
@@ -121,6 +124,8 @@ def setup_error(error: Exception) -> AwsSetupError:
         case OSError(filename=str(path), strerror=why):
             what = f"AWS credentials need {words(path, _PATH_CHARS)}, which cannot be used: {why}"
             return _error((what, f"mend that file or program; {_WHO_AM_I}"), label)
+    if trouble := network_trouble(error):
+        return _error((f"{_NOT_OBTAINED[0]}: {trouble}", _NOT_OBTAINED[1]), label)
     for kind, meaning in _BY_CLASS:
         if isinstance(error, kind):
             return _error(meaning, label)

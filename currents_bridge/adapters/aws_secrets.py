@@ -1,7 +1,7 @@
 """Secrets that AWS keeps: in Secrets Manager and in the Parameter Store.
 
-Each call has a session of its own, so that AWS credentials that were renewed are found, and takes about 20 s where
-nothing answers. Problems never repeat AWS's text.
+Each call has a session of its own, so that AWS credentials that were renewed are found, and takes 20 s at most.
+Problems never repeat AWS's text.
 """
 
 import json
@@ -11,7 +11,10 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 from currents_bridge.adapters.aws import SETUP_ERRORS, VENDOR_ERRORS, open_session, setup, setup_error
+from currents_bridge.adapters.clients import network_trouble
+from currents_bridge.adapters.deadline import within
 
+_TIMEOUT_S = 20.0
 _CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 _ERRORS: tuple[type[Exception], ...] = (*VENDOR_ERRORS, *SETUP_ERRORS)
 _NOT_FOUND = {"ResourceNotFoundException", "ParameterNotFound", "ParameterVersionNotFound"}
@@ -39,10 +42,12 @@ def secret_string(identity: str, key: str | None, region: str | None) -> str:
     https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
     """
     try:
-        with setup():
-            session = boto3.session.Session(botocore_session=open_session())
-            client = session.client("secretsmanager", region_name=_region(identity, session, region), config=_CONFIG)
-        answer = client.get_secret_value(SecretId=identity)
+        with within(_TIMEOUT_S):
+            with setup():
+                session = boto3.session.Session(botocore_session=open_session())
+                place = _region(identity, session, region)
+                client = session.client("secretsmanager", region_name=place, config=_CONFIG)
+            answer = client.get_secret_value(SecretId=identity)
     except _ERRORS as error:
         raise _unreadable(error, "secretsmanager:GetSecretValue", f"secret {identity}") from None
     text = answer.get("SecretString")
@@ -58,10 +63,11 @@ def parameter(name: str, region: str | None) -> str:
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html
     """
     try:
-        with setup():
-            session = boto3.session.Session(botocore_session=open_session())
-            client = session.client("ssm", region_name=_region(name, session, region), config=_CONFIG)
-        answer = client.get_parameter(Name=name, WithDecryption=True)
+        with within(_TIMEOUT_S):
+            with setup():
+                session = boto3.session.Session(botocore_session=open_session())
+                client = session.client("ssm", region_name=_region(name, session, region), config=_CONFIG)
+            answer = client.get_parameter(Name=name, WithDecryption=True)
     except _ERRORS as error:
         raise _unreadable(error, "ssm:GetParameter", f"parameter {name}") from None
     match answer:
@@ -95,6 +101,8 @@ def _unreadable(error: Exception, permission: str, what: str) -> UnreadableError
         case _ if isinstance(error, SETUP_ERRORS):
             found = setup_error(error)
             why = f"{found.what}; {found.hint}"
+        case _ if trouble := network_trouble(error):
+            why = trouble
         case boto.ClientError(response={"Error": {"Code": str(code), **rest}}):
             why = f"{_meaning(code, str(rest.get('Message', '')), permission, what)} ({code})"
         case _:

@@ -147,6 +147,9 @@ def network_trouble(error: BaseException) -> str | None:
                 f"its certificate is not trusted ({cause.verify_message}); if a private authority made it, "
                 "set SSL_CERT_FILE to that authority's certificate"
             )
+        answer = getattr(cause, "response", None)  # botocore keeps there what was answered
+        if isinstance(answer, dict) and answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == PROXY_LOGIN:
+            return proxy_refusal(PROXY_LOGIN)
         if isinstance(cause, OSError) and (refused := _TUNNEL.search(str(cause))):
             return proxy_refusal(int(refused[1]))
     return None
@@ -170,5 +173,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         given = getattr(cause, "kwargs", None)
         hung = [getattr(cause, "reason", None), getattr(cause, "original_error", None), *cause.args]
-        hung += [cause.__cause__, cause.__context__, *(given.values() if isinstance(given, dict) else ())]
+        hung += [cause.__cause__, *(given.values() if isinstance(given, dict) else ())]
         waiting += [other for other in hung if isinstance(other, BaseException)]

@@ -9,12 +9,17 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from currents_bridge.adapters.aws import SETUP_ERRORS, VENDOR_ERRORS, open_session, setup, setup_error
+from currents_bridge.adapters.clients import network_trouble
+from currents_bridge.adapters.deadline import within
 from currents_bridge.alerting import as_json, title
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import AlertMessage
 
 SUBJECT_CHARS = 99  # SNS takes ASCII, under 100 characters, without line breaks
+TIMEOUT_S = 30.0  # of one message, with botocore's repetitions and the credentials
 CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=5, read_timeout=10)
+# the last four: what botocore raises for an answer that is none of SNS
+_ERRORS: tuple[type[Exception], ...] = (*VENDOR_ERRORS, LookupError, ValueError, TypeError, AttributeError)
 
 
 class SnsChannel:
@@ -33,12 +38,15 @@ class SnsChannel:
         """Deliver one message; see `ports.Channel`."""
         subject = title(message).encode("ascii", "replace").decode()[:SUBJECT_CHARS]
         try:
-            self._client().publish(TopicArn=self._arn, Subject=subject, Message=orjson.dumps(as_json(message)).decode())
+            body = orjson.dumps(as_json(message)).decode()
+            with within(TIMEOUT_S):
+                self._client().publish(TopicArn=self._arn, Subject=subject, Message=body)
         except SETUP_ERRORS as error:
             found = setup_error(error)
             raise RetryLaterError(f"{self.name} cannot be told: {found.what}", found.hint) from None
-        except VENDOR_ERRORS as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        except _ERRORS as error:
+            name = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            code = network_trouble(error) or name
             hint = "check the topic and the AWS credentials, and grant sns:Publish on it, then run `alerts test`"
             raise RetryLaterError(f"{self.name} did not take the message: {code}", hint) from None
 

@@ -17,7 +17,7 @@ from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from currents_bridge.adapters.aws import open_session, setup
-from currents_bridge.adapters.deadline import TooLateError, within
+from currents_bridge.adapters.deadline import within
 from currents_bridge.adapters.s3_answers import is_same_etag
 from currents_bridge.adapters.s3_bounds import NOT_S3, bound_answers
 from currents_bridge.adapters.s3_errors import S3_ERRORS, Access, translate
@@ -50,7 +50,6 @@ DEFAULT_CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
-_ERRORS: tuple[type[Exception], ...] = (*S3_ERRORS, TooLateError)
 _CHUNK_BYTES = 64 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<end>\d{1,18})/(?P<total>\d{1,18}|\*)", re.ASCII)
 log = get_logger()
@@ -249,7 +248,7 @@ class S3ObjectStore:
     def _translated(self, access: Access, name: str) -> Iterator[None]:
         try:
             yield
-        except _ERRORS as error:
+        except S3_ERRORS as error:
             translated = translate(error, access, self._bucket, name)
             if isinstance(translated, CredentialError):
                 self._refused = True

@@ -15,7 +15,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from currents_bridge.adapters.aws import SETUP_ERRORS, VENDOR_ERRORS, setup_error
-from currents_bridge.adapters.clients import PROXY_LOGIN, network_trouble, proxy_refusal
+from currents_bridge.adapters.clients import network_trouble
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,
@@ -144,7 +144,6 @@ _BY_STATUS = {
     308: _ELSEWHERE,
     401: _DENIED,
     403: _DENIED,
-    PROXY_LOGIN: _Meaning(proxy_refusal(PROXY_LOGIN), _NETWORK_HINT),
     408: _TIMEOUT,
     412: _CHANGED,
     416: _CHANGED,
@@ -192,8 +191,8 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     else:
         label = type(error).__name__
         meaning = next((meaning for kind, meaning in _BY_CLASS if isinstance(error, kind)), _OTHER)
-        if not meaning.credential and (trouble := network_trouble(error)):
-            meaning = _Meaning(trouble.replace("{", "{{").replace("}", "}}"), _NETWORK_HINT)
+    if not meaning.credential and (trouble := network_trouble(error)):
+        meaning = _Meaning(trouble.replace("{", "{{").replace("}", "}}"), _NETWORK_HINT)
     arn = f"arn:aws:s3:::{bucket}"
     resource, grant = (f"{arn}/{name}", f"{arn}/*") if access is Access.READ else (arn, arn)
     what = meaning.what.format(permission=permission, resource=resource)

@@ -16,7 +16,6 @@ import logging
 import math
 import socket
 import ssl
-import time
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_INTERIM = 32  # of one answer
-_LOOK_S = 0.5  # from one look at the deadline to the next, while an answer is waited for
-_PIECE_BYTES = 16 * 1024  # of a body between two looks; as much as TLS sends at once
+_PIECE_BYTES = 16 * 1024  # of a body between two looks at the deadline; as much as TLS sends at once
 
 _open_socket = HTTPConnection._new_conn  # noqa: SLF001 - botocore and Apprise build on it as well
 _send = HTTPConnection.send
@@ -81,15 +79,12 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         patience_s = self._socket.gettimeout()
-        last_s = None if patience_s is None else time.monotonic() + patience_s
+        self._socket.settimeout(_in_time(patience_s))
         try:
-            while True:
-                self._socket.settimeout(left_s(min(_LOOK_S, patience_s or _LOOK_S)))
-                try:
-                    return self._socket.recv_into(buffer)
-                except TimeoutError:
-                    if last_s is not None and time.monotonic() >= last_s:
-                        raise
+            return self._socket.recv_into(buffer)
+        except TimeoutError:
+            left_s(math.inf)  # says so where it was the deadline
+            raise
         finally:
             self._socket.settimeout(patience_s)
 

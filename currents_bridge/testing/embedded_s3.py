@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from unittest.mock import patch
 
 import boto3
-import httpx
+import urllib3
 from botocore.config import Config
 
 from currents_bridge.errors import UsageError
@@ -86,7 +86,7 @@ class EmbeddedS3(S3Endpoint):
         return self
 
     def __exit__(self, *_: object) -> None:
-        httpx.post(f"{self.url}/moto-api/reset", trust_env=False).raise_for_status()  # frees memory and open files
+        urllib3.request("POST", f"{self.url}/moto-api/reset")  # frees memory and open files
         self._server.stop()
         self._modified_by_clock.stop()
         self._request_log.setLevel(self._log_level)

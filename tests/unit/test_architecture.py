@@ -8,7 +8,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 PACKAGE = Path(__file__).parents[2] / "currents_bridge"
 # Only adapters talk to the world; the testing kit plays it.
-EDGES = {"boto3", "botocore", "httpx", "urllib3", "sqlalchemy", "alembic", "segment", "moto"}
+EDGES = {"boto3", "botocore", "requests", "urllib3", "sqlalchemy", "alembic", "segment", "moto"}
 INSIDE = [path for path in sorted(PACKAGE.rglob("*.py")) if not {"adapters", "testing"} & set(path.parts)]
 
 

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from currents_bridge.adapters.aws import AwsSetupError
+from currents_bridge.adapters.deadline import TooLateError
+from currents_bridge.adapters.network import BadNetworkSettingError
 from currents_bridge.adapters.s3 import MAX_BODY_ATTEMPTS, RANGE_TIMEOUT_S, S3ObjectStore
 from currents_bridge.adapters.s3_errors import _BY_CODE, S3_ERRORS, Access, translate
 from currents_bridge.errors import (
@@ -83,6 +85,9 @@ CREDENTIAL_ERRORS = [
 ]
 
 PASSING_ERRORS = [
+    (TooLateError(), "there was no whole answer in time"),
+    (boto.HTTPClientError(error=BadNetworkSettingError("HTTPS_PROXY is odd", "mend it")), "HTTPS_PROXY is odd"),
+    (answer("407", 407), "the proxy wants another user name and password"),
     (answer("TemporaryRedirect", 307), "redirects to another place for now"),
     (answer("307", 307), "redirects to another place for now"),
     (answer("PreconditionFailed", 412), "has changed since it was listed"),
