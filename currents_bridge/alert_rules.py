@@ -38,6 +38,7 @@ ACTIVITY_SPAN = timedelta(days=7)
 MIN_ACTIVE_HOURS = 12  # with fewer there is no rhythm to speak of
 SETTLING = timedelta(hours=1)  # after the first poll began, in which integrations are no news
 MOST_FAILURES = 1  # of a job in a row that are no alert
+POLL = "poll"  # the job that finds and delivers
 PROBE_PATIENCE = timedelta(hours=1)  # a probe that fails for less is no alert
 
 _HOUR = timedelta(hours=1)
@@ -45,7 +46,7 @@ _SIDES = {Side.SOURCE: "source (S3)", Side.DESTINATION: "destination (Segment)"}
 _PAUSED = {Side.SOURCE: "nothing is read", Side.DESTINATION: "nothing is sent"}
 _FAILING = frozenset({CredentialState.FAILING, CredentialState.EXPIRED})
 _PAUSES = frozenset({AlertKind.CREDENTIAL_FAILING, AlertKind.SOURCE_DISABLED})
-_INCIDENTS = _PAUSES | {AlertKind.CREDENTIAL_SUSPECT}
+INCIDENTS = _PAUSES | {AlertKind.CREDENTIAL_SUSPECT}
 _OVER = {
     AlertKind.BUCKET_DEADLINE: "No waiting object is close to being deleted by the bucket any more",
     AlertKind.ROTATION_REFUSED: "No newer write key is refused any more",
@@ -136,7 +137,7 @@ def job_alerts(failing: Sequence[FailingJob], now: datetime) -> list[Alert]:
             subject=job.job,
             severity=str(Severity.CRITICAL),
             since=job.since,
-            what=f"The job {job.job} fails each time, {job.failures} times so far: {job.error}",
+            what=_failing(job),
             waits="",
             todo="see the log for `job_failed` or `poll_finished`; if it is a mistake of the program, report it",
             told_at=now,
@@ -144,6 +145,12 @@ def job_alerts(failing: Sequence[FailingJob], now: datetime) -> list[Alert]:
         for job in failing
         if job.failures > MOST_FAILURES
     ]
+
+
+def _failing(job: FailingJob) -> str:
+    if job.job == POLL:
+        return f"No poll was complete since {when(job.since)}, {job.failures} in a row: {job.error}"
+    return f"The job {job.job} fails each time, {job.failures} times so far: {job.error}"
 
 
 def job_is_over(alert: Alert) -> Alert:
@@ -165,7 +172,7 @@ def last_words(alert: Alert, health: Health, wrong: Sequence[Alert]) -> Alert | 
     kind = AlertKind(alert.kind)
     if _ends_untold(alert, wrong):
         return None
-    if kind in _INCIDENTS:
+    if kind in INCIDENTS:
         return _recovery(alert, health)
     if kind is AlertKind.CAUGHT_UP:
         return _catching_up(alert, health)
@@ -183,8 +190,8 @@ def _ends_untold(alert: Alert, wrong: Sequence[Alert]) -> bool:
             return any(other.kind in _PAUSES for other in wrong)
         case AlertKind.BUCKET_DEADLINE:
             return any(other.kind == alert.kind for other in wrong)
-        case kind if kind in _INCIDENTS or kind is AlertKind.CAUGHT_UP:
-            return any(other.kind in _INCIDENTS and other.subject == alert.subject for other in wrong)
+        case kind if kind in INCIDENTS or kind is AlertKind.CAUGHT_UP:
+            return any(other.kind in INCIDENTS and other.subject == alert.subject for other in wrong)
         case _:
             return False
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from currents_bridge.alert_rules import Health, Limits, conditions, job_alerts, job_is_over, last_words
+from currents_bridge.alert_rules import INCIDENTS, Health, Limits, conditions, job_alerts, job_is_over, last_words
 from currents_bridge.alerting import AlertKind, Decision, Severity, decide
 from currents_bridge.delivery import retry_at
 from currents_bridge.errors import RetryLaterError
@@ -54,7 +54,7 @@ class Alerts:
         self._limits = limits
         self._repeat = repeat
         self._ping = ping
-        self._well: dict[str, bool] = {}  # connector, or _JOBS -> whether nothing but news is open
+        self._well: dict[str, bool] = {}  # connector, or _JOBS -> whether its jobs do what they are for
 
     @property
     def channel_names(self) -> list[str]:
@@ -85,7 +85,7 @@ class Alerts:
             )
         )
         for name, alerts in wrong.items():
-            self._well[name] = all(alert.severity == Severity.INFO for alert in alerts)
+            self._well[name] = not any(alert.kind in INCIDENTS for alert in alerts)
 
     def look_at_jobs(self, failing: Sequence[FailingJob], connectors: Collection[str], now: datetime) -> None:
         """As `look`, for the jobs of the connectors, whatever else is known of these. Raises LedgerError."""
@@ -130,7 +130,10 @@ class Alerts:
                 list(pool.map(lambda queue: self._post(queue, now), ready))
 
     def heartbeat(self, *, healthy: bool) -> None:
-        """Tell the watchdog that all is well, if it is: `healthy`, and nothing but news at the last look."""
+        """Tell the watchdog that the program runs and its jobs end well, if they do; what else is wrong has alerts.
+
+        `healthy`: it runs. At the last look no job failed, and no credential kept events from arriving.
+        """
         if self._ping is None or not healthy or not self._well or not all(self._well.values()):
             return
         try:

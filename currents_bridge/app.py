@@ -104,7 +104,7 @@ class Bridge:
             except MISTAKES as error:
                 mistakes.append(error)
             else:
-                healthy &= is_healthy(health)
+                healthy &= is_healthy(health, self.settings.schedule.poll)
         self.alerts.look_at_jobs(self.ledger.failing_jobs(), self._names(), now)
         self.alerts.post(now)
         if mistakes:

@@ -63,6 +63,10 @@ class HealthReader:
         self._looked_at = now
 
 
-def is_healthy(health: Health) -> bool:
-    """Return whether a poll was begun or something was acknowledged lately: a delivery may take longer than an hour."""
-    return health.active_at is not None and health.now - health.active_at < timedelta(hours=1)
+def is_healthy(health: Health, poll: timedelta) -> bool:
+    """Return whether a poll was begun or something was acknowledged lately: a delivery may take longer than an hour.
+
+    Lately is an hour, or the time of two polls where they are that rare.
+    """
+    lately = max(timedelta(hours=1), 2 * poll)
+    return health.active_at is not None and health.now - health.active_at < lately

@@ -100,7 +100,7 @@ class AlertsSettings(_Section):
         default=timedelta(hours=12), description="time after which an open alert is told again, 5m..30d"
     )
     heartbeat_url: HeartbeatAddress | None = Field(
-        default=None, repr=False, description="address, or a reference to it, that is asked while all is well"
+        default=None, repr=False, description="address, or a reference to it, that is asked while the jobs end well"
     )
     backlog_age: Annotated[Duration, between("5m", "30d")] = Field(
         default=timedelta(hours=6), description="age of the oldest waiting object that is worth an alert, 5m..30d"

@@ -159,15 +159,15 @@ def test_what_is_told_is_logged_even_without_any_channel() -> None:
     [
         (health(), True, 1),
         (health(notices=[NEWS]), True, 1),
-        (health(quarantined=1), True, 0),
+        (health(quarantined=1), True, 1),
         (health(destination=failing(NOW)), True, 0),
         (health(), False, 0),
         (None, True, 0),
     ],
     ids=["well", "news", "warning", "critical", "unhealthy", "never looked"],
 )
-def test_the_heartbeat_beats_only_while_all_is_well(of: Health | None, healthy: bool, pings: int) -> None:  # noqa: FBT001
-    """News do not stop it."""
+def test_the_heartbeat_says_that_jobs_end_well(of: Health | None, healthy: bool, pings: int) -> None:  # noqa: FBT001
+    """What was set aside has alerts, and does not stop it; a credential that keeps events from arriving does."""
     pinged: list[None] = []
     alerts = make_alerts(ping=lambda: pinged.append(None))
     if of:

@@ -15,6 +15,7 @@ from currents_bridge import app
 from currents_bridge.alert_rules import Limits
 from currents_bridge.alerts import Alerts
 from currents_bridge.config import Settings
+from currents_bridge.config.settings import ScheduleSettings
 from currents_bridge.connector import Connector
 from currents_bridge.credentials import LossPolicy
 from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, RetryLaterError, Side
@@ -247,6 +248,28 @@ def test_a_channel_that_raises_keeps_no_other_from_its_messages(program: Program
         for _ in range(2):
             program.run("first.poll")
     assert [line["error"] for line in lines if line["event"] == "alert_not_taken"] == ["OverflowError"]
+
+
+def test_polls_that_are_rare_are_no_lack_of_life(program: Program) -> None:
+    """Two of them may be missing before the heartbeat stops."""
+    rare = {"schedule": ScheduleSettings(poll=timedelta(hours=6))}
+    program.bridge.settings = program.bridge.settings.model_copy(update=rare)
+    program.first.active_at = program.second.active_at = program.now
+    program.now += timedelta(hours=11)
+    program.run()
+    assert program.heartbeats == 1
+    program.now += timedelta(hours=1)
+    program.run()
+    assert program.heartbeats == 1
+
+
+def test_a_poll_that_fails_again_says_since_when_none_was_complete(program: Program) -> None:
+    """As for a bucket that was renamed, or a server that answers 500 for days."""
+    program.first.poll = lambda: TransferReport(error=RetryLaterError("S3 answers 500"))
+    for _ in range(3):
+        program.run("first.poll")
+    (alert,) = program.bridge.alerts.open()
+    assert alert.what == "No poll was complete since 2026-01-02 12:01 UTC, 3 in a row: S3 answers 500"
 
 
 def test_a_delivery_of_more_than_an_hour_is_well(program: Program) -> None:
