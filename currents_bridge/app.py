@@ -405,6 +405,7 @@ def verdicts(bridge: Bridge) -> list[check.Verdict]:
         check.check_ledger(path, missing=is_missing(path), can_make=os.access(path.parent, os.W_OK | os.X_OK)),
         *chain.from_iterable(of_connectors),
         *of_unopened,
+        *check.check_pairs(bridge.settings.connectors, {one.name: one.watch.fingerprint for one in bridge.connectors}),
         check.check_channels(bridge.alerts.channel_names),
     ]
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 from currents_bridge.catalogue import catalogue
+from currents_bridge.config.settings import ConnectorSettings
 from currents_bridge.connector import Connector
 from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
 from currents_bridge.credentials import state_at
@@ -70,6 +71,31 @@ def check_ledger(path: Path, *, missing: bool, can_make: bool) -> Verdict:
     detail = f"there is none yet at {path}; `once`, `run` or `backfill` makes it"
     remedy = "if there is one elsewhere, set ledger.url to it: with a new one, everything is sent again"
     return Verdict("ledger", True, detail, remedy)
+
+
+def check_pairs(settings: Sequence[ConnectorSettings], keys: Mapping[str, str]) -> Iterator[Verdict]:
+    """Yield a warning for each two connectors that may be in each other's way.
+
+    `keys`: fingerprint of the write key of each connector that has one.
+    """
+    for one, other in combinations(settings, 2):
+        subject = f"{one.name}, {other.name}: "
+        same_key = keys.get(one.name, one.name) == keys.get(other.name)
+        same_files = one.source.place == other.source.place and _overlap(one.source.prefix, other.source.prefix)
+        same_ids = one.destination.message_id_prefix == other.destination.message_id_prefix
+        if same_key:
+            detail = "both send with one write key" + (" what they read from the same files" if same_files else "")
+            remedy = "right if both are meant for one Segment source; else give each the key of its own"
+            yield Verdict(f"{subject}write key", ok=True, detail=detail, remedy=remedy)
+        elif same_files and same_ids:
+            detail = "both read the same files, for two Segment sources, and give their events the same message ids"
+            remedy = "set another destination.message_id_prefix for one, so that Segment takes none for a repeat"
+            yield Verdict(f"{subject}source", ok=True, detail=detail, remedy=remedy)
+
+
+def _overlap(one: str, other: str) -> bool:
+    folders = [f"{prefix.rstrip('/')}/".lstrip("/") for prefix in (one, other)]
+    return folders[0].startswith(folders[1]) or folders[1].startswith(folders[0])
 
 
 def check_channels(names: Sequence[str]) -> Verdict:

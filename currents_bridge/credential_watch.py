@@ -98,6 +98,11 @@ class CredentialWatch:
         return self._key
 
     @property
+    def fingerprint(self) -> str:
+        """What tells the write key that is used now, at its endpoint, from others."""
+        return self._print(self._key)
+
+    @property
     def probes(self) -> Sequence[Probe]:
         """Ways to ask about a key, the strongest first."""
         return self._probes
@@ -126,6 +131,7 @@ class CredentialWatch:
         """
         with self._lock:
             if not self._begun:
+                self._warn_of_odd_key()
                 self._adopt_in_ledger()
                 self._begun = True
 
@@ -264,8 +270,14 @@ class CredentialWatch:
         with self._lock:
             self._transport.close()
             self._key, self._transport = key, transport
+            self._warn_of_odd_key()
             self._adopt_in_ledger()
         log.info("write_key_adopted", connector=self._connector, fingerprint=self._print(key))
+
+    def _warn_of_odd_key(self) -> None:
+        if not has_key_shape(self._key):
+            hint = "Segment gives out 32 letters and digits, and answers 200 to any other key and drops the events"
+            log.warning("write_key_has_an_odd_shape", connector=self._connector, hint=hint)
 
     def _ask_a_last_time(self) -> None:
         """Ask about the key that is given up: what it was told, and is not proven by now, is sent again."""

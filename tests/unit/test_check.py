@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from currents_bridge.check import Verdict, check_channels, check_connector, exit_code
+from currents_bridge.check import Verdict, check_channels, check_connector, check_pairs, exit_code
+from currents_bridge.config.settings import ConnectorSettings
 from currents_bridge.errors import CredentialError, ProbeError, RetryLaterError, Side
 from currents_bridge.model import Evidence, EvidenceKind, ExpiryRule, Notice, NoticeKind
 from tests.workbench import CLICK, HOUR, NAME, OPEN, Bench
@@ -316,3 +317,33 @@ def test_a_verdict_as_json_has_everything_that_a_person_sees() -> None:
         "detail": "b",
         "remedy": "c",
     }
+
+
+@pytest.mark.parametrize(
+    ("sources", "keys", "prefixes", "expected"),
+    [
+        (["", "eu/"], "ab", ["", ""], ["first, second: source"]),
+        (["us/", "eu/"], "ab", ["", ""], []),
+        (["us/", "eu/"], "aa", ["", ""], ["first, second: write key"]),
+        (["", ""], "ab", ["us-", "eu-"], []),
+        (["us/", "us-2/"], "ab", ["", ""], []),
+    ],
+    ids=["one within the other", "apart", "one key", "own ids", "alike by name only"],
+)
+def test_connectors_that_are_in_each_others_way_are_named(
+    sources: list[str], keys: str, prefixes: list[str], expected: list[str]
+) -> None:
+    """Two that send one file's events to two sources under the same ids, and two that send to one source."""
+    names = ("first", "second")
+    settings = [
+        ConnectorSettings.model_validate(
+            {
+                "name": name,
+                "source": {"bucket": "acme", "prefix": source},
+                "destination": {"write_key": "env:KEY", "message_id_prefix": prefix},
+            }
+        )
+        for name, source, prefix in zip(names, sources, prefixes, strict=True)
+    ]
+    found = check_pairs(settings, dict(zip(names, keys, strict=True)))
+    assert [verdict.subject for verdict in found] == expected

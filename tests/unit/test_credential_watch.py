@@ -193,6 +193,18 @@ def test_events_that_a_proof_does_not_reach_are_counted_by_the_next_one(place: P
     assert [events for _, events in place.probe.asked] == [[7, 5], [5]]
 
 
+@pytest.mark.parametrize(
+    "key", ['"quoted-write-key-of-32-characters', "$SEGMENT_WRITE_KEY", OLD[:31], f"\ufeff{OLD[:31]}"]
+)
+def test_a_key_of_odd_shape_is_a_warning_at_each_start(place: Place, key: str) -> None:
+    """Segment answers 200 to it, and drops everything."""
+    place.keys = [key]
+    with capture_logs() as lines:
+        place.open()
+    assert [line["event"] for line in lines] == ["write_key_has_an_odd_shape"]
+    assert key not in repr(lines)
+
+
 def test_a_later_process_asks_about_what_an_earlier_one_sent(place: Place) -> None:
     """As `once` by cron, whose events are too new to be counted when it ends."""
     place.open().acknowledged(7)
