@@ -22,7 +22,7 @@ from currents_bridge.cli_options import (
     opened,
     quiet_logs,
 )
-from currents_bridge.errors import BridgeError, ConfigError, UsageError
+from currents_bridge.errors import SEE_CAUSE, BridgeError, ConfigError, UsageError
 
 if TYPE_CHECKING:
     from currents_bridge.app_ledger import Missing
@@ -68,6 +68,8 @@ def execute() -> int:
     except BridgeError as error:
         if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
+            if error.hint == SEE_CAUSE:
+                error.hint = "the lines above show the cause; report it if it is a mistake of the program"
         _tell(error)
         problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [error.message]
         return _failed(error.exit_code, problems, error.hint)

@@ -25,6 +25,8 @@ from pathlib import Path
 
 from currents_bridge.words import words
 
+SEE_CAUSE = "run the same command with -v to see the cause"
+
 
 class BridgeError(Exception):
     """Something went wrong that a user can act on.
@@ -36,7 +38,7 @@ class BridgeError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "run the same command with -v to see the cause") -> None:
+    def __init__(self, message: str, hint: str = SEE_CAUSE) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -68,7 +70,7 @@ class ConfigError(BridgeError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[ConfigProblem], hint: str = "mend the lines above, then run `check`") -> None:
+    def __init__(self, problems: Sequence[ConfigProblem], hint: str = "mend the lines above") -> None:
         super().__init__("\n".join(map(str, problems)), hint)
         self.problems = tuple(problems)
 
@@ -125,7 +127,7 @@ class QuarantineObjectError(BridgeError):
     exit_code = 4
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, "look at the file with `currents-bridge inspect`")
+        super().__init__(reason, "it is damaged, or Braze did not write it: get the file again from where it came from")
         self.reason = reason
 
 

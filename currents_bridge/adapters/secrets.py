@@ -13,7 +13,7 @@ from currents_bridge.config import ConnectorSettings, Settings, is_reference
 from currents_bridge.config.plain import NotPlainError, check_text, read_text
 from currents_bridge.errors import ConfigError, ConfigProblem
 
-_HINT = "set the variable, write the file or mend the secret in AWS, then run `check`"
+_HINT = "set the variable, write the file or mend the secret in AWS"
 
 
 class SecretReader:

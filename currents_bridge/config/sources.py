@@ -112,7 +112,7 @@ class FileSource(InitSettingsSource):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    field, hint = str(path), "mend the file, then run `check`"
+    field, hint = str(path), "mend the file"
     try:
         text = read_text(path)
         check_text(text)

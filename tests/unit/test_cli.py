@@ -492,3 +492,60 @@ def test_json_of_a_reconciliation_says_what_keeps_it_from_being_proven(bench: Be
     bench.put(1)
 
     assert document("reconcile", code=1)["reasons"] == {"objects unknown": 1}
+
+
+@pytest.mark.parametrize("state", ["no configuration", "bad configuration", "bad secret", "bad ledger", "no ledger"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check",
+        "once",
+        "run",
+        "status",
+        "reconcile",
+        "backfill --from 2026-01-02 --to 2026-01-03",
+        "alerts list",
+        "alerts test",
+        "dead-letters list",
+        "dead-letters replay",
+        "quarantine list",
+        "quarantine replay",
+        "ledger backup x",
+    ],
+)
+def test_no_hint_of_a_command_names_itself(
+    folder: Path, state: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor -v where that was given: whoever did that already learns nothing."""
+    monkeypatch.setenv("KEY", "" if state == "bad secret" else "k" * 32)
+    monkeypatch.setattr(daemon, "run", lambda *_: None)
+    if state == "no ledger" and command.split(maxsplit=1)[0] in {"once", "run", "backfill", "check"}:
+        return  # which work without one
+    document = CONFIG | ({"delivery": {"workers": 0}} if state == "bad configuration" else {})
+    if state != "no configuration":
+        (folder / "config").mkdir()
+        (folder / "config" / "bridge.yaml").write_text(json.dumps(document))
+    if state == "bad ledger":
+        (folder / "currents-bridge.sqlite3").write_text("no database" * 100)
+    monkeypatch.setattr("sys.argv", ["currents-bridge", *command.split(), "-v"])
+
+    cli.execute()
+
+    hints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Try:")]
+    itself = command.partition(" --")[0].removesuffix(" x")
+    assert hints or state in {"bad secret", "no ledger"}
+    assert not any(f"{itself}`" in hint or " -v " in hint for hint in hints)
+
+
+def test_inspect_does_not_send_you_to_inspect(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that it cannot read."""
+    (folder / "x.avro").write_bytes(b"no Avro")
+    monkeypatch.setattr("sys.argv", ["currents-bridge", "inspect", "x.avro"])
+
+    assert cli.execute() == 4
+
+    *_, error, hint = capsys.readouterr().err.splitlines()
+    assert "not readable as Avro" in error
+    assert "inspect" not in hint
