@@ -95,7 +95,7 @@ class S3ObjectStore:
             client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=region, endpoint_url=endpoint_url, config=whole_config
             )
-            bound_answers(client, clock)
+            bound_answers(client)
             keep_raw_answers(client)
             return client, QuickReader(session, client, bucket, timeout_s=quick_timeout_s, clock=clock)
 

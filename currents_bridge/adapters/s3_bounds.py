@@ -1,10 +1,10 @@
-"""Answers of S3 that are read whole, as listings and errors, come to an end, in bytes and time, and hold no entities.
+"""Answers of S3 that are read whole, as listings and errors, come to an end and hold no entities.
 
-botocore reads each of them to its end, however long and slow, and parses its XML with entities. Parts of objects are
+botocore reads each of them to its end, whatever its length, and parses its XML with entities. Parts of objects are
 streams, which end by themselves where a range does; of their headers botocore reads only what is read here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -24,25 +24,23 @@ if TYPE_CHECKING:
 
 # A page of 1,000 keys of 1,024 characters, each encoded as three, has less than 4 MB.
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-ANSWER_TIMEOUT_S = 120.0  # of the body; the socket's timeout starts anew with every byte
 NOT_S3 = "see that source.endpoint_url names an S3 server, and that no proxy answers in its place; nothing is lost"
 
 _FIRST_ERROR = 300  # status
 _READ_BYTES = 64 * 1024
 
 
-def bound_answers(client: "S3Client", clock: Callable[[], float]) -> None:
-    """Have the client raise RetryLaterError for an answer that is longer or slower, or has entities."""
+def bound_answers(client: "S3Client") -> None:
+    """Have the client raise RetryLaterError for a longer answer, and for one with entities."""
     endpoint = client._endpoint  # type: ignore[attr-defined] # noqa: SLF001 - the one place where botocore sends
-    endpoint.http_session = _BoundedSession(endpoint.http_session, clock)
+    endpoint.http_session = _BoundedSession(endpoint.http_session)
 
 
 class _BoundedSession:
     """What a botocore endpoint sends requests with."""
 
-    def __init__(self, session: URLLib3Session, clock: Callable[[], float]) -> None:
+    def __init__(self, session: URLLib3Session) -> None:
         self._session = session
-        self._clock = clock
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         streamed, request.stream_output = request.stream_output, True  # else all is read here
@@ -52,7 +50,7 @@ class _BoundedSession:
                 del answer.headers[name]
             return answer
         try:
-            answer.raw = _Whole(self._content(answer))
+            answer.raw = _Whole(_content(answer))
         except SocketTimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except HTTPError as error:
@@ -62,24 +60,23 @@ class _BoundedSession:
     def close(self) -> None:
         self._session.close()
 
-    def _content(self, answer: AWSResponse) -> bytes:
-        content, end_s = bytearray(), self._clock() + ANSWER_TIMEOUT_S
-        while chunk := answer.raw.read1(_READ_BYTES):
-            content += chunk
-            if len(content) > MAX_ANSWER_BYTES:
-                raise _refused(answer, f"sends a listing or an error of more than {MAX_ANSWER_BYTES:,} bytes")
-            if self._clock() > end_s:
-                raise _refused(answer, f"sends a listing or an error for more than {ANSWER_TIMEOUT_S:.0f} s")
-        if b"<!ENTITY" in content:
-            raise _refused(answer, "sends XML that defines entities, as S3 never does")
-        return bytes(content)
-
 
 class _Whole(BytesIO):
     """A body that was read, as botocore reads one."""
 
     def stream(self) -> Iterator[bytes]:
         yield self.read()
+
+
+def _content(answer: AWSResponse) -> bytes:
+    content = bytearray()
+    while chunk := answer.raw.read(_READ_BYTES):
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise _refused(answer, f"sends a listing or an error of more than {MAX_ANSWER_BYTES:,} bytes")
+    if b"<!ENTITY" in content:
+        raise _refused(answer, "sends XML that defines entities, as S3 never does")
+    return bytes(content)
 
 
 def _is_readable(name: str, value: str) -> bool:

@@ -1,7 +1,6 @@
 """The S3 adapter: what is read whole of a server's answers is bounded."""
 
 from contextlib import closing
-from itertools import count
 
 import pytest
 from botocore.config import Config
@@ -50,19 +49,6 @@ def test_an_answer_that_is_read_whole_is_bounded(
         if status != 200:
             with store.open("key", "etag", 5) as stream, pytest.raises(RetryLaterError, match=what):
                 stream.read()
-
-
-def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte starts the socket's timeout anew; the clock of the whole answer goes on."""
-    seconds = count(step=30)
-    monkeypatch.setattr(s3_bounds, "_READ_BYTES", 1)
-    with closing(LoopbackServer(lambda _: Answer(body=EMPTY), "dripping")) as server:
-        config = Config(proxies={})
-        store = S3ObjectStore(
-            "acme", region="us-east-1", endpoint_url=server.url, config=config, clock=lambda: next(seconds)
-        )
-        with pytest.raises(RetryLaterError, match="for more than 120 s"):
-            list(store.list(""))
 
 
 def test_a_connection_is_used_again_for_the_next_page() -> None:
