@@ -10,7 +10,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -420,11 +419,14 @@ def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, Con
             return Path(place).open("rb"), place, None
         except OSError as error:
             raise UsageError(f"{place} cannot be read: {error.strerror}", "give a file, or s3://BUCKET/KEY") from error
-    parts = urlsplit(place, allow_fragments=False)
-    bucket, key = parts.netloc, place.removeprefix(f"s3://{parts.netloc}/")
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    try:
+        bare = SourceSettings(bucket=bucket)
+    except ValueError:
+        raise UsageError(f"{place} names no bucket", "give a file, or s3://BUCKET/KEY") from None
     connectors = settings.connectors if settings else ()
     connector = next((c for c in connectors if c.source.bucket == bucket and key.startswith(c.source.prefix)), None)
-    store = make_store(connector.source if connector else SourceSettings(bucket=bucket))
+    store = make_store(connector.source if connector else bare)
     listed = next(iter(store.list(key)), None)  # of all keys that begin like this one, itself comes first
     if listed is None or listed.key != key:
         raise UsageError(f"{place} is not there", "list the bucket to find the key")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -19,6 +19,7 @@ from apscheduler.triggers.base import BaseTrigger
 from currents_bridge.errors import LedgerLostError
 from currents_bridge.logs import get_logger
 from currents_bridge.memory import give_back
+from currents_bridge.mistakes import described
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of a zone of its own
 
@@ -41,13 +42,14 @@ def run(jobs: Sequence[Job], stop: threading.Event, clock: Callable[[], float] =
     draining, where a job did: without its ledger the daemon would only do harm.
     """
     lost: list[LedgerLostError] = []
+    mistakes = _Mistakes()
 
     def on_error(event: JobExecutionEvent) -> None:
         if isinstance(event.exception, LedgerLostError):
             lost.append(event.exception)
             stop.set()
         else:
-            _log_mistake(event)
+            mistakes.log(event)
 
     zone = _Monotonic(clock)
     scheduler = BackgroundScheduler(
@@ -55,9 +57,10 @@ def run(jobs: Sequence[Job], stop: threading.Event, clock: Callable[[], float] =
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone=zone,
     )
-    # _log_mistake tells of jobs that fail, and a poll that a long delivery keeps from starting is as it should be
+    # _Mistakes tells of jobs that fail, and a poll that a long delivery keeps from starting is as it should be
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     scheduler.add_listener(on_error, EVENT_JOB_ERROR)
+    scheduler.add_listener(mistakes.forget, EVENT_JOB_EXECUTED)
     for job in jobs:
         scheduler.add_job(
             _unless(stop, job.run),
@@ -122,5 +125,22 @@ def _unless(stop: threading.Event, job: Callable[[], object]) -> Callable[[], No
     return run_job
 
 
-def _log_mistake(event: JobExecutionEvent) -> None:
-    log.error("job_failed", job=event.job_id, error=repr(event.exception), traceback=event.traceback)
+class _Mistakes:
+    """Logs what jobs raise: the traceback of one kind once, then how often in a row it came."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[str, int]] = {}  # job -> what it raised, and how often in a row
+
+    def log(self, event: JobExecutionEvent) -> None:
+        what = described(event.exception)
+        before, times = self._latest.get(event.job_id, ("", 0))
+        times = times + 1 if what == before else 1
+        self._latest[event.job_id] = what, times
+        if times == 1:
+            log.error("job_failed", job=event.job_id, error=repr(event.exception), traceback=event.traceback)
+        else:
+            log.error("job_failed", job=event.job_id, error=what, times=times)
+
+    def forget(self, event: JobExecutionEvent) -> None:
+        """Take in that a job ended well: what it raises after that is news."""
+        self._latest.pop(event.job_id, None)

@@ -22,6 +22,10 @@ _REFERENCE = re.compile(r"env:[^\s=]+|file:\S.*|aws-secretsmanager:[^\s#]+(#\S.*
 _REFERENCE_FORMS = "env:NAME, file:PATH, aws-secretsmanager:ID#FIELD or aws-ssm:NAME"
 _REGION = re.compile(r"(?![0-9]+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
 _NOT_IN_ENDPOINT = re.compile(r"[?#\\\s\x00-\x20]")  # paths are put after it
+_BUCKET = re.compile(
+    r"[A-Za-z0-9._-]{1,255}|arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d{12}:(accesspoint|outpost)[/:][A-Za-z0-9/:.-]{1,200}",
+    re.ASCII,
+)
 _TOPIC_ARN = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]+")
 
 
@@ -119,9 +123,15 @@ def check_region(value: str) -> str:
 
 
 def check_bucket(value: str) -> str:
-    """Check that the name of a bucket is no URL."""
-    if not value or "://" in value:
-        raise ValueError("must be the name of a bucket alone, like acme-currents")
+    """Check that S3 can have a bucket of that name, or an access point of that ARN.
+
+    The names of old buckets and of compatible servers may hold more than those of new ones at AWS.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+    """
+    if _BUCKET.fullmatch(value) is None:
+        raise ValueError(
+            "must be the name of a bucket alone, like acme-currents; a folder in it goes into source.prefix"
+        )
     return value
 
 

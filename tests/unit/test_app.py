@@ -227,6 +227,13 @@ def test_an_object_that_is_not_there_is_refused_after_one_listing(bucket: FakeOb
     assert bucket.list_calls <= 1
 
 
+@pytest.mark.parametrize("place", ["s3:///x.avro", "s3://My Bucket/x.avro", "s3://[acme/x.avro", "s3://"])
+def test_an_address_without_a_bucket_is_refused(place: str) -> None:
+    """Before anything is asked."""
+    with pytest.raises(UsageError, match="names no bucket"):
+        app.open_file(place, None)
+
+
 def test_the_store_of_a_source_is_made_from_its_settings() -> None:
     """No request is made for it."""
     assert "acme" in repr(vars(app.make_store(SourceSettings(bucket="acme"))))

@@ -159,6 +159,9 @@ def test_bad_settings_are_named_with_reason_value_and_file(load_text: Load, file
     assert found.endswith(f"from {file})")
 
 
+NO_BUCKET = "must be the name of a bucket alone, like acme-currents; a folder in it goes into source.prefix"
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -167,10 +170,21 @@ def test_bad_settings_are_named_with_reason_value_and_file(load_text: Load, file
         ({"anonymous_users": "drop"}, "anonymous_users: must be 'skip' or 'send' (got drop, "),
         ({"properties": None}, "properties: must be 'connector' or 'all' (got null, "),
         ({"source": None}, "source: must be a mapping (from "),
-        ({"source__bucket": ""}, 'source.bucket: must be the name of a bucket alone, like acme-currents (got "", '),
+        ({"source__bucket": ""}, "source.bucket: must be the name of a bucket alone, like acme-currents; a folder"),
         (
             {"source__bucket": "s3://x"},
-            "source.bucket: must be the name of a bucket alone, like acme-currents (got s3:",
+            "source.bucket: must be the name of a bucket alone, like acme-currents; a folder",
+        ),
+        *(
+            (
+                {"source__bucket": bucket},
+                f"source.bucket: {NO_BUCKET} (got {bucket}, ",
+            )
+            for bucket in ("acme/currents", "My Currents", "acme?x", "arn:aws:s3:::acme", "bücket")
+        ),
+        *(
+            ({"source__region": region}, f"source.region: must be the name of a region, like us-east-1 (got {region}, ")
+            for region in ("us east 1", "us_east_1", "us-east-1/", "eu.west.1")
         ),
         ({"source__bucket": 12}, "source.bucket: must be text, in quotes (got 12, "),
         ({"source__prefix": "/x"}, "source.prefix: must not start with / (got /x, "),

@@ -128,6 +128,23 @@ def test_a_mistake_in_one_job_is_logged_once_and_the_others_go_on(
     assert not caplog.records
 
 
+def test_a_traceback_that_comes_again_is_counted(stop: threading.Event) -> None:
+    """Another mistake, or the same after the job ended well, is logged whole."""
+    outcomes: list[type[Exception] | None] = [KeyError, KeyError, KeyError, IndexError, None, IndexError]
+
+    def poll() -> None:
+        if not outcomes:
+            stop.set()
+        elif outcome := outcomes.pop(0):
+            raise outcome("a mistake")
+
+    logs = run(Jobs(poll), stop=stop, poll=AT_ONCE)
+
+    failures = [line for line in logs if line["event"] == "job_failed"]
+    assert ["traceback" in line for line in failures] == [True, False, False, True, True]
+    assert [line.get("times", 1) for line in failures] == [1, 2, 3, 1, 1]
+
+
 def test_memory_is_given_back_after_each_job(stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that fails has used memory as well."""
     done: list[str] = []
