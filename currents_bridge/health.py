@@ -14,7 +14,7 @@ ACTIVITY_EVERY = timedelta(minutes=10)
 
 
 class HealthReader:
-    """Reads the health of one connector. When files of which type came is looked up rarely: that grows with history."""
+    """Reads the health of one connector. When files of which type came is looked up rarely: a week is long."""
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -55,10 +55,8 @@ class HealthReader:
     def _look_up_activity(self, now: datetime) -> None:
         """Count the active hours of the week before the newest hour, of the event types that are included."""
         ledger, name, included = self._connector.ledger, self._connector.name, self._connector.included_types()
-        newest = max(
-            (of.latest_hour for of in ledger.activity(name, now, now) if of.event_type in included), default=now
-        )
-        self._since = newest + timedelta(hours=1) - ACTIVITY_SPAN
+        newest = ledger.newest_hour(name, included, now)
+        self._since = (newest or now) + timedelta(hours=1) - ACTIVITY_SPAN
         self._activity = [of for of in ledger.activity(name, self._since, now) if of.event_type in included]
         self._looked_at = now
 

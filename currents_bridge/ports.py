@@ -460,12 +460,15 @@ class Ledger(Protocol):
         """Keep the lifecycle rules that may delete the connector's objects, in place of those kept before."""
         ...
 
-    def activity(self, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
-        """Return for each event type its newest hour up to `until`, and how many of the hours from `since` on.
+    def newest_hour(self, connector: str, event_types: frozenset[str], until: datetime) -> datetime | None:
+        """Return the newest hour up to `until` that has objects of these types.
 
-        Hours are those that have objects. Later ones are left out, as of a clock that is wrong or of the year 9999:
-        they say nothing of when files come.
+        Later ones are left out, as of a clock that is wrong or of the year 9999: they say nothing of when files come.
         """
+        ...
+
+    def activity(self, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
+        """Return each event type that has objects in the hours from `since` up to `until`, with how many of them."""
         ...
 
     def dead_lettered(self, connector: str, since: datetime) -> int:

@@ -120,17 +120,33 @@ def _oldest(connection: Connection, connector: str, states: Sequence[ObjectState
     return min(found, default=None)
 
 
+def newest_hour(connection: Connection, connector: str, event_types: frozenset[str], until: datetime) -> str | None:
+    """Return the newest hour of these types, by a step back from `until` in each index."""
+    last = format_hour(until)
+    newest = (
+        connection.scalar(
+            select(table.c.hour)
+            .where(*state, *selected(table, connector, Selection(event_types)), table.c.hour <= last)
+            .order_by(table.c.hour.desc())
+            .limit(1)
+        )
+        for table, state in ((hours, ()), (objects, (NOT_DELIVERED,)))
+    )
+    return max((hour for hour in newest if hour), default=None)
+
+
 def activity(connection: Connection, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
     """Return when files of each event type came, by the hours that hold any and by what is not delivered."""
-    names, last = ("event_type", "hour"), format_hour(until)
+    first, last = hour_from(since), format_hour(until)
     held = union(
-        select(*(hours.c[name] for name in names)).where(hours.c.connector == connector, hours.c.hour <= last),
-        select(*(objects.c[name] for name in names)).where(
-            objects.c.connector == connector, NOT_DELIVERED, objects.c.hour <= last
-        ),
+        *(
+            select(table.c.event_type, table.c.hour).where(
+                *state, table.c.connector == connector, table.c.hour >= first, table.c.hour <= last
+            )
+            for table, state in ((hours, ()), (objects, (NOT_DELIVERED,)))
+        )
     ).subquery()
-    asked_for = func.count().filter(held.c.hour >= hour_from(since))
-    by_type = select(held.c.event_type, func.max(held.c.hour), asked_for).group_by(held.c.event_type)
+    by_type = select(held.c.event_type, func.max(held.c.hour), func.count()).group_by(held.c.event_type)
     return [
         TypeActivity(event_type, parse_hour(latest), active)
         for event_type, latest, active in connection.execute(by_type.order_by(held.c.event_type))

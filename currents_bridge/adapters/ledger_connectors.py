@@ -58,6 +58,12 @@ class SqlConnectors:
         with self._store.reading() as connection:
             return ledger_books.totals(connection, connector)
 
+    def newest_hour(self, connector: str, event_types: frozenset[str], until: datetime) -> datetime | None:
+        """Look for it from the end."""
+        with self._store.reading() as connection:
+            hour = ledger_books.newest_hour(connection, connector, event_types, until)
+        return parse_hour(hour) if hour else None
+
     def activity(self, connector: str, since: datetime, until: datetime) -> list[TypeActivity]:
         """Look at the hours that hold something delivered, and at what is not delivered."""
         with self._store.reading() as connection:

@@ -21,6 +21,7 @@ from currents_bridge.errors import LedgerError, LedgerLostError, NoLedgerError
 
 BUSY_TIMEOUT_S = 30.0
 PAGES_AT_ONCE = 1_000  # given back to the disk in one transaction
+KEPT_STATEMENTS = 64  # of each connection; one of a long list of values takes 100 KB
 LOG_BYTES = 16 * 1024 * 1024  # what the write-ahead log keeps of its size after a large transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _TABLES = {"alembic_version", "objects"}  # of every version

@@ -634,15 +634,14 @@ class TestActivity:
     """When files of each type came."""
 
     def test_the_newest_hour_and_the_hours_with_files(self, ledger: Ledger) -> None:
-        """Delivered, folded or waiting; the newest one also where it is older than what is asked for."""
+        """Delivered, folded or waiting; of the hours that are asked for."""
         hours = [HOUR + timedelta(hours=number) for number in range(4)]
         deliver(ledger, an_object("a", CLICK, hours[0]), an_object("b", CLICK, hours[1]), an_object("o", OPEN, HOUR))
         ledger.fold("acme", hours[1], EVER)
         ledger.admit("acme", [an_object("c", CLICK, hours[1]), an_object("d", CLICK, hours[3])], NOW)
-        assert ledger.activity("acme", HOUR + timedelta(minutes=1), NOW) == [
-            TypeActivity(CLICK, hours[3], 2),
-            TypeActivity(OPEN, HOUR, 0),
-        ]
+        assert ledger.activity("acme", HOUR + timedelta(minutes=1), NOW) == [TypeActivity(CLICK, hours[3], 2)]
+        newest = [ledger.newest_hour("acme", frozenset({name}), NOW) for name in (CLICK, OPEN, "other")]
+        assert newest == [hours[3], HOUR, None]
         assert [of.active_hours for of in ledger.activity("acme", HOUR, NOW)] == [3, 1]
         assert ledger.activity("beta", HOUR, NOW) == []
 
@@ -652,6 +651,7 @@ class TestActivity:
         deliver(ledger, an_object("a", CLICK, HOUR), *(an_object(f"{at}", CLICK, at) for at in future))
         ledger.admit("acme", [an_object("o", OPEN, future[1])], NOW)
         assert ledger.activity("acme", HOUR, NOW) == [TypeActivity(CLICK, HOUR, 1)]
+        assert ledger.newest_hour("acme", BOTH.event_types, NOW) == HOUR
 
 
 class TestExclude:

@@ -110,6 +110,20 @@ def test_totals_read_no_object_and_no_hour(tmp_path: Path) -> None:
     assert not [step for step in steps if "hours" in step or "objects" in step.removesuffix("totals.objects")]
 
 
+def test_the_rhythm_of_a_week_reads_that_week(tmp_path: Path) -> None:
+    """The newest hour is found from the end, and what came before the week is not read."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    deliver(ledger, *objects(3))
+    with plans(ledger) as steps:
+        ledger.newest_hour("acme", BOTH.event_types, NOW)
+        ledger.activity("acme", HOUR, NOW)
+    ledger.close()
+    of_hours = [step for step in steps if step.startswith(("SEARCH hours", "SEARCH objects"))]
+    assert len(of_hours) == 4
+    assert all("(connector=? AND hour" in step for step in of_hours)
+    assert not [step for step in steps if "ORDER BY" in step]
+
+
 @pytest.mark.parametrize("resend", [False, True])
 def test_a_claim_reads_its_lane_in_order(tmp_path: Path, resend: bool) -> None:  # noqa: FBT001
     """So no further than the group, whatever waits: nothing is sorted, and nothing else is passed over."""
