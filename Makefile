@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH_PYTHON := $(BENCH_VENV)/bin/python
 
-.PHONY: help setup demo test coverage lint format lock wheel-smoke install-smoke soak fuzz bench bench-quick bench-curves profile clean
+.PHONY: help setup demo test coverage lint format lock wheel-smoke install-smoke soak fuzz bench bench-quick bench-curves bench-cost profile clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -80,6 +80,9 @@ bench-quick: setup  ## the same with tiny sizes, to see that it works
 
 bench-curves: $(BENCH_VENV)/.installed  ## how throughput changes with size, history and latency; CURVE=latency for one
 	$(BENCH_PYTHON) -m benchmarks.curves $(CURVE:%=--curve %)
+
+bench-cost: setup  ## what grows with history or backlog, and what does not
+	$(BIN)/python -m benchmarks.cost
 
 profile: $(BENCH_VENV)/.installed  ## a flame graph of the steady state: build/profile.svg
 	$(BENCH_PYTHON) -m benchmarks.flamegraph $(OPTIONS)

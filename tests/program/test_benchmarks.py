@@ -48,3 +48,11 @@ def test_each_case_says_what_was_to_be_reached(outcomes: dict[str, Any]) -> None
     for outcome in outcomes.values():
         assert outcome["findings"]
         assert all(finding["measure"] and finding["target"] is not None for finding in outcome["findings"])
+
+
+def test_the_cost_of_what_may_grow_is_measured() -> None:
+    """One row for each thing that may grow, small beside large."""
+    command = [sys.executable, "-m", "benchmarks.cost", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"quarantined", "pending", "folded", "letters"} <= set(done.stdout.split())
