@@ -16,6 +16,7 @@ from currents_bridge.expiry import deadline
 from currents_bridge.keys import DATE_FOLDER, parse_key
 from currents_bridge.listing import Tree, find_event_type_folders
 from currents_bridge.model import CredentialState, NoticeKind
+from currents_bridge.status import CredentialStatus
 from currents_bridge.unread import Reason, Unread
 
 SHORT_LIFE = timedelta(days=14)  # a bucket that deletes sooner leaves little time to mend anything
@@ -146,6 +147,9 @@ def _credential(connector: Connector, now: datetime) -> Verdict:
     state = state_at(known, now, connector.loss.window)
     since = f" since {_when(known.since)}" if known.since else ""
     detail = f"{state}{since}: {known.evidence or 'nothing was sent yet'}"
+    events = connector.ledger.totals(connector.name).unproven_events
+    if proof := CredentialStatus(known, state, None, now).proof():
+        detail += f"; {proof}" + (f"; {events:,} events were acknowledged since and are not proven" if events else "")
     bad = state in _BAD
     return Verdict(f"{connector.name}: credential", not bad, detail, known.hint or "", 3 if bad else 0)
 

@@ -116,6 +116,7 @@ def print_status(report: "StatusReport") -> None:
     for status in report.connectors:
         for side in Side:
             _say_credential(status, side)
+        _say_proof(status)
         held = status.totals.waiting
         if held.objects:
             events = f", {held.events:,} events of these to be sent again" if held.events else ""
@@ -146,14 +147,25 @@ def _say_credential(status: "ConnectorStatus", side: Side) -> None:
     found = status.credential(side)
     if found.window is None or found.credential.since is None:
         return
-    remaining = how_long(found.window.ends_at - status.now)
     _say(
         f"{status.name}: the {side} credential is {found.state} since {when(found.credential.since)}: "
         f"{found.credential.evidence}"
     )
-    _say(f"{status.name}: the loss window ends on {when(found.window.ends_at)}, {remaining} from now")
+    left = found.window.ends_at - status.now
+    ends = f"ends on {when(found.window.ends_at)}, in {how_long(left)}"
+    if status.now >= found.window.ends_at:
+        ends = f"ended on {when(found.window.ends_at)}, {how_long(-left)} ago"
+    _say(f"{status.name}: the loss window {ends}")
     if found.credential.hint:
         _say(f"{status.name}: to do: {found.credential.hint}")
+
+
+def _say_proof(status: "ConnectorStatus") -> None:
+    """Say what a dead write key would cost now."""
+    proof, events = status.credential(Side.DESTINATION).proof(), status.totals.unproven_events
+    if proof:
+        unproven = f"; {events:,} events were acknowledged since, which nothing proves yet" if events else ""
+        _say(f"{status.name}: write key: {proof}{unproven}")
 
 
 def print_reconciliations(results: "Mapping[str, Reconciliation]", *, all_hours: bool) -> None:

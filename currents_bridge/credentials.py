@@ -105,6 +105,21 @@ def loss_window_of(credential: Credential, loss_window: timedelta) -> LossWindow
     return LossWindow(start, start + loss_window)
 
 
+PROOFS = {  # what each says, for people
+    EvidenceKind.WORKED: "an answer of S3",
+    EvidenceKind.CONFIRMED: "the Public API lists it",
+    EvidenceKind.RECEIVED: "the Public API counted what was sent",
+    EvidenceKind.KNOWN: "the settings endpoint knew it, which may be a day late",
+}
+
+
+def verified_until(credential: Credential) -> datetime | None:
+    """Return until when a verified credential counts as such without new proof; None for any other."""
+    if credential.state is not CredentialState.VERIFIED or credential.proven_at is None:
+        return None
+    return credential.proven_at + VERIFIED_FOR
+
+
 def sending(credential: Credential) -> Sending:
     """Return how much may be sent."""
     if credential.state is not CredentialState.FAILING:
@@ -179,8 +194,7 @@ def take_in(known: Credential, evidence: Evidence, *, odd_key: bool = False) -> 
     """
     match evidence.kind:
         case EvidenceKind.WORKED:
-            proven = replace(known, accepted_at=evidence.at, proven_at=evidence.at)
-            return _well(proven, CredentialState.VERIFIED, evidence)
+            return _well(_proven(replace(known, accepted_at=evidence.at), evidence), CredentialState.VERIFIED, evidence)
         case EvidenceKind.ACCEPTED:
             return _accepted(replace(known, accepted_at=evidence.at), evidence)
         case EvidenceKind.DENIED:
@@ -223,12 +237,8 @@ def _confirmed(known: Credential, evidence: Evidence) -> Change:
     change = _well(
         replace(known, doubted_at=None, suspected_at=None, uncounted_at=None), CredentialState.VERIFIED, evidence
     )
-    proven = replace(
-        change.credential,
-        proven_at=max(known.proven_at or evidence.at, evidence.at),
-        rewind_from=max(known.rewind_from or evidence.at, evidence.at),
-    )
-    return replace(change, credential=proven)
+    rewind_from = max(known.rewind_from or evidence.at, evidence.at)
+    return replace(change, credential=_proven(replace(change.credential, rewind_from=rewind_from), evidence))
 
 
 def _dead(known: Credential, evidence: Evidence) -> Change:
@@ -262,14 +272,10 @@ def _known(known: Credential, evidence: Evidence) -> Change:
         # an endpoint that says now this and now that must not have everything sent again each time
         kept = replace(change.credential, rewind_from=known.rewind_from)
         change = replace(change, credential=kept, spare_since=evidence.at - SETTINGS_LAG)
-    proven = evidence.at - SETTINGS_LAG
-    moved = replace(
-        change.credential,
-        doubted_at=None,
-        proven_at=max(known.proven_at or proven, proven),
-        rewind_from=max(change.credential.rewind_from or proven, proven),
-    )
-    return replace(change, credential=moved)
+    proof = replace(evidence, at=evidence.at - SETTINGS_LAG)
+    rewind_from = max(change.credential.rewind_from or proof.at, proof.at)
+    moved = replace(change.credential, doubted_at=None, rewind_from=rewind_from)
+    return replace(change, credential=_proven(moved, proof))
 
 
 def _unknown(known: Credential, evidence: Evidence, *, odd_key: bool) -> Change:
@@ -280,6 +286,12 @@ def _unknown(known: Credential, evidence: Evidence, *, odd_key: bool) -> Change:
     if doubted.suspected_at is None or known.state is CredentialState.FAILING:
         return Change(doubted)
     return Change(replace(_bad(doubted, CredentialState.SUSPECT, evidence), since=doubted.suspected_at))
+
+
+def _proven(known: Credential, evidence: Evidence) -> Credential:
+    if known.proven_at and known.proven_at > evidence.at:
+        return known
+    return replace(known, proven_at=evidence.at, proven_by=evidence.kind)
 
 
 def _verified(credential: Credential, now: datetime) -> bool:

@@ -457,6 +457,7 @@ class Credential:
     key: str | None = None  # fingerprint of the write key and its endpoint, no secret
     accepted_at: datetime | None = None  # latest request that was taken
     proven_at: datetime | None = None  # latest proof that it worked
+    proven_by: EvidenceKind | None = None  # what proved it
     first_used_at: datetime | None = None  # where it was never proven, the loss window counts from here
     rewind_from: datetime | None = None  # what was acknowledged since has no proof
     doubted_at: datetime | None = None  # first of the settings endpoint's denials in a row

@@ -4,8 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from currents_bridge.alerting import verdict_of
-from currents_bridge.credentials import LossPolicy, LossWindow, loss_window_of, state_at
+from currents_bridge.alerting import how_long, verdict_of, when
+from currents_bridge.credentials import (
+    PROOFS,
+    LossPolicy,
+    LossWindow,
+    loss_window_of,
+    state_at,
+    verified_until,
+)
 from currents_bridge.errors import Side
 from currents_bridge.expiry import waiting_deadline
 from currents_bridge.model import (
@@ -48,7 +55,17 @@ class CredentialStatus:
             "evidence": self.credential.evidence,
             "hint": self.credential.hint,
             "proven_at": _iso(self.credential.proven_at),
+            "proven_by": self.credential.proven_by,
+            "verified_until": _iso(verified_until(self.credential)),
         }
+
+    def proof(self) -> str:
+        """Return for people when and how it was last seen to work, empty where it was never used."""
+        known = self.credential
+        if known.proven_at is None or known.proven_by is None:
+            return "no proof yet that it works" if known.first_used_at else ""
+        age = how_long(self.now - known.proven_at)
+        return f"last proof {when(known.proven_at)}, {age} ago: {PROOFS[known.proven_by]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +131,7 @@ class ConnectorStatus:
                 "deleted_at": _iso(self.deleted_at),
             },
             "rewound": asdict(totals.rewound),
+            "unproven_events": totals.unproven_events,
             "last_poll": self._last_poll(),
             "last_audit": self._last_audit(),
             "unknown_event_types": self.unknown_event_types,

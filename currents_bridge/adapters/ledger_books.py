@@ -159,8 +159,9 @@ def credentials_of(connection: Connection, connector: str) -> dict[Side, Credent
     columns = (credentials.c[name] for name in ("side", *CREDENTIAL))
     for side, *values in connection.execute(select(*columns).where(credentials.c.connector == connector)):
         found = Credential(*values)
-        cause = None if found.cause is None else EvidenceKind(found.cause)
-        known[Side(side)] = replace(found, state=CredentialState(found.state), cause=cause)
+        cause, proven_by = (kind and EvidenceKind(kind) for kind in (found.cause, found.proven_by))
+        state = CredentialState(found.state)
+        known[Side(side)] = replace(found, state=state, cause=cause, proven_by=proven_by)
     return known
 
 

@@ -285,6 +285,7 @@ credentials = Table(
     Column("key", Text),  # a fingerprint
     Column("accepted_at", UtcTime),
     Column("proven_at", UtcTime),
+    Column("proven_by", Text),  # model.EvidenceKind
     Column("first_used_at", UtcTime),
     Column("rewind_from", UtcTime),
     Column("doubted_at", UtcTime),

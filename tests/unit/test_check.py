@@ -228,7 +228,9 @@ def test_a_write_key_that_fails_is_told_with_its_beginning_and_evidence(bench: B
     found = verdicts(bench)
 
     verdict = found["credential"]
-    assert verdict.detail == "failing since 2026-01-02 03:00 UTC: not among the source's keys"
+    assert (
+        verdict.detail == "failing since 2026-01-02 03:00 UTC: not among the source's keys; no proof yet that it works"
+    )
     assert verdict.remedy == "take it anew"
     assert exit_code(list(found.values())) == 3
 

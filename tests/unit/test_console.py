@@ -102,7 +102,7 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "5", "5", "0", "0", "0", "0", "s"]
     credential, window, todo, reason, notice = err.splitlines()
     assert credential == f"{NAME}: the destination credential is failing since 2026-01-02 03:00 UTC: revoked"
-    assert window == f"{NAME}: the loss window ends on 2026-01-04 03:00 UTC, 1 d 23 h from now"
+    assert window == f"{NAME}: the loss window ends on 2026-01-04 03:00 UTC, in 1 d 23 h"
     assert todo == f"{NAME}: to do: renew it"
     assert reason.startswith(f"{NAME}: 1 objects: 1 of 3 blocks is unreadable (1 events)")
     assert notice == f"{NAME}: unread_keys [a]/b: {ODD} (seen 2 times)"

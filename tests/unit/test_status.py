@@ -1,10 +1,20 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from currents_bridge.credentials import LossPolicy
 from currents_bridge.errors import LedgerError, Side
-from currents_bridge.model import Credential, CredentialState, EvidenceKind, ExpiryRule, Notice, NoticeKind, Progress
+from currents_bridge.model import (
+    Acknowledged,
+    Credential,
+    CredentialState,
+    EvidenceKind,
+    ExpiryRule,
+    Notice,
+    NoticeKind,
+    Progress,
+)
 from currents_bridge.status import read_status
 from tests.workbench import HOUR, NAME, UNWELL, Bench
 
@@ -52,6 +62,8 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
         "evidence": "revoked",
         "hint": "renew it",
         "proven_at": "2026-01-02T02:00:00+00:00",
+        "proven_by": None,
+        "verified_until": None,
     }
     unknown = dict.fromkeys(failing) | {"state": "unverified"}
     totals = bench.ledger.totals(NAME)
@@ -72,6 +84,7 @@ def test_the_report_as_json_has_the_names_of_the_interface(bench: Bench) -> None
                     "deleted_at": "2026-02-02T00:00:00+00:00",
                 },
                 "rewound": {"objects": 0, "events": 0, "letters": 0},
+                "unproven_events": 0,
                 "last_poll": {"at": None, "complete": False, "error": None},
                 "last_audit": {"at": None, "verdict": None},
                 "unknown_event_types": [NEW],
@@ -161,3 +174,24 @@ def test_a_ledger_that_cannot_be_read_raises(bench: Bench) -> None:
 
     with pytest.raises(LedgerError):
         read_status(bench.ledger, POLICY, bench.now)
+
+
+def test_a_status_says_how_and_when_the_key_was_last_proven_and_what_is_not(bench: Bench) -> None:
+    """What a dead key would cost now."""
+    bench.ledger.acknowledge(NAME, Acknowledged(bench.now, 5, again=2))
+    proof = Credential(
+        CredentialState.VERIFIED,
+        since=bench.now,
+        first_used_at=bench.now,
+        proven_at=bench.now - timedelta(minutes=10),
+        proven_by=EvidenceKind.CONFIRMED,
+    )
+    bench.ledger.save_credential(NAME, Side.DESTINATION, proof)
+
+    (status,) = read_status(bench.ledger, {NAME: LossPolicy()}, bench.now).connectors
+
+    assert status.credential(Side.DESTINATION).proof().endswith("10 min ago: the Public API lists it")
+    document: Any = status.as_json()
+    assert document["unproven_events"] == 7
+    assert document["credentials"]["destination"]["proven_by"] == "confirmed"
+    assert document["credentials"]["destination"]["verified_until"] == (bench.now + timedelta(minutes=50)).isoformat()
