@@ -1,5 +1,6 @@
 """The composition root: settings become connectors at work. The only importer of adapters/."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from pydantic import SecretStr
 
 from currents_bridge import __version__, catalogue, check
+from currents_bridge.adapters.deadline import hasten
 from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.adapters.ledger_store import is_missing, ledger_path
 from currents_bridge.adapters.s3 import S3ObjectStore
@@ -29,7 +31,16 @@ from currents_bridge.connector import Connector, kept
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.daemon import Job
 from currents_bridge.discovery import Source
-from currents_bridge.errors import BridgeError, ConfigError, CredentialError, JobError, LedgerError, Side, UsageError
+from currents_bridge.errors import (
+    BridgeError,
+    ConfigError,
+    CredentialError,
+    JobError,
+    LedgerError,
+    Side,
+    StoppedError,
+    UsageError,
+)
 from currents_bridge.findings import UNEXPLAINED
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.jobs import JobRecords
@@ -40,6 +51,7 @@ from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import CredentialState, LetterFilter, ObjectState
 from currents_bridge.opening import Unopened, open_each
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
+from currents_bridge.signals import Listener
 from currents_bridge.transfer import TransferReport
 
 if TYPE_CHECKING:
@@ -116,12 +128,14 @@ class Bridge:
         return health
 
     def once(self) -> dict[str, TransferReport]:
-        """Run every connector once, ask about its write key, and tell what is to be told."""
+        """Run every connector once, ask about its write key, and tell what is to be told; a stop ends it."""
         reports = {connector.name: self._once(connector) for connector in self.connectors}
         for name in self.unopened:
             reports[name] = TransferReport()
             with kept(reports[name]):
                 self._records.run(name, "open", partial(self._open, name))
+        if self.stop.is_set():
+            return reports
         try:
             self.tell()
         except BridgeError as error:
@@ -139,6 +153,8 @@ class Bridge:
             ("probe", partial(connector.probe, schedule.probe)),
         ):
             with kept(report):
+                if self.stop.is_set():
+                    raise StoppedError(f"the {job} of {connector.name}")
                 try:
                     report = self._records.run(connector.name, job, work) or report
                 except BridgeError:
@@ -174,7 +190,8 @@ class Bridge:
         if totals.credentials[Side.DESTINATION].state is CredentialState.SUSPECT:
             yield 3
         objects = totals.objects
-        if objects[ObjectState.FAILED] or (self.stop.is_set() and objects[ObjectState.PENDING]):
+        left = objects[ObjectState.PENDING] + objects[ObjectState.CLAIMED]
+        if objects[ObjectState.FAILED] or (self.stop.is_set() and left):
             yield 1
         unexplained = UNEXPLAINED & (totals.progress.findings or {}).keys() or any(map(is_unexplained, totals.notices))
         if objects[ObjectState.QUARANTINED] or dead_letters or unexplained:
@@ -245,6 +262,16 @@ def open_bridge(
         opened, unopened = open_each({one.name: partial(open_one, one) for one in settings.connectors})
         stack.enter_context(_heartbeat(ledger))
         yield Bridge(settings, ledger, opened, alerts, now, stop, unopened)
+
+
+@contextmanager
+def ended_by(signals: Listener) -> Iterator[None]:
+    """Have a stop end all that is asked of others, early enough to settle what was begun."""
+    signals.on_stop = lambda grace_s: hasten(grace_s / 2)
+    try:
+        yield
+    finally:
+        hasten(math.inf)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections import Counter
@@ -22,7 +23,7 @@ from currents_bridge.cli_options import (
     opened,
     quiet_logs,
 )
-from currents_bridge.errors import SEE_CAUSE, BridgeError, ConfigError, UsageError
+from currents_bridge.errors import SEE_CAUSE, BridgeError, ConfigError, StoppedError, UsageError
 
 if TYPE_CHECKING:
     from currents_bridge.app_ledger import Missing
@@ -50,6 +51,8 @@ _UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]  # typer has br
 def main() -> None:
     """Run the program, on streams that fail no command, and exit."""
     out = streams.take_over()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which would wait for as long as SQLite does
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # commands that begin something catch it, see `opened`
     code = execute()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -119,6 +122,7 @@ def demo(
     from currents_bridge import app, app_ledger, console
     from currents_bridge import demo as job
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # its folder is to be removed
     if scenario:
         from currents_bridge.scenario import dead_key
 
@@ -246,7 +250,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     stopped = bridge.stop.is_set()
     code = 1 if stopped else app.exit_code(reports.values())
     _show(reports, code, as_json=as_json)
-    if stopped:
+    if stopped and not any(isinstance(report.error, StoppedError) for report in reports.values()):
         _say("stopped; run the same command without --resend to go on where it stopped")
     raise typer.Exit(code)
 

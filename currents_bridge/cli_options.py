@@ -70,7 +70,7 @@ def opened(
     with stopped_by_signals(stop, COMMAND_GRACE_S if grace_s is None else grace_s) as signals:
         from currents_bridge import app
 
-        with app.open_bridge(load_settings(config), os.environ, stop, missing=missing) as bridge:
+        with app.ended_by(signals), app.open_bridge(load_settings(config), os.environ, stop, missing=missing) as bridge:
             signals.on_hangup = partial(_hang_up, bridge, config)
             # What is loaded by now stays, and little of what comes makes cycles: looking for them took 10 % of a
             # delivery.

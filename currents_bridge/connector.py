@@ -15,7 +15,7 @@ from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.credentials import LossPolicy, Sending
 from currents_bridge.delivery import Delivery, GroupReport, retry_at
 from currents_bridge.discovery import Discovery, Source
-from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side
+from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side, StoppedError
 from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
@@ -39,6 +39,7 @@ from currents_bridge.ports import Ledger
 from currents_bridge.refusals import batch_of
 from currents_bridge.schema_drift import Drifts
 from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender, key_in_body
+from currents_bridge.stoppable import StoppableStore
 from currents_bridge.transfer import Transfer, TransferReport
 from currents_bridge.witnesses import Witnesses
 
@@ -105,7 +106,7 @@ class Connector:
         stop: threading.Event,
     ) -> None:
         self.name = source.connector
-        self.source = source
+        self.source = source = replace(source, store=StoppableStore(source.store, stop))
         self.mapper = mapper
         self.watch = watch
         self.loss = loss
@@ -162,7 +163,7 @@ class Connector:
 
         def wait() -> None:
             if self._stop.is_set():
-                raise BridgeError("the audit was stopped", "nothing is lost: the next start audits again")
+                raise StoppedError("the audit ended")
             pace.wait(0)
 
         with kept(report):
@@ -532,7 +533,9 @@ class Connector:
             "sent": report.books.sent,
             "seconds": round(report.seconds, 3),
         }
-        if report.error:
+        if isinstance(report.error, StoppedError):
+            log.info(action, connector=self.name, stopped=True, **counts)
+        elif report.error:
             log.error(action, connector=self.name, error=report.error.message, **counts)
         elif report.reasons:
             log.warning(action, connector=self.name, reasons=dict(report.reasons.most_common(5)), **counts)

@@ -16,7 +16,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from currents_bridge.errors import LedgerLostError
+from currents_bridge.errors import LedgerLostError, StoppedError
 from currents_bridge.logs import get_logger
 from currents_bridge.memory import give_back
 from currents_bridge.mistakes import described
@@ -48,7 +48,7 @@ def run(jobs: Sequence[Job], stop: threading.Event, clock: Callable[[], float] =
         if isinstance(event.exception, LedgerLostError):
             lost.append(event.exception)
             stop.set()
-        else:
+        elif not isinstance(event.exception, StoppedError):
             mistakes.log(event)
 
     zone = _Monotonic(clock)

@@ -140,6 +140,9 @@ class Delivery:
             for batch in packer.flush():
                 sent.expect(batch, self._sender.submit(batch))
         sent.wait()
+        for work in works:
+            if not (work.settled or work.ended or isinstance(work.failure, QuarantineObjectError)):
+                self._leave_checkpoint(work, sent, 1)  # a later try goes on where this one ended
         self._settle([work for work in works if not work.settled], sent, report)
         report.changed = [work.claimed.object for work in works if isinstance(work.failure, ObjectChangedError)]
         report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
@@ -157,7 +160,8 @@ class Delivery:
             sent.expect(batch, self._sender.submit(batch))
         for work, _ in owed:
             with sent.at_the_cost_of({work.claimed.id}):
-                self._leave_checkpoint(work, sent, batch=sent.submitted + packer.pending)
+                work.put_fence(sent.submitted + packer.pending)
+                self._leave_checkpoint(work, sent, CHECKPOINT_EVENTS)
 
     def _mapped(self, run: Run) -> list[tuple[Share, Mapped]]:
         """Map the run; where that fails each object's share alone, so that a bad one costs itself only."""
@@ -208,11 +212,10 @@ class Delivery:
         sent_before = repeats.leave_out(messages.filter(known.before)).height
         return messages.filter(~(known.before | known.repeats)), sent_before
 
-    def _leave_checkpoint(self, work: Work, sent: Acknowledgements, batch: int) -> None:
-        """Record how many rows are behind by now; those of the latest slice will be once `batch` has arrived."""
-        work.put_fence(batch)
+    def _leave_checkpoint(self, work: Work, sent: Acknowledgements, events: int) -> None:
+        """Record how many rows are behind by now, if these are so many events more than the last time."""
         reached = work.reached(sent)
-        if self._sending is Sending.TRIAL or reached is None or reached.rows - work.behind < CHECKPOINT_EVENTS:
+        if self._sending is Sending.TRIAL or reached is None or reached.rows - work.behind < events:
             return
         checkpoint = Checkpoint(reached.rows, work.books_at(reached, sent))
         letters, ids = work.letters(sent, reached.rows), work.ids(sent, reached.rows)

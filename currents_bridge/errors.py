@@ -10,6 +10,7 @@
     ├── QuarantineObjectError an unreadable object        set the object aside, go on
     ├── ObjectGoneError       a deleted object            settle it as gone, go on
     ├── ClaimLostError        a claim was taken away      let go of the object, go on
+    ├── StoppedError          the program is to end       let go of all, nothing is wrong, exit 1
     ├── JobError              a mistake of ours in a job  log it, go on with the other connectors
     └── LedgerError           the ledger cannot be used   stop before anything is sent, exit 1
         ├── NoLedgerError     there is none               exit 2
@@ -152,6 +153,13 @@ class ClaimLostError(BridgeError):
             "nothing is lost: they are sent again, with the same message ids",
         )
         self.ids = frozenset(ids)
+
+
+class StoppedError(BridgeError):
+    """The program is to end, so this was not done: nothing is wrong, and the next run does it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"stopped before {what}", "nothing is lost: run the same command again to go on")
 
 
 class JobError(BridgeError):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from currents_bridge.errors import CredentialError, LedgerError, LedgerLostError
+from currents_bridge.errors import CredentialError, LedgerError, LedgerLostError, StoppedError
 from currents_bridge.logs import get_logger
 from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.ports import Ledger
@@ -34,12 +34,16 @@ class JobRecords:
         """
         try:
             result = work()
+        except StoppedError:
+            raise
         except MISTAKES as error:
             self._ended(connector, job, described(error))
             raise
         failure = result.error if isinstance(result, TransferReport) else None
         if isinstance(failure, LedgerLostError):
             raise failure
+        if isinstance(failure, StoppedError):
+            return result  # neither well nor wrong
         if failure is None or isinstance(failure, CredentialError):
             self._ended(connector, job, None)
         else:

@@ -6,9 +6,14 @@ from collections.abc import Callable
 
 from currents_bridge.errors import RetryLaterError
 
+DRAIN_S = 2.0  # after a stop, of which Ctrl-C leaves 5
+
 
 class Pace:
     """Spaces the requests to one destination and keeps its pauses. Thread-safe.
+
+    When the program stops, a pause ends, and no slot is waited for that lies more than DRAIN_S after the stop: what
+    comes earlier is still sent at the agreed rate, so that what was begun can be settled.
 
     Every request takes the next free slot; a slot is as long as the request's events or the request itself need at
     the given rates, so that no span of time sees more than its share. None means no limit.
@@ -16,9 +21,9 @@ class Pace:
     Args:
         requests_per_second: at most so many requests.
         events_per_second: at most so many events.
-        stop: set when the program stops; ends a pause, but not the short wait for a slot.
+        stop: set when the program stops.
         clock: monotonic seconds.
-        sleep: waits so many seconds.
+        sleep: waits so many seconds, once the program stops.
     """
 
     def __init__(
@@ -38,16 +43,17 @@ class Pace:
         self._lock = threading.Lock()
         self._next_s = clock()
         self._held_until_s = clock()
+        self._drained_s: float | None = None  # when the stop ends all waits
 
     def wait(self, events: int) -> None:
-        """Return when a request with so many events may go; raises RetryLaterError if stopped in a pause."""
+        """Return when a request with so many events may go; raises RetryLaterError if the stop comes first."""
         while True:
             while (pause_s := self._held_until_s - self.clock()) > 0:
                 if self._stop.wait(pause_s):
                     raise RetryLaterError("stopped while Segment asks for a pause", wait_s=pause_s)
             slot_s = self._reserve(events)
-            if (delay_s := slot_s - self.clock()) > 0:
-                self._sleep(delay_s)
+            if (delay_s := slot_s - self.clock()) > 0 and self._stop.wait(delay_s):
+                self._drain(slot_s)
             if slot_s >= self._held_until_s:  # else a pause began in the meantime, and the slot is void
                 return
 
@@ -55,6 +61,14 @@ class Pace:
         """Let no request go before the instant (on `clock`); an earlier one than already known changes nothing."""
         with self._lock:
             self._held_until_s = max(self._held_until_s, instant_s)
+
+    def _drain(self, slot_s: float) -> None:
+        now_s = self.clock()
+        with self._lock:
+            self._drained_s = now_s + DRAIN_S if self._drained_s is None else self._drained_s
+        if slot_s > self._drained_s:
+            raise RetryLaterError("stopped before its turn came")
+        self._sleep(max(0.0, slot_s - now_s))
 
     def _reserve(self, events: int) -> float:
         with self._lock:

@@ -11,7 +11,14 @@ from typing import BinaryIO, cast
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType, canonical_name
 from currents_bridge.decode import Container, Together, decode_together
-from currents_bridge.errors import BridgeError, LedgerError, ObjectGoneError, QuarantineObjectError, RetryLaterError
+from currents_bridge.errors import (
+    BridgeError,
+    LedgerError,
+    ObjectGoneError,
+    QuarantineObjectError,
+    RetryLaterError,
+    StoppedError,
+)
 from currents_bridge.fetching import FetchAhead
 from currents_bridge.logs import get_logger
 from currents_bridge.mapping import Mapper
@@ -82,7 +89,7 @@ class Reader:
 
     def _may_begin(self, work: Work, sent: Acknowledgements) -> bool:
         if self._stop.is_set() or sent.credential_error:
-            work.failure = RetryLaterError("stopped before the object was begun")
+            work.failure = StoppedError(f"{work.claimed.object.key} was begun")
         return work.failure is None
 
     def _opened(self, work: Work, fetch: FetchAhead) -> _Opened | None:
@@ -136,6 +143,9 @@ class Reader:
     def _slices(self, work: Work, container: Container, sent: Acknowledgements) -> Iterator[Run]:
         with _failure_kept(work):
             for piece in container.slices(skip_rows=work.claimed.checkpoint.rows):
+                if self._stop.is_set() and work.rows > work.claimed.checkpoint.rows:
+                    work.failure = StoppedError(f"row {piece.first_row} of {work.claimed.object.key}")
+                    return
                 share = Share(work, piece.first_row, piece.events.height, damaged=bool(container.damage))
                 yield Run(self._type_of(work), piece.events, [share], piece.json_fields, piece.unreadable)
                 if work.failure or sent.failure_of(work.claimed.id, alone=True):

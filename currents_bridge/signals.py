@@ -55,12 +55,14 @@ class Listener:
     """Does what signals say, as they come from a socket, until it is closed.
 
     Attributes:
+        on_stop: what a stop does besides, given the seconds after which the process ends by force.
         on_hangup: what SIGHUP is for.
     """
 
     def __init__(
         self, receiver: socket.socket, stop: threading.Event, grace_s: float, end: Callable[[int], object]
     ) -> None:
+        self.on_stop: Callable[[float], object] = lambda _: None
         self.on_hangup: Callable[[], object] = lambda: None
         self._receiver = receiver
         self._stop = stop
@@ -91,6 +93,7 @@ class Listener:
         elif number in _ENDING and self._end_s is None:
             self._end_s = time.monotonic() + self._grace_s
             self._stop.set()
+            self.on_stop(self._grace_s)
         elif number in _ENDING:
             self._end(128 + number)
 

@@ -101,6 +101,28 @@ def test_a_checkpoint_ends_before_the_first_batch_that_is_not_acknowledged(bench
     assert of_kind(report.settlements, Failed)
 
 
+def test_a_stop_inside_a_large_object_ends_it_at_a_slice_with_its_checkpoint(bench: Bench) -> None:
+    """However many events come after it; the next run goes on there and sends nothing twice."""
+    bench.put(9)
+    acknowledge = bench.transport.send
+
+    def send(batch: Batch) -> Sequence[Refusal]:
+        refusals = acknowledge(batch)
+        if len(bench.sent_ids()) == 3:
+            bench.stop.set()
+        return refusals
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.transport, "send", send)
+        bench.deliver(max_batch_events=1)
+
+    assert rows(bench)[-1] == len(bench.sent_ids()) < 9
+    assert bench.states() == {ObjectState.PENDING: 1}
+    bench.stop.clear()
+    bench.deliver()
+    assert len(bench.sent_ids()) == len(set(bench.sent_ids())) == 9
+
+
 def test_messages_that_wait_in_a_shared_batch_are_not_behind_a_checkpoint(bench: Bench) -> None:
     """Batches of four: a checkpoint is left once a batch is through, of the whole events in it."""
     bench.put(10)

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from currents_bridge import __version__, app, app_ledger, check, cli, cli_options, daemon, demo
 from currents_bridge.config import example_config, load
-from currents_bridge.errors import CredentialError, UsageError
+from currents_bridge.connector import Connector
+from currents_bridge.errors import CredentialError, StoppedError, UsageError
 from currents_bridge.model import Progress
 from currents_bridge.testing.currents_files import schema_of, write_container
 from tests.workbench import CLICK, DENIED, HOUR, NAME, UNWELL, Bench, clicks
@@ -244,14 +245,24 @@ def test_backfill_that_is_denied_ends_with_3(bench: Bench) -> None:
     assert "Try:   check the write key" in result.stderr
 
 
-def test_backfill_that_is_stopped_says_how_to_go_on(bench: Bench) -> None:
+def test_backfill_that_is_stopped_says_how_to_go_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --resend, or it would begin anew."""
     bench.put(2)
-    bench.stop.set()
+    monkeypatch.setattr(Connector, "deliver", lambda *_, **__: bench.stop.set())
 
     result = run("backfill", "--from", "2026-01-02", "--to", "2026-01-03", code=1)
 
     assert "without --resend" in result.stderr
+
+
+def test_a_backfill_that_is_stopped_before_it_sends_ends_with_1(bench: Bench) -> None:
+    """Also a dry run: a count of half the bucket would be a wrong answer."""
+    bench.put(2)
+    bench.stop.set()
+
+    result = run("backfill", "--from", "2026-01-02", "--to", "2026-01-03", "--dry-run", code=1)
+
+    assert isinstance(result.exception, StoppedError)
 
 
 @pytest.mark.parametrize(

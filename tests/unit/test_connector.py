@@ -17,6 +17,7 @@ from currents_bridge.errors import (
     RefusedError,
     RetryLaterError,
     Side,
+    StoppedError,
 )
 from currents_bridge.model import (
     Batch,
@@ -946,13 +947,15 @@ def test_an_audit_folds_hours_that_no_audit_looks_at_again(bench: Bench) -> None
 
 
 def test_a_stop_before_the_poll_lets_it_deliver_nothing(bench: Bench) -> None:
-    """What it found waits for the next run."""
+    """It does not list either, and what waits goes on waiting."""
     bench.put(2)
+    bench.admit()
     bench.stop.set()
 
     report = bench.connector().poll()
 
-    assert (report.discovered, report.delivered, bench.states()) == (1, 0, {PENDING: 1})
+    assert isinstance(report.error, StoppedError)
+    assert (report.delivered, bench.states()) == (0, {PENDING: 1})
 
 
 def test_the_pace_of_the_settings_holds(bench: Bench) -> None:

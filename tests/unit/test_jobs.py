@@ -18,7 +18,15 @@ from currents_bridge.config import Settings
 from currents_bridge.config.settings import ScheduleSettings
 from currents_bridge.connector import Connector
 from currents_bridge.credentials import LossPolicy
-from currents_bridge.errors import BridgeError, CredentialError, JobError, LedgerError, RetryLaterError, Side
+from currents_bridge.errors import (
+    BridgeError,
+    CredentialError,
+    JobError,
+    LedgerError,
+    RetryLaterError,
+    Side,
+    StoppedError,
+)
 from currents_bridge.expiry import rules_under
 from currents_bridge.jobs import JobRecords
 from currents_bridge.mistakes import described
@@ -367,6 +375,16 @@ def test_once_that_is_stopped_with_work_left_ends_with_1(program: Program) -> No
     program.bridge.stop.set()
     assert program.bridge.exit_code(program.bridge.once()) == 1
     assert program.ledger.totals("second").objects[ObjectState.PENDING] == 1
+
+
+def test_a_job_that_is_stopped_neither_fails_nor_ends_well(program: Program) -> None:
+    """What was recorded before stays."""
+    program.bridge.stop.set()
+
+    reports = program.bridge.once()
+
+    assert all(isinstance(report.error, StoppedError) for report in reports.values())
+    assert program.ledger.failing_jobs() == []
 
 
 def a_dead_letter() -> Any:

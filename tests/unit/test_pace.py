@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from currents_bridge.errors import RetryLaterError
-from currents_bridge.pace import Pace
+from currents_bridge.pace import DRAIN_S, Pace
 from tests.fake_time import FakeStop, FakeTime
 
 
@@ -73,15 +73,16 @@ def test_no_request_goes_during_a_pause(time: FakeTime, stop: FakeStop) -> None:
     assert time.now_s == 130
 
 
-def test_a_pause_voids_the_slots_that_were_taken_before_it(time: FakeTime, stop: FakeStop) -> None:
+def test_a_pause_voids_the_slots_that_were_taken_before_it(time: FakeTime) -> None:
     """A request that waits for its slot while a pause begins waits for the pause, too."""
 
-    def sleep(seconds: float) -> None:
-        if not time.waits_s:
-            pace.hold_until(200)
-        time.sleep(seconds)
+    class PauseMeanwhile(FakeStop):
+        def wait(self, timeout: float | None = None) -> bool:
+            if not time.waits_s:
+                pace.hold_until(200)
+            return super().wait(timeout)
 
-    pace = Pace(1, None, stop=stop, clock=time.clock, sleep=sleep)
+    pace = Pace(1, None, stop=PauseMeanwhile(time), clock=time.clock, sleep=time.sleep)
     pace.wait(1)
 
     pace.wait(1)
@@ -99,6 +100,47 @@ def test_stop_ends_a_pause(time: FakeTime, stop: FakeStop) -> None:
         pace.wait(1)
 
     assert caught.value.wait_s == 300
+
+
+def test_after_a_stop_no_slot_is_waited_for_that_comes_late(time: FakeTime, stop: FakeStop) -> None:
+    """At a request in 20 s, 16 requests would hold the program for five minutes."""
+    pace = Pace(1 / 20, None, stop=stop, clock=time.clock, sleep=time.sleep)
+    pace.wait(1)
+    stop.set()
+
+    with pytest.raises(RetryLaterError, match="stopped before its turn"):
+        pace.wait(1)
+
+    assert time.now_s == 100
+
+
+def test_the_stop_bounds_all_waits_together(time: FakeTime, stop: FakeStop) -> None:
+    """However short each of them is."""
+    pace = Pace(1, None, stop=stop, clock=time.clock, sleep=time.sleep)
+    stop.set()
+
+    in_time = 3
+    for _ in range(in_time):
+        pace.wait(1)
+
+    assert time.now_s == 100 + DRAIN_S
+    with pytest.raises(RetryLaterError):
+        pace.wait(1)
+
+
+def test_a_stop_ends_a_wait_that_has_begun(time: FakeTime) -> None:
+    """The slot may be minutes away."""
+
+    class StopsMeanwhile(FakeStop):
+        def wait(self, timeout: float | None = None) -> bool:
+            self.set()
+            return super().wait(timeout)
+
+    pace = Pace(1 / 75, None, stop=StopsMeanwhile(time), clock=time.clock, sleep=time.sleep)
+    pace.wait(1)
+
+    with pytest.raises(RetryLaterError):
+        pace.wait(1)
 
 
 def test_stop_does_not_hurry_requests_that_wait_for_their_slot(time: FakeTime, stop: FakeStop) -> None:

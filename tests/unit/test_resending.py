@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -64,10 +65,18 @@ def test_a_resend_beside_a_daemon_sends_everything(bench: Bench, connector: Conn
 
 
 @pytest.mark.parametrize("ended", ["stopped", "failed", "killed"])
-def test_what_a_resend_has_left_is_sent_by_the_daemon(bench: Bench, connector: Connector, ended: str) -> None:
+def test_what_a_resend_has_left_is_sent_by_the_daemon(
+    bench: Bench, connector: Connector, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also what is remembered; and the books are right."""
     if ended == "stopped":
-        bench.stop.set()
+        deliver = connector.deliver
+
+        def deliver_stopped(*args: Any, **options: Any) -> None:
+            bench.stop.set()
+            deliver(*args, **options)
+
+        monkeypatch.setattr(connector, "deliver", deliver_stopped)
         backfill(connector, everything(), resend=True)
         bench.stop.clear()
     elif ended == "failed":

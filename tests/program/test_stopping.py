@@ -1,0 +1,69 @@
+"""Signals end the program in time, whatever it waits for: the daemon within 20 s, any other command within 5 s."""
+
+import signal
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+from currents_bridge.testing.collector import Answer
+from tests.installation import TIMEOUT_S, Site, until
+
+DAEMON_S = 20
+COMMAND_S = 5
+
+
+def stopped(process: subprocess.Popen[str], number: signal.Signals, within_s: float) -> str:
+    """Send a signal and return the log; the process has to end in time, on a machine that may be busy."""
+    began = time.monotonic()
+    process.send_signal(number)
+    _, log = process.communicate(timeout=TIMEOUT_S)
+    assert time.monotonic() - began < within_s, log
+    return log
+
+
+def test_sigterm_ends_a_daemon_whose_pace_waits(site: Site) -> None:
+    """What is not sent waits for the next run, and nothing is sent twice."""
+    for offset in range(3):
+        site.put_sample(count=20, seed=offset, offset=offset)
+    site.config["delivery"] |= {"max_batch_events": 20, "requests_per_second": 0.01}
+    process = site.start("run")
+    until(lambda: site.collector.request_count == 1, process)
+
+    stopped(process, signal.SIGTERM, DAEMON_S)
+
+    assert process.returncode == 0
+    site.config["delivery"]["requests_per_second"] = None
+    site.once()
+    assert (len(site.collector.by_id), site.collector.duplicates) == (60, 0)
+
+
+def test_ctrl_c_ends_once_while_segment_hangs_and_it_ends_with_1(site: Site) -> None:
+    """Work is left."""
+    site.put_sample(count=20)
+    site.collector.answer_with(lambda _: Answer(delay_s=600))
+    process = site.start("once")
+    until(lambda: site.collector.request_count == 1, process)
+
+    stopped(process, signal.SIGINT, COMMAND_S)
+
+    assert process.returncode == 1
+    site.collector.answer_with(lambda _: None)
+    assert site.once()["events"]["sent"] == 20
+
+
+@pytest.mark.parametrize("command", ["once", "status"])
+def test_ctrl_c_ends_a_command_that_waits_for_a_locked_ledger(site: Site, command: str) -> None:
+    """SQLite waits for 30 s, and takes no signal meanwhile."""
+    site.put_sample(count=1)
+    site.once()
+    with sqlite3.connect(site.folder / "ledger.sqlite3", isolation_level=None) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        process = site.start(command)
+        with pytest.raises(subprocess.TimeoutExpired):  # it is there, and waits
+            process.wait(5)
+
+        stopped(process, signal.SIGINT, COMMAND_S)
+
+    assert process.returncode != 0
