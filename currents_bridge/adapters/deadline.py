@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from currents_bridge.errors import RetryLaterError
 
 _end_s: ContextVar[float] = ContextVar("end_s", default=math.inf)
+_last_end_s = math.inf  # of everything in this process
 
 
 class TooLateError(RetryLaterError):
@@ -32,9 +33,18 @@ def within(seconds: float) -> Iterator[None]:
         _end_s.reset(token)
 
 
+def hasten(seconds: float) -> None:
+    """Have everything that this process asks of others, now and later, end in so many seconds: it is to stop.
+
+    `math.inf` takes that back.
+    """
+    global _last_end_s  # noqa: PLW0603 - a process stops once, as a whole
+    _last_end_s = time.monotonic() + seconds
+
+
 def left_s(most: float) -> float:
     """Return the seconds that are left, or `most` where that is less; raises TooLateError where there are none."""
-    left = _end_s.get() - time.monotonic()
+    left = min(_end_s.get(), _last_end_s) - time.monotonic()
     if left <= 0:
         raise TooLateError
     return min(left, most)
