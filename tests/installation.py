@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from currents_bridge.adapters.ledger import SqlLedger
 from currents_bridge.testing.collector import Collector
 from currents_bridge.testing.currents_files import sample_file
 from currents_bridge.testing.embedded_s3 import S3Endpoint
@@ -60,6 +61,10 @@ class Site:
         """Where the ledger lives."""
         url: str = self.config["ledger"]["url"]
         return url
+
+    def make_ledger(self) -> None:
+        """Make an empty ledger, as a first run in an empty bucket would."""
+        SqlLedger(self.ledger_url, now=datetime.now(UTC)).close()
 
     def put(self, key: str, body: bytes) -> str:
         """Write an object as Braze would, and return its key."""

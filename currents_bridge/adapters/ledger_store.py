@@ -116,7 +116,7 @@ class SqliteStore:
             raise LedgerError(f"cannot create the ledger {self._path}: {error.strerror}", _NOT_WRITABLE) from error
 
     def _check_in_place(self) -> None:
-        """Costs a microsecond; without it a new connection would see another file than the older ones do."""
+        """Costs microseconds; without it a new connection would see another file than the older ones do."""
         if (now := _identity(self._path)) != self._identity:
             raise LedgerLostError(self._path, "replaced by another file" if now else "removed")
 

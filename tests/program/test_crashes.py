@@ -60,7 +60,7 @@ def test_killed_in_send_again_and_again_the_next_once_delivers(site: Site) -> No
 
 def test_killed_between_acknowledgement_and_settling_all_is_sent_again_with_the_same_ids(site: Site) -> None:
     """The ledger does not know that they arrived; Segment knows their ids."""
-    site.json("status")
+    site.make_ledger()
     for offset in range(3):
         site.put_sample(count=100, seed=offset, offset=offset)
     site.collector.answer_with(lambda _: Answer(delay_s=0.5))
@@ -125,7 +125,7 @@ def test_a_process_that_is_killed_beside_another_costs_that_one_nothing(site: Si
 
 def test_killed_in_fetch_again_and_again_the_next_once_delivers(site: Site, embedded_s3: S3Endpoint) -> None:
     """A process that is killed while it waits for bytes proves nothing against the object."""
-    site.json("status")
+    site.make_ledger()
     key = site.put_sample(CLICK, 10)
     killed: set[str | None] = {None}
 
