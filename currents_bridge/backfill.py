@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
+from statistics import fmean
 
 from currents_bridge import catalogue
 from currents_bridge.config.values import FASTEST, SLOWEST
@@ -15,11 +16,16 @@ from currents_bridge.connector import Connector, OnGroup, event_type_of, kept
 from currents_bridge.coverage import HOUR, hour_of
 from currents_bridge.decode import Container
 from currents_bridge.discovery import list_objects
-from currents_bridge.errors import QuarantineObjectError, UsageError
+from currents_bridge.errors import ObjectGoneError, QuarantineObjectError, RetryLaterError, UsageError
 from currents_bridge.keys import FIRST_YEAR
 from currents_bridge.listing import PAGE_OBJECTS, find_event_type_folders
+from currents_bridge.logs import get_logger
 from currents_bridge.model import CurrentsObject, Selection
 from currents_bridge.transfer import TransferReport
+
+_TYPICAL_RATIO = 6.0  # bytes of messages that a byte of deflated Avro becomes
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +81,24 @@ def select(connector: Connector, span: tuple[datetime | None, datetime | None], 
 
 
 def plan(connector: Connector, selection: Selection, *, max_batch_bytes: int, resend: bool) -> Plan:
-    """Return what a backfill would deliver, writing nothing; raises as the listing does."""
+    """Return what a backfill would deliver, writing nothing; raises as the listing does.
+
+    The newest or the oldest object of a type shows how large its messages are. Where neither can be read now, as in an
+    archive, the type counts as the others do.
+    """
     sizes: dict[str, int] = {}
-    samples: dict[str, CurrentsObject] = {}
+    samples: dict[str, list[CurrentsObject]] = {}
     objects = 0
     listing = list_objects(connector.source, selection)
     while page := list(islice(listing, PAGE_OBJECTS)):
         for obj in page if resend else connector.ledger.outstanding(connector.name, page):
             objects += 1
             sizes[obj.event_type] = sizes.get(obj.event_type, 0) + obj.size_bytes
-            samples.setdefault(obj.event_type, obj)
-    message_bytes = sum(size * _message_bytes_per_byte(connector, samples[name]) for name, size in sizes.items())
+            samples.setdefault(obj.event_type, [obj])[1:] = [obj]
+    ratios = {name: _message_bytes_per_byte(connector, samples[name][::-1]) for name in sizes}
+    known = [ratio for ratio in ratios.values() if ratio is not None]
+    typical = fmean(known) if known else _TYPICAL_RATIO
+    message_bytes = sum(size * (typical if (ratio := ratios[name]) is None else ratio) for name, size in sizes.items())
     return Plan(objects, sum(sizes.values()), math.ceil(message_bytes / max_batch_bytes))
 
 
@@ -129,17 +142,21 @@ def _reopen(connector: Connector, selection: Selection) -> None:
         connector.ledger.reopen(connector.name, page, connector.now())
 
 
-def _message_bytes_per_byte(connector: Connector, obj: CurrentsObject) -> float:
-    """Return how many bytes of messages a byte of such objects becomes, as one object shows."""
-    try:
-        with connector.source.store.open(obj.key, obj.etag, obj.size_bytes) as stream:
-            pieces = (
-                connector.mapper.map(piece, event_type_of(obj.event_type), obj.key).messages["message"]
-                for piece in Container(stream).slices()
-            )
-            return sum(int(messages.str.len_bytes().sum()) + messages.len() for messages in pieces) / obj.size_bytes
-    except QuarantineObjectError:
-        return 0.0
+def _message_bytes_per_byte(connector: Connector, samples: Sequence[CurrentsObject]) -> float | None:
+    """Return how many bytes of messages a byte of such objects becomes, as the first shows that can be read now."""
+    for obj in samples:
+        try:
+            with connector.source.store.open(obj.key, obj.etag, obj.size_bytes) as stream:
+                pieces = (
+                    connector.mapper.map(piece, event_type_of(obj.event_type), obj.key).messages["message"]
+                    for piece in Container(stream).slices()
+                )
+                return sum(int(messages.str.len_bytes().sum()) + messages.len() for messages in pieces) / obj.size_bytes
+        except QuarantineObjectError:
+            return 0.0
+        except (RetryLaterError, ObjectGoneError) as error:
+            log.warning("sample_not_read", key=obj.key, error=error.message)
+    return None
 
 
 def _time(option: str, text: str) -> datetime:

@@ -9,18 +9,21 @@ from pathlib import Path
 from currents_bridge.catalogue import catalogue
 from currents_bridge.config.settings import ConnectorSettings
 from currents_bridge.connector import Connector
+from currents_bridge.coverage import hour_of
 from currents_bridge.credential_watch import WRITE_KEY_CHARS, has_key_shape
 from currents_bridge.credentials import state_at
+from currents_bridge.discovery import resolve_start
 from currents_bridge.errors import BridgeError, CredentialError, ProbeError, RetryLaterError, Side
 from currents_bridge.expiry import deadline
 from currents_bridge.keys import DATE_FOLDER, parse_key
 from currents_bridge.listing import Tree, find_event_type_folders
-from currents_bridge.model import CredentialState, NoticeKind
+from currents_bridge.model import CredentialState, ListedObject, NoticeKind
 from currents_bridge.status import CredentialStatus
 from currents_bridge.unread import Reason, Unread
 
 SHORT_LIFE = timedelta(days=14)  # a bucket that deletes sooner leaves little time to mend anything
-SAMPLE_TYPES = 3  # of which the first object is read
+SAMPLE_TYPES = 3  # of which a new object is read
+SAMPLE_HOURS = 3  # of each type, the newest, of which the first with an object is taken
 SAMPLE_KEYS = 100  # of the first and the newest hour of each folder
 
 _BAD = frozenset({CredentialState.SUSPECT, CredentialState.FAILING, CredentialState.EXPIRED})
@@ -191,7 +194,7 @@ def _folders(connector: Connector, tree: Tree) -> Iterator[Verdict]:
     """Look into the folders of each included type: which can be listed, the hours, the keys, and some objects."""
     store = connector.source.store
     listed: dict[str, list[str]] = {}  # folder -> folders of hours
-    folder_of: dict[str, str] = {}  # event type -> the first of its folders that can be listed
+    hours_of: dict[str, list[str]] = {}  # event type -> the folders of hours of the first folder that can be listed
     for event_type in sorted(connector.source.event_types(tree.types) & tree.types):
         for folder in tree.by_type[event_type]:
             try:
@@ -200,7 +203,7 @@ def _folders(connector: Connector, tree: Tree) -> Iterator[Verdict]:
                     if parse_key(key) is None:
                         tree.unread.add(key)
                 listed[folder] = [name for name in below if name.startswith(folder + DATE_FOLDER)]
-                folder_of.setdefault(event_type, folder)
+                hours_of.setdefault(event_type, listed[folder])
             except (CredentialError, RetryLaterError) as error:
                 tree.failures[folder] = error
     for folder, failure in sorted(tree.failures.items()):
@@ -210,7 +213,7 @@ def _folders(connector: Connector, tree: Tree) -> Iterator[Verdict]:
     hours = [dates[at][len(folder + DATE_FOLDER) : -1] for folder, dates in listed.items() if dates for at in (0, -1)]
     if hours:
         yield Verdict(f"{connector.name}: hours", ok=True, detail=f"{min(hours)} to {max(hours)}")
-        yield from _objects(connector, folder_of)
+        yield from _objects(connector, hours_of)
 
 
 def _keys(connector: Connector, unread: Unread) -> Iterator[Verdict]:
@@ -225,13 +228,30 @@ def _keys(connector: Connector, unread: Unread) -> Iterator[Verdict]:
             yield Verdict(f"{connector.name}: {notice.subject}", ok, f"{notice.count:,} {notice.detail}")
 
 
-def _objects(connector: Connector, folder_of: Mapping[str, str]) -> Iterator[Verdict]:
-    """Read the first object of some types: a denial is the object's own where another one can be read."""
+def _newest(connector: Connector, hours: Sequence[str]) -> ListedObject | None:
+    """Return the newest object of the newest hour that holds any, None where that hour is before `start_from`."""
+    source = connector.source
+    start = resolve_start(source.start_from, connector.ledger.progress(connector.name))
+    for folder in reversed(hours[-SAMPLE_HOURS:]):
+        readable = [item for item in islice(source.store.list(folder), SAMPLE_KEYS) if item.size_bytes]
+        if placed := [
+            (item.last_modified, item.key, key[1], item) for item in readable if (key := parse_key(item.key))
+        ]:
+            _, _, hour, newest = max(placed)
+            return newest if start is None or hour >= hour_of(start) else None
+    return None
+
+
+def _objects(connector: Connector, hours_of: Mapping[str, Sequence[str]]) -> Iterator[Verdict]:
+    """Read a new object of some types, since old ones may be archived, or gone in a moment by a lifecycle rule.
+
+    A denial is the object's own where another one can be read.
+    """
     subject, store = f"{connector.name}: objects", connector.source.store
     read, denials = False, dict[str, CredentialError]()
     try:
-        for event_type, folder in islice(folder_of.items(), SAMPLE_TYPES):
-            if first := next((item for item in store.list(folder) if item.size_bytes), None):
+        for event_type, hours in islice(hours_of.items(), SAMPLE_TYPES):
+            if first := _newest(connector, hours):
                 try:
                     with store.open(first.key, first.etag, first.size_bytes) as stream:
                         stream.read(1)

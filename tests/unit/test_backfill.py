@@ -302,3 +302,30 @@ def test_a_resend_that_the_ledger_refuses_sends_nothing(bench: Bench, monkeypatc
 
     assert isinstance(report.error, LedgerError)
     assert bench.transport.attempts == 0
+
+
+ARCHIVED = RetryLaterError("the object is archived", "restore it from its storage class, then it is read")
+
+
+def test_a_plan_takes_another_sample_where_one_is_archived() -> None:
+    """The newest of a type, else the oldest."""
+    bench = Bench()
+    keys = [bench.put(clicks(300, offset), offset=offset) for offset in range(3)]
+    selection = Selection(frozenset({CLICK}))
+    whole = plan(bench.connector(), selection, max_batch_bytes=40_000, resend=False)
+
+    bench.store.faults |= {keys[1]: ARCHIVED, keys[2]: ARCHIVED}
+
+    planned = plan(bench.connector(), selection, max_batch_bytes=40_000, resend=False)
+    assert planned.requests == pytest.approx(whole.requests, rel=0.1)
+
+
+def test_a_plan_of_an_archive_counts_on_as_usual(bench: Bench) -> None:
+    """It is an estimate, and the objects are told by the listing."""
+    for item in bench.store.list(""):
+        bench.store.faults[item.key] = ARCHIVED
+    connector = bench.connector()
+
+    planned = plan(connector, select(connector, SPAN, ()), max_batch_bytes=475_000, resend=False)
+
+    assert (planned.objects, planned.requests) == (2, 1)

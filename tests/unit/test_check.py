@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -349,3 +349,25 @@ def test_connectors_that_are_in_each_others_way_are_named(
     ]
     found = check_pairs(settings, dict(zip(names, keys, strict=True)))
     assert [verdict.subject for verdict in found] == expected
+
+
+ARCHIVED = RetryLaterError("the object is archived", "restore it")
+
+
+def test_the_newest_object_is_read_since_old_ones_may_be_archived(bench: Bench) -> None:
+    """What is archived is delivered already, or before `start_from`."""
+    bench.store.faults[bench.put(2)] = ARCHIVED
+    bench.put(2, hour=HOUR + timedelta(hours=5))
+
+    assert verdicts(bench)["objects"].ok
+
+
+def test_what_is_before_the_start_is_not_read(bench: Bench) -> None:
+    """Nobody wants it delivered."""
+    bench.store.faults[bench.put(2)] = ARCHIVED
+    connector = bench.connector()
+    assert not {v.subject: v for v in check_connector(connector, bench.reach, bench.now)}[f"{NAME}: objects"].ok
+
+    connector.source = replace(connector.source, start_from=HOUR + timedelta(hours=1))
+
+    assert f"{NAME}: objects" not in {verdict.subject for verdict in check_connector(connector, bench.reach, bench.now)}
