@@ -57,6 +57,11 @@ class Alerts:
         self._well: dict[str, bool] = {}  # connector, or _JOBS -> whether its jobs do what they are for
 
     @property
+    def ping(self) -> Callable[[], None] | None:
+        """Tells the watchdog that all is well, whether it is or not; raises RetryLaterError. None: there is none."""
+        return self._ping
+
+    @property
     def channel_names(self) -> list[str]:
         """Where messages go, without any secret."""
         return [channel.name for channel in self._channels.values()]

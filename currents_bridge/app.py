@@ -433,6 +433,7 @@ def verdicts(bridge: Bridge) -> list[check.Verdict]:
         *of_unopened,
         *check.check_pairs(bridge.settings.connectors, {one.name: one.watch.fingerprint for one in bridge.connectors}),
         check.check_channels(bridge.alerts.channel_names),
+        *check.check_heartbeat(bridge.alerts.ping),
     ]
 
 

@@ -110,6 +110,18 @@ def check_channels(names: Sequence[str]) -> Verdict:
     return Verdict("alerts", ok=True, detail=", ".join(names), remedy="`alerts test` sends each a message")
 
 
+def check_heartbeat(ping: Callable[[], None] | None) -> Iterator[Verdict]:
+    """Yield the verdict on the address of the heartbeat, if there is one, by asking it once."""
+    if ping is None:
+        return
+    try:
+        ping()
+    except RetryLaterError as error:
+        yield Verdict("heartbeat", False, error.message, error.hint, error.exit_code)
+    else:
+        yield Verdict("heartbeat", ok=True, detail="alerts.heartbeat_url answers, and has had a ping by this check")
+
+
 def _endpoint(connector: Connector, reach_destination: Callable[[], None]) -> Verdict:
     subject, url = f"{connector.name}: endpoint", connector.watch.endpoint_url
     try:

@@ -120,6 +120,9 @@ def _request(method: str, url: SecretStr, name: str, body: object = None) -> Non
         answer = ask(method, url.get_secret_value(), json_body=body, timeout_s=TIMEOUT_S)
     except NoAnswerError as error:
         raise RetryLaterError(f"{name} gave no answer: {error.kind}", hint) from None
+    if 300 <= answer.status < 400:  # noqa: PLR2004 - 3xx
+        hint = "set the address that it leads to, as `curl --head --location` shows it"
+        raise RetryLaterError(f"{name} answered {answer.status}, a redirect, and none is followed", hint)
     if not answer.is_success:
         raise RetryLaterError(f"{name} answered {answer.status}", hint)
 

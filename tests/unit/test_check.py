@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from currents_bridge.check import Verdict, check_channels, check_connector, check_pairs, exit_code
+from currents_bridge.check import Verdict, check_channels, check_connector, check_heartbeat, check_pairs, exit_code
 from currents_bridge.config.settings import ConnectorSettings
 from currents_bridge.errors import CredentialError, ProbeError, RetryLaterError, Side
 from currents_bridge.model import Evidence, EvidenceKind, ExpiryRule, Notice, NoticeKind
@@ -309,6 +309,26 @@ def test_alerts_without_a_channel_are_told() -> None:
     """It is no fault, but worth knowing."""
     assert check_channels([]).remedy == "set alerts.urls or alerts.sns_topic_arn"
     assert check_channels(["alerts.urls.0 (Slack)"]).detail == "alerts.urls.0 (Slack)"
+
+
+def test_the_heartbeat_is_tried() -> None:
+    """Its address may be wrong for months before anybody needs it."""
+
+    def moved() -> None:
+        raise RetryLaterError("alerts.heartbeat_url answered 301, a redirect", "set the other address")
+
+    pings: list[None] = []
+    (well,) = check_heartbeat(lambda: pings.append(None))
+    (bad,) = check_heartbeat(moved)
+
+    assert (well.ok, len(pings)) == (True, 1)
+    assert (bad.ok, bad.detail, bad.remedy, bad.exit_code) == (
+        False,
+        "alerts.heartbeat_url answered 301, a redirect",
+        "set the other address",
+        1,
+    )
+    assert list(check_heartbeat(None)) == []
 
 
 def test_a_verdict_as_json_has_everything_that_a_person_sees() -> None:

@@ -213,6 +213,15 @@ def test_a_watchdog_that_refuses_is_an_error_without_its_address(receiver: Recei
         Watchdog(SecretStr(f"{receiver.url}/ping/{SECRET}")).ping()
 
 
+def test_a_watchdog_that_redirects_is_named_as_such(receiver: Receiver) -> None:
+    """A ping that goes to a login page tells nobody anything."""
+    receiver.status, receiver.headers = 301, {"Location": f"{receiver.url}/login"}
+    with pytest.raises(RetryLaterError, match="answered 301, a redirect") as caught:
+        Watchdog(SecretStr(f"{receiver.url}/ping/{SECRET}")).ping()
+    assert receiver.url not in caught.value.message + caught.value.hint
+    assert len(receiver.requests) == 1
+
+
 def test_a_watchdog_needs_an_http_address() -> None:
     """Said at the start, without repeating it."""
     with pytest.raises(ConfigError, match=r"alerts\.heartbeat_url: must be an http"):
