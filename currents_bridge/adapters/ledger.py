@@ -297,15 +297,12 @@ class SqlLedger(SqlConnectors):
 
     def replayed(self, refusals: Mapping[int, str | None], now: datetime, *, remember: bool = False) -> Collection[int]:
         """Record the replays in the letters' rows, and in the books."""
+        taken = [letter_id for letter_id, refusal in refusals.items() if refusal is None]
+        reasons = {letter_id: refusal for letter_id, refusal in refusals.items() if refusal is not None}
         with self._store.writing() as connection:
             return [
-                letter_id
-                for letter_id, refusal in refusals.items()
-                if (
-                    ledger_letters.sent(connection, letter_id, now, remember=remember)
-                    if refusal is None
-                    else ledger_letters.refused_again(connection, letter_id, refusal)
-                )
+                *ledger_letters.sent(connection, taken, now, remember=remember),
+                *ledger_letters.refused_again(connection, reasons),
             ]
 
     def purge(self, which: LetterFilter) -> int:

@@ -1,6 +1,7 @@
 """Dead letters in the database: kept with a settlement, found again, replayed, purged."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -84,23 +85,26 @@ def count(connection: Connection, which: LetterFilter) -> int:
     return connection.execute(chosen).scalar_one()
 
 
-def refused_again(connection: Connection, letter_id: int, reason: str) -> bool:
-    """Keep the letter with its new reason."""
-    again = update(dead_letters).where(NOT_SENT, dead_letters.c.id == letter_id)
-    return connection.execute(again.values(reason=reason, attempts=dead_letters.c.attempts + 1)).rowcount > 0
+def refused_again(connection: Connection, reasons: Mapping[int, str]) -> Sequence[int]:
+    """Keep the letters, by id, with their new reasons; returns which are there."""
+    there = select(dead_letters.c.id).where(NOT_SENT, among(dead_letters.c.id, reasons))
+    ids = connection.execute(there).scalars().all()
+    if ids:
+        again = update(dead_letters).where(dead_letters.c.id == bindparam("of_id"))
+        values = {"reason": bindparam("why"), "attempts": dead_letters.c.attempts + 1}
+        connection.execute(again.values(values), [{"of_id": id_, "why": reasons[id_]} for id_ in ids])
+    return ids
 
 
-def sent(connection: Connection, letter_id: int, now: datetime, *, remember: bool) -> bool:
-    """Keep the letter for a rewind only, and move its event in all books that hold it; `remember` its message id."""
-    letters = update(dead_letters).where(NOT_SENT, dead_letters.c.id == letter_id).values(sent_at=now)
-    letter = connection.execute(letters.returning(*dead_letters.c)).one_or_none()
-    if letter is None:
-        return False
-    _move(connection, letter, "dead_lettered", "sent")
+def sent(connection: Connection, ids: Collection[int], now: datetime, *, remember: bool) -> Sequence[int]:
+    """Keep letters for a rewind only, and move their events in all books that hold them; returns which are there."""
+    letters = update(dead_letters).where(NOT_SENT, among(dead_letters.c.id, ids)).values(sent_at=now)
+    found = connection.execute(letters.returning(*dead_letters.c)).all()
+    _move_all(connection, found, "dead_lettered", "sent")
     if remember:
-        replayed = ledger_memory.Sent(letter.connector, letter.object_key, [letter.message_id])
-        ledger_memory.remember(connection, [replayed], now)
-    return True
+        replayed = [ledger_memory.Sent(row.connector, row.object_key, [row.message_id]) for row in found]
+        ledger_memory.remember(connection, replayed, now)
+    return [row.id for row in found]
 
 
 def take_back(connection: Connection, connector: str, since: datetime) -> int:
@@ -108,8 +112,7 @@ def take_back(connection: Connection, connector: str, since: datetime) -> int:
     letters = update(dead_letters).where(SENT, dead_letters.c.connector == connector, dead_letters.c.sent_at >= since)
     again = letters.values(sent_at=None, reason=UNDER_A_DEAD_KEY).returning(*dead_letters.c)
     taken = connection.execute(again).all()
-    for letter in taken:
-        _move(connection, letter, "sent", "dead_lettered")
+    _move_all(connection, taken, "sent", "dead_lettered")
     return len(taken)
 
 
@@ -119,8 +122,18 @@ def forget_sent(connection: Connection, connector: str, before: datetime) -> Non
     connection.execute(delete(dead_letters).where(*old))
 
 
-def _move(connection: Connection, letter: Row[Any], source: str, target: str) -> None:
-    """Move the letter's event from one count to another in all books that hold it."""
+def _move_all(connection: Connection, letters: Iterable[Row[Any]], source: str, target: str) -> None:
+    """Move the letters' events from one count to another in all books that hold them, object by object."""
+    of_object: defaultdict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+    for letter in letters:
+        of_object[letter.connector, letter.object_key].append(letter)
+    for found in of_object.values():
+        _move(connection, found, source, target)
+
+
+def _move(connection: Connection, letters: Sequence[Row[Any]], source: str, target: str) -> None:
+    """Move the events of one object's letters."""
+    letter, count = letters[0], len(letters)
     row = connection.execute(
         select(objects.c.id, objects.c.state, objects.c.checkpoint_rows).where(
             objects.c.connector == letter.connector, objects.c.key == letter.object_key
@@ -136,17 +149,22 @@ def _move(connection: Connection, letter: Row[Any], source: str, target: str) ->
         in_hour = any(ledger_digests.knows(fold, letter.object_key) for fold in folds)  # else reopened and forgotten
     else:
         # Other books begin anew with the object's next delivery.
-        in_books = row.state in _SETTLED or letter.row < row.checkpoint_rows
-        moved = in_books and _move_in(connection, source, target, objects, objects.c.id == row.id)
-        in_hour = moved and row.state == ObjectState.DELIVERED
+        count = count if row.state in _SETTLED else sum(one.row < row.checkpoint_rows for one in letters)
+        count = _move_in(connection, count, source, target, objects, objects.c.id == row.id)
+        in_hour = row.state == ObjectState.DELIVERED
     if in_hour:
-        _move_in(connection, source, target, hours, *of_hour)
+        _move_in(connection, count, source, target, hours, *of_hour)
 
 
-def _move_in(connection: Connection, source: str, target: str, table: Table, *where: ColumnElement[bool]) -> bool:
-    """Move one event in the books of a row, unless they hold none; returns whether they did."""
-    moved = {source: table.c[source] - 1, target: table.c[target] + 1}
-    return connection.execute(update(table).where(*where, table.c[source] > 0).values(moved)).rowcount > 0
+def _move_in(
+    connection: Connection, count: int, source: str, target: str, table: Table, *where: ColumnElement[bool]
+) -> int:
+    """Move events in the books of a row, as far as they hold them; returns how many they did."""
+    held = connection.scalar(select(table.c[source]).where(*where)) or 0
+    if moved := min(count, held):
+        values = {source: table.c[source] - moved, target: table.c[target] + moved}
+        connection.execute(update(table).where(*where).values(values))
+    return moved
 
 
 def _chosen(
