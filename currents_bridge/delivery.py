@@ -22,7 +22,6 @@ from currents_bridge.errors import (
     CredentialError,
     ObjectChangedError,
     OneObjectError,
-    QuarantineObjectError,
     RetryLaterError,
     Side,
 )
@@ -240,20 +239,26 @@ class Delivery:
         self._witnesses.note_read(*read)
         for work in works:
             work.settled = True
+            ending = None
+            with sent.at_the_cost_of({work.claimed.id}):
+                ending = work.ending(sent)
+            if ending and self._sending is Sending.TRIAL:
+                report.tried_events += work.books.sent
+                released.append(work.claimed.id)
+                continue
+            if ending:
+                if isinstance(ending, Quarantined):
+                    log.warning("object_quarantined", key=work.claimed.object.key, reason=ending.reason)
+                settlements.append(ending)
+                continue
             failure = work.failure_with(sent)
             match failure:
-                case None | QuarantineObjectError() if self._sending is Sending.TRIAL:
-                    report.tried_events += work.books.sent
-                    released.append(work.claimed.id)
-                case None:
-                    settlements.append(work.delivered(sent))
-                case QuarantineObjectError():
-                    log.warning("object_quarantined", key=work.claimed.object.key, reason=failure.reason)
-                    settlements.append(work.quarantined(sent, failure.reason))
                 case ClaimLostError():
                     pass
                 case CredentialError() if not self._is_its_own_trouble(failure, work):
                     report.credential_error = report.credential_error or failure
+                    released.append(work.claimed.id)
+                case None:  # it has an ending
                     released.append(work.claimed.id)
                 case _ if self._stop.is_set() or sent.credential_error or self._sending is not Sending.ALL:
                     released.append(work.claimed.id)

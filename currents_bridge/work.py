@@ -71,15 +71,16 @@ class Work:
             return of_batches or self.failure
         return self.failure or of_batches
 
-    def delivered(self, sent: Acknowledgements) -> Delivered:
-        """Return the settlement of an object that was read to its end and has arrived."""
+    def ending(self, sent: Acknowledgements) -> Delivered | Quarantined | None:
+        """Return the settlement of an object of which all that could be read has arrived; None where it has to wait."""
+        failure = self.failure_with(sent)
+        if failure and not isinstance(failure, QuarantineObjectError):
+            return None
         books = self._without_refused(self.books, sent, self.rows)
-        return Delivered(self.claimed.id, books, self.letters(sent, self.rows), self.ids(sent, self.rows))
-
-    def quarantined(self, sent: Acknowledgements, reason: str) -> Quarantined:
-        """Return the settlement of an object of which all that could be read has arrived."""
-        books = self._without_refused(self.books, sent, self.rows)
-        return Quarantined(self.claimed.id, reason, books, self.letters(sent, self.rows), self.ids(sent, self.rows))
+        letters, ids = self.letters(sent, self.rows), self.ids(sent, self.rows)
+        if failure:
+            return Quarantined(self.claimed.id, failure.message, books, letters, ids)
+        return Delivered(self.claimed.id, books, letters, ids)
 
     def books_at(self, fence: Fence, sent: Acknowledgements) -> Books:
         """Return the books of the rows before a fence that is behind."""

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from currents_bridge import delivery, reading
-from currents_bridge.model import Batch, Books, Failed, ObjectState, Refusal
+from currents_bridge.model import Batch, Books, DeadLetter, Failed, ObjectState, Refusal
 from currents_bridge.packing import Packer
+from currents_bridge.work import Work
 from tests.workbench import CLICK, OPEN, Bench, clicks, of_kind
 
 DELIVERED, FAILED = ObjectState.DELIVERED, ObjectState.FAILED
@@ -115,6 +116,26 @@ def test_a_bug_of_a_checkpoint_costs_that_object(bench: Bench, monkeypatch: pyte
     assert bench.states_by_key()[bad] is FAILED
     assert bench.states()[DELIVERED] == 1
     assert len(bench.sent_ids()) < 9
+
+
+@pytest.mark.parametrize("cut_bytes", [0, 50])
+def test_a_bug_that_adds_up_an_object_costs_that_object(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut_bytes: int
+) -> None:
+    """Whether it was read to its end or not."""
+    keys = [bench.put(2, offset=0, cut_bytes=cut_bytes), bench.put(2, offset=1)]
+    letters, bugs = Work.letters, iter([True])
+
+    def buggy(work: Work, *told: Any) -> list[DeadLetter]:
+        if next(bugs, False):
+            raise TypeError("a mistake")
+        return letters(work, *told)
+
+    monkeypatch.setattr(Work, "letters", buggy)
+
+    bench.deliver()
+
+    assert [bench.states_by_key()[key] for key in keys] == [FAILED, DELIVERED]
 
 
 def test_a_bug_of_every_batch_is_told_and_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
