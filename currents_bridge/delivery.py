@@ -22,6 +22,7 @@ from currents_bridge.errors import (
     CredentialError,
     ObjectChangedError,
     OneObjectError,
+    QuarantineObjectError,
     RetryLaterError,
     Side,
 )
@@ -141,7 +142,8 @@ class Delivery:
         sent.wait()
         for work in works:
             if not (work.settled or work.ended or isinstance(work.failure, QuarantineObjectError)):
-                self._leave_checkpoint(work, sent, 1)  # a later try goes on where this one ended
+                with sent.at_the_cost_of({work.claimed.id}):
+                    self._leave_checkpoint(work, sent, 1)  # a later try goes on where this one ended
         self._settle([work for work in works if not work.settled], sent, report)
         report.changed = [work.claimed.object for work in works if isinstance(work.failure, ObjectChangedError)]
         report.batches, report.batch_bytes = sent.batches, sent.batch_bytes
