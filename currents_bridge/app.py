@@ -49,7 +49,7 @@ from currents_bridge.look_notices import is_unexplained
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
 from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import CredentialState, LetterFilter, ObjectState
-from currents_bridge.opening import Unopened, open_each
+from currents_bridge.opening import OPEN, Unopened, keep_outcome, open_each
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
 from currents_bridge.signals import Listener
 from currents_bridge.transfer import TransferReport
@@ -130,10 +130,11 @@ class Bridge:
     def once(self) -> dict[str, TransferReport]:
         """Run every connector once, ask about its write key, and tell what is to be told; a stop ends it."""
         reports = {connector.name: self._once(connector) for connector in self.connectors}
-        for name in self.unopened:
+        for name in list(self.unopened):
             reports[name] = TransferReport()
             with kept(reports[name]):
-                self._records.run(name, "open", partial(self._open, name))
+                self._records.run(name, OPEN, partial(self._open, name))
+                reports[name] = self._once(self.connectors[-1])
         if self.stop.is_set():
             return reports
         try:
@@ -203,7 +204,7 @@ class Bridge:
         for connector in self.connectors:
             jobs += [Job(f"{connector.name}.{name}", work, every) for name, work, every in self._work(connector)]
         return jobs + [
-            Job(f"{name}.open", partial(self._open_and_work, name), self.settings.schedule.poll)
+            Job(f"{name}.{OPEN}", partial(self._open_and_work, name), self.settings.schedule.poll)
             for name in self.unopened
         ]
 
@@ -219,7 +220,7 @@ class Bridge:
     def _open_and_work(self, name: str) -> None:
         """Do all that a connector does which could not be opened at the start, as soon as it can be."""
         if name in self.unopened:
-            self._records.run(name, "open", partial(self._open, name))
+            self._records.run(name, OPEN, partial(self._open, name))
         (connector,) = self.named(name)
         for _, work, _ in self._work(connector):
             work()
@@ -236,11 +237,13 @@ def open_bridge(
     """Open the ledger and make the connectors; closes all of it at the end.
 
     A connector whose secrets cannot be read leaves the others alone, and is tried again by every job of it. Raises
-    ConfigError where that holds of all of them, LedgerError for a ledger that cannot be used.
+    ConfigError where that holds of all of them, which is told as a failing job if that was so the time before, too;
+    LedgerError for a ledger that cannot be used.
     """
     stop = stop or threading.Event()
     reader = SecretReader(environ)
-    read_write_keys(settings, reader)  # before a ledger is made
+    if is_missing(ledger_path(settings.ledger.url)):
+        read_write_keys(settings, reader)  # before a ledger is made
     with ExitStack() as stack:
         ledger = stack.enter_context(open_ledger(settings, now, missing=missing))
         alerts = make_alerts(settings, reader, ledger)
@@ -259,7 +262,17 @@ def open_bridge(
                 stop=stop,
             )
 
-        opened, unopened = open_each({one.name: partial(open_one, one) for one in settings.connectors})
+        names = [one.name for one in settings.connectors]
+        try:
+            opened, unopened = open_each({one.name: partial(open_one, one) for one in settings.connectors})
+        except ConfigError as error:
+            if missing == "make":
+                keep_outcome(ledger, names, error.message, now())
+                alerts.look_at_jobs(ledger.failing_jobs(), names, now())
+                alerts.post(now())
+            raise
+        if missing == "make":
+            keep_outcome(ledger, [one.name for one in opened], None, now())
         stack.enter_context(_heartbeat(ledger))
         yield Bridge(settings, ledger, opened, alerts, now, stop, unopened)
 

@@ -1,12 +1,15 @@
 """Connectors that are opened each by itself, so that a secret of one that cannot be read leaves the others alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from currents_bridge.connector import Connector
 from currents_bridge.errors import ConfigError
 from currents_bridge.logs import get_logger
+from currents_bridge.ports import Ledger
 
+OPEN = "open"  # the job of it
 Open = Callable[[], Connector]  # raises ConfigError, LedgerError
 
 log = get_logger()
@@ -38,3 +41,14 @@ def open_each(connectors: Mapping[str, Open]) -> tuple[list[Connector], dict[str
     for name, one in unopened.items():
         log.error("connector_not_opened", connector=name, error=one.error.message)
     return opened, unopened
+
+
+def keep_outcome(ledger: Ledger, names: Collection[str], error: str | None, now: datetime) -> None:
+    """Record whether connectors could be opened at the start, as a job's runs are; raises LedgerError.
+
+    Nothing is written for those that could be, now and the last time.
+    """
+    failing = {job.connector for job in ledger.failing_jobs() if job.job == OPEN}
+    for name in names:
+        if error is not None or name in failing:
+            ledger.job_ended(name, OPEN, error, now)

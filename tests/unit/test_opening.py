@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from currents_bridge import app
+from currents_bridge.app_ledger import Missing
 from currents_bridge.config import Settings
 from currents_bridge.errors import ConfigError
 from currents_bridge.testing.currents_files import object_key
@@ -22,8 +23,9 @@ class Place:
 
     bridge: app.Bridge
 
-    def __init__(self, key_file: Path) -> None:
+    def __init__(self, key_file: Path, settings: Settings) -> None:
         self.key_file = key_file
+        self.settings = settings
         self.now = NOW
 
     def names(self) -> list[str]:
@@ -51,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     settings = Settings.model_validate(
         {"ledger": {"url": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}, "connectors": connectors}
     )
-    made = Place(key_file)
+    made = Place(key_file, settings)
     with app.open_bridge(settings, {"KEY": KEY}, now=lambda: made.now) as made.bridge:
         yield made
 
@@ -96,6 +98,40 @@ def test_the_daemon_opens_it_once_its_secret_is_there(place: Place) -> None:
     place.now += timedelta(minutes=1)
     jobs["second.open"].run()
     assert place.bridge.ledger.progress("second").polled_at == place.now
+
+
+def test_once_delivers_of_one_that_can_be_opened_by_then(place: Place) -> None:
+    """Its secret came a moment late."""
+    place.key_file.write_text(KEY)
+    reports = place.bridge.once()
+    assert [report.error for report in reports.values()] == [None, None]
+    assert place.bridge.ledger.progress("second").polled_at == place.now
+
+
+def test_the_alert_ends_with_a_start_that_opens_it(place: Place) -> None:
+    """As after the secret was mended, and the program started again."""
+    for _ in range(2):
+        place.bridge.once()
+    place.key_file.write_text(KEY)
+    with app.open_bridge(place.settings, {"KEY": KEY}, now=lambda: place.now) as bridge:
+        bridge.tell()
+        assert bridge.ledger.failing_jobs() == []
+        assert [alert for alert in bridge.alerts.open() if alert.kind == "job_failing"] == []
+
+
+def test_starts_that_open_none_are_told(place: Place) -> None:
+    """By cron nobody sees the exit code; a command that only looks says it to whoever runs it."""
+
+    def start(missing: Missing) -> None:
+        with pytest.raises(ConfigError, match="is not set"), app.open_bridge(place.settings, {}, missing=missing):
+            pass
+
+    start("make")
+    start("refuse")
+    assert place.bridge.alerts.open() == []
+    start("make")
+    assert {alert.kind for alert in place.bridge.alerts.open()} == {"job_failing"}
+    assert {alert.subject for alert in place.bridge.alerts.open()} == {"open"}
 
 
 def test_a_command_for_all_connectors_is_refused(place: Place) -> None:
