@@ -55,10 +55,10 @@ def test_an_empty_write_key_is_refused(site: Site, environ: Mapping[str, str]) -
 
 
 def test_a_missing_bucket_is_named_and_changes_nothing(site: Site) -> None:
-    """Exit 1: it may come back."""
+    """Exit 3: nothing passes by itself here, and everything is kept."""
     site.connector["source"]["bucket"] = "no-such-bucket"
     done = site.run("once")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "no-such-bucket" in done.stderr
     assert "Try:" in done.stderr
     assert site.json("status")["connectors"]["production"]["objects"]["pending"] == 0
