@@ -172,10 +172,10 @@ class Transport(Protocol):
         """Make one attempt to send the batch and return once Segment has acknowledged it.
 
         Returns the messages that were refused one by one (empty for most); every other message is acknowledged.
-        Raises RetryLaterError (408, 429, 460, 5xx, timeouts, network; a 2xx that is no acknowledgement;
+        Raises RetryLaterError (407, 408, 421, 425, 429, 460, 5xx, timeouts, network; a 2xx that is no acknowledgement;
         `wait_s` where the answer names a wait),
         CredentialError(Side.DESTINATION) (401, 403, 511; and 404, 3xx, any other 4xx: a wrong endpoint), RefusedError
-        (400, 413).
+        (400, 413, 422; a batch of which the client library would make two requests).
         On any error none of the batch counts as acknowledged, and sending it again is safe: message ids stay.
         """
         ...
