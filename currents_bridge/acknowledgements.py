@@ -1,8 +1,7 @@
 """The batches under way for one group of objects: what came back, and how far each object has come by it."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 
 import polars as pl
 
@@ -56,16 +55,9 @@ class Acknowledgements:
             return self._failures.get(object_id)
         return next(iter(self._failures.values()), None)
 
-    @contextmanager
-    def at_the_cost_of(self, object_ids: Collection[int]) -> Iterator[None]:
+    def at_the_cost_of(self, object_ids: Collection[int]) -> "_AtTheCostOf":
         """Take a mistake of ours for a failed batch of these objects, which wait: nothing shows what became of it."""
-        try:
-            yield
-        except BridgeError:
-            raise
-        except MISTAKES as error:
-            log.exception("batch_bug", objects=sorted(object_ids))
-            self._failures |= dict.fromkeys(object_ids, RetryLaterError(described(error)))
+        return _AtTheCostOf(object_ids, self._failures)
 
     def refused(self, object_id: int) -> Sequence[DeadLetter]:
         """Return the object's messages that Segment refused, in the order they came back."""
@@ -107,6 +99,22 @@ class Acknowledgements:
         for refusal in refusals:
             letter = DeadLetter(refusal.row, refusal.message_id, refusal.reason, message=_message_of(batch, refusal))
             self._refused.setdefault(refusal.object_id, []).append(letter)
+
+
+class _AtTheCostOf:  # no generator: several for each small object
+    def __init__(self, object_ids: Collection[int], failures: dict[int, BridgeError]) -> None:
+        self._object_ids = object_ids
+        self._failures = failures
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if not isinstance(error, MISTAKES) or isinstance(error, BridgeError):
+            return False
+        log.error("batch_bug", objects=sorted(self._object_ids), exc_info=error)
+        self._failures |= dict.fromkeys(self._object_ids, RetryLaterError(described(error)))
+        return True
 
 
 def _message_of(batch: Batch, refusal: Refusal) -> str:
