@@ -37,7 +37,7 @@ _PORT_OF_ENTRY = re.compile(r"(?P<name>\[.*\]|[^:]*):(?P<port>\d{1,5})", re.ASCI
 _METADATA = [ip_network(block) for block in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")]
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 _MAX_CA_BYTES = 8 * 1024 * 1024
-_PROXY_FORM = "http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+_PROXY_FORM = "http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with a port of 1 to 65535"
 
 
 class BadNetworkSettingError(RetryLaterError):
@@ -140,7 +140,9 @@ def _parse(variable: str, value: str) -> Proxy:
         )
     port = int(parts["port"]) if parts and parts["port"] else _PORTS.get(scheme, 0)
     if parts is None or scheme not in _PORTS or not 0 < port < 2**16:
-        raise BadNetworkSettingError(f"{variable} is no address of a proxy", f"set {variable} to {_PROXY_FORM}")
+        raise BadNetworkSettingError(
+            f"{variable} is no address of a proxy, like {_PROXY_FORM}", f"set {variable} to such a one"
+        )
     user, _, password = (unquote(part) for part in (parts["login"] or "").partition(":"))
     if not f"{user}{password}".isascii() or not f"{user}{password}x".isprintable():
         raise BadNetworkSettingError(
