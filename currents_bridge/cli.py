@@ -22,6 +22,8 @@ from currents_bridge.cli_options import (
     load_settings,
     opened,
     quiet_logs,
+    say,
+    tell,
 )
 from currents_bridge.errors import SEE_CAUSE, BridgeError, ConfigError, StoppedError, UsageError
 
@@ -57,7 +59,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     if out.error:
-        _tell(BridgeError(f"the output could not be written: {out.error.strerror}", "make room where it is written to"))
+        tell(BridgeError(f"the output could not be written: {out.error.strerror}", "make room where it is written to"))
     sys.exit(code or (1 if out.error else 0))
 
 
@@ -73,14 +75,14 @@ def execute() -> int:
             traceback.print_exc()
             if error.hint == SEE_CAUSE:
                 error.hint = "the lines above show the cause; report it if it is a mistake of the program"
-        _tell(error)
+        tell(error)
         problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [error.message]
         return _failed(error.exit_code, problems, error.hint)
     except _UsageProblem as error:
         error.show()  # type: ignore[attr-defined]
         return _failed(2, [error.format_message()], "see --help")  # type: ignore[attr-defined]
     except typer.Abort:
-        _say("Aborted.")
+        say("Aborted.")
         return _failed(1, ["aborted"], "nothing was changed")
     except Exception as error:  # noqa: BLE001 - nothing above it could tell of it
         traceback.print_exc()
@@ -251,7 +253,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
     code = 1 if stopped else app.exit_code(reports.values())
     _show(reports, code, as_json=as_json)
     if stopped and not any(isinstance(report.error, StoppedError) for report in reports.values()):
-        _say("stopped; run the same command without --resend to go on where it stopped")
+        say("stopped; run the same command without --resend to go on where it stopped")
     raise typer.Exit(code)
 
 
@@ -338,9 +340,9 @@ def inspect(
         found, lines = inspection.inspect(stream, key, app.make_mapper(connector))
         console.print_lines(islice(lines, limit))
     if found.skipped_anonymous:
-        _say(f"{found.skipped_anonymous} events without external_user_id are not sent")
+        say(f"{found.skipped_anonymous} events without external_user_id are not sent")
     for letter in found.dead_letters:
-        _say(f"row {letter.row} would be a dead letter: {letter.reason}")
+        say(f"row {letter.row} would be a dead letter: {letter.reason}")
 
 
 @cli.command()
@@ -390,15 +392,4 @@ def _show(reports: "Mapping[str, TransferReport]", code: int, *, as_json: bool) 
         console.print_reports(reports)
     for report in reports.values():
         if report.error:
-            _tell(report.error)
-
-
-def _tell(error: BridgeError) -> None:
-    problems = error.problems if isinstance(error, ConfigError) else [error.message]
-    for problem in problems:
-        _say(f"Error: {problem}")
-    _say(f"Try:   {error.hint}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+            tell(report.error)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from currents_bridge.errors import BridgeError, ConfigError
+
 if TYPE_CHECKING:
     from currents_bridge.app import Bridge
     from currents_bridge.app_ledger import Missing
@@ -77,3 +79,16 @@ def opened(
             gc.freeze()
             gc.set_threshold(10_000)
             yield bridge
+
+
+def tell(error: BridgeError) -> None:
+    """Tell on stderr what went wrong, every problem of a configuration on a line of its own, and what to do."""
+    problems = error.problems if isinstance(error, ConfigError) else [error.message]
+    for problem in problems:
+        say(f"Error: {problem}")
+    say(f"Try:   {error.hint}")
+
+
+def say(line: str) -> None:
+    """Print a line on stderr."""
+    print(line, file=sys.stderr)
