@@ -14,6 +14,7 @@ from rich.filesize import decimal
 
 from currents_bridge.alerting import AlertKind, Severity, how_long, when
 from currents_bridge.credentials import SENT_AGAIN, LossWindow
+from currents_bridge.due import lately
 from currents_bridge.errors import Side
 from currents_bridge.model import (
     Alert,
@@ -328,7 +329,8 @@ def _backlog(health: Health, limits: Limits) -> Iterator[Alert]:
     if waiting.oldest_at is None or any(standing.state in _FAILING for standing in standings):
         return
     recoveries = [standing.credential.recovered_at for standing in standings]
-    since = max(at for at in (waiting.oldest_at, health.totals.progress.started_at, *recoveries) if at)
+    begins = (waiting.oldest_at, health.totals.progress.started_at, *recoveries)
+    since = max((at for at in begins if at and at <= health.now), default=health.now)
     if health.now - since > limits.backlog_age:
         what = f"The oldest waiting object is waiting for {how_long(health.now - since)}"
         todo = "see `currents-bridge status` for why objects fail, and whether delivery.requests_per_second is too low"
@@ -432,7 +434,7 @@ def _notice(health: Health, notice: Notice) -> tuple[AlertKind, Severity, str, s
             what = f"The write key was replaced, and no probe ever told whether the one before worked: {notice.detail}"
             todo = f"if it was dead by then, {_RESEND}"
             kind, severity = AlertKind.KEY_UNPROVEN, Severity.WARNING
-        case NoticeKind.PROBE if health.now - since >= PROBE_PATIENCE:
+        case NoticeKind.PROBE if not lately(since, health.now, PROBE_PATIENCE):
             what = f"The probe {notice.subject} cannot tell whether the write key works: {notice.detail}"
             todo = "mend what it names; until then a dead key is noticed later, or not at all"
             kind, severity = AlertKind.PROBE_FAILING, Severity.WARNING

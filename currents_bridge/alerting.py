@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from currents_bridge.due import lately
 from currents_bridge.model import Alert, AlertMessage, AlertPhase
 
 
@@ -82,7 +83,7 @@ def decide(
         conditions: what is wrong now, each connector, kind and subject once; `told_at` None where only the end is
             told, any time where it is told at once.
         open_alerts: those that are open, as they were saved.
-        now: the time, no earlier than at the last look.
+        now: the time; what was told later than that was told by a clock that ran ahead.
         repeat: time from one telling of an open alert to the next.
         last_words: what is told of an alert that is over; None: nothing, as when another has taken its place.
     """
@@ -97,9 +98,9 @@ def decide(
         elif before.told_at is None:
             continue  # its words say how things stood when it opened
         else:
-            is_due = now - before.told_at >= repeat
+            is_due = not lately(before.told_at, now, repeat)
             phase, told = AlertPhase.REPEATED, is_due and not AlertKind(before.kind).is_told_once
-            alert = replace(condition, since=before.since, told_at=now if told else before.told_at)
+            alert = replace(condition, since=min(before.since, now), told_at=now if told else before.told_at)
         if alert != before:
             opened.append(alert)
         if told:

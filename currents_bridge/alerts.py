@@ -1,6 +1,7 @@
 """Tells people what is wrong: keeps the open alerts, and brings messages to every channel until it has taken them."""
 
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,13 +9,13 @@ from datetime import datetime, timedelta
 
 from currents_bridge.alert_rules import INCIDENTS, Health, Limits, conditions, job_alerts, job_is_over, last_words
 from currents_bridge.alerting import AlertKind, Decision, Severity, decide
-from currents_bridge.delivery import retry_at
+from currents_bridge.due import LONGEST_WAIT, retry_at
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Alert, AlertMessage, AlertPhase, FailingJob, QueuedMessage
 from currents_bridge.ports import AlertBook, Channel
 
-LONGEST_WAIT = timedelta(hours=1)  # from one attempt at a channel to the next
+POST_S = 20.0  # of messages to one channel in a row: others wait for it meanwhile, and so does the stop
 
 _JOBS = ""  # no connector has this name
 
@@ -38,9 +39,10 @@ class Alerts:
         limits: from when on something is worth an alert.
         repeat: time from one telling of an open alert to the next.
         ping: tells a watchdog that all is well; raises RetryLaterError. None: there is none.
+        clock: monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root hands in each collaborator by name
         self,
         *,
         book: AlertBook,
@@ -48,12 +50,14 @@ class Alerts:
         limits: Limits,
         repeat: timedelta,
         ping: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book = book
         self._channels = {channel.fingerprint: channel for channel in channels}
         self._limits = limits
         self._repeat = repeat
         self._ping = ping
+        self._clock = clock
         self._well: dict[str, bool] = {}  # connector, or _JOBS -> whether its jobs do what they are for
 
     @property
@@ -121,8 +125,9 @@ class Alerts:
     def post(self, now: datetime) -> None:
         """Bring each channel the messages that wait for it, in order, all channels at once.
 
-        A channel that does not take a message is left alone for a while: one minute, doubling up to an hour. Raises
-        LedgerError; a message that was taken may then be told again.
+        A channel that does not take a message is left alone for a while: one minute, doubling up to an hour; one
+        that takes them slowly gets the rest the next time. Raises LedgerError; a message that was taken may then be
+        told again.
         """
         queues: dict[str, list[QueuedMessage]] = {}
         for queued in self._book.due(now + LONGEST_WAIT):
@@ -164,7 +169,10 @@ class Alerts:
 
     def _post(self, queue: Sequence[QueuedMessage], now: datetime) -> None:
         channel = self._channels[queue[0].channel]
+        end_s = self._clock() + POST_S
         for queued in queue:
+            if self._clock() > end_s:
+                return
             if error := _error(channel, queued.message):
                 until = min(retry_at(now, queued.attempts), now + LONGEST_WAIT)
                 log.warning("alert_not_taken", channel=channel.name, error=error, retry_at=until)

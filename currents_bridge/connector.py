@@ -13,8 +13,9 @@ from currents_bridge.config import DeliverySettings
 from currents_bridge.coverage import HourRange, hour_of
 from currents_bridge.credential_watch import CredentialWatch
 from currents_bridge.credentials import LossPolicy, Sending
-from currents_bridge.delivery import Delivery, GroupReport, retry_at
+from currents_bridge.delivery import Delivery, GroupReport
 from currents_bridge.discovery import Discovery, Source
+from currents_bridge.due import lately, retry_at
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side, StoppedError
 from currents_bridge.expiry import rules_under
 from currents_bridge.logs import get_logger
@@ -186,7 +187,7 @@ class Connector:
         return self.audit() if progress.looked_at and self._is_due(progress, every) else None
 
     def _is_due(self, progress: Progress, every: timedelta) -> bool:
-        return progress.audited_at is None or not timedelta(0) <= self.now() - progress.audited_at < every
+        return not lately(progress.audited_at, self.now(), every)
 
     def keep_expiry_rules(self, rules: Sequence[ExpiryRule]) -> None:
         """Keep those of the bucket's lifecycle rules that may delete the connector's objects; raises LedgerError."""

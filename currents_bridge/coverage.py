@@ -24,12 +24,13 @@ def hours_to_list(
     """Return the hours to list, as one or two ascending ranges that do not touch; the last one has no end.
 
     The hot window reaches from `lookback` before the last whole listing on, because files land in an hour after it has
-    ended. Before it comes what `start` (None: the earliest file) asks for and was never listed.
+    ended. Before it comes what `start` (None: the earliest file) asks for and was never listed. A listing that lies
+    ahead of now, as a clock that ran ahead labels it, counts for nothing: who knows when it was.
     """
     first = start and hour_of(start)
-    if covered is None:
+    if covered is None or covered.until > now:
         return [(first, None)]
-    hot = _hot(covered, lookback, now)
+    hot = _hot(covered, lookback)
     if first and first >= hot:
         return [(first, None)]
     if covered.since is None or (first and first >= covered.since):
@@ -43,10 +44,10 @@ def covered_by_look(covered: Coverage | None, start: datetime | None, lookback: 
     A start inside the hot window leaves a gap before it, so all that was covered before the gap is given up.
     """
     first = start and hour_of(start)
-    if covered is None or first is None or first > _hot(covered, lookback, now):
+    if covered is None or covered.until > now or first is None or first > _hot(covered, lookback):
         return Coverage(first, now)
     return Coverage(covered.since and min(covered.since, first), now)
 
 
-def _hot(covered: Coverage, lookback: timedelta, now: datetime) -> datetime:
-    return hour_of(min(now, covered.until) - lookback)
+def _hot(covered: Coverage, lookback: timedelta) -> datetime:
+    return hour_of(covered.until - lookback)

@@ -114,7 +114,7 @@ class CredentialWatch:
 
     def credential(self, side: Side) -> Credential:
         """Return what is known of one side; raises LedgerError."""
-        return self._ledger.credential(self._connector, side)
+        return credentials.believable(self._ledger.credential(self._connector, side), self._now())
 
     def sending(self) -> Sending:
         """Return how much may be sent now; raises LedgerError."""

@@ -17,7 +17,7 @@ Everything that was acknowledged since the last proof goes back to be sent, when
 replaced without having been confirmed to the end, and again when it is well, for what a canary was told meanwhile.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
@@ -84,8 +84,28 @@ def fingerprint(secret: SecretStr, endpoint_url: str) -> str:
     return blake2b(f"{endpoint_url} {secret.get_secret_value()}".encode(), digest_size=8).hexdigest()
 
 
+def believable(credential: Credential, now: datetime) -> Credential:
+    """Return what is known, with no time ahead of now, as a clock that ran ahead once has left it.
+
+    A proof verifies nothing any more then, and all that it may have proven counts as without proof.
+    """
+    ahead = {
+        field.name: now
+        for field in fields(credential)
+        if isinstance(at := getattr(credential, field.name), datetime) and at > now
+    }
+    if "proven_at" in ahead:
+        ahead["proven_at"] = now - VERIFIED_FOR - datetime.resolution
+    if credential.rewind_from and "rewind_from" in ahead:
+        back = SETTINGS_LAG if credential.rewind_from - now <= SETTINGS_LAG else REWIND_HORIZON
+        first = ahead.get("first_used_at", credential.first_used_at)
+        ahead["rewind_from"] = max(now - back, first) if first and first < now else now - back
+    return replace(credential, **ahead)  # type: ignore[arg-type]
+
+
 def state_at(credential: Credential, now: datetime, loss_window: timedelta) -> CredentialState:
     """Return the state at a moment: failing past the loss window is expired, and proof that is old verifies nothing."""
+    credential = believable(credential, now)
     window = loss_window_of(credential, loss_window)
     if credential.state is CredentialState.FAILING and window and now >= window.ends_at:
         return CredentialState.EXPIRED

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
 from currents_bridge.acknowledgements import Acknowledgements
 from currents_bridge.catalogue import EventType
 from currents_bridge.credentials import Sending
+from currents_bridge.due import retry_at
 from currents_bridge.errors import (
     BridgeError,
     ClaimLostError,
@@ -48,17 +49,10 @@ from currents_bridge.sending import Sender
 from currents_bridge.witnesses import Witnesses
 from currents_bridge.work import Repeats, Run, Share, Work
 
-FIRST_RETRY = timedelta(minutes=1)
-LAST_RETRY = timedelta(hours=6)
 SETTLE_BYTES = 1024 * 1024  # of objects that have arrived: settled while their group goes on
 CHECKPOINT_EVENTS = 2_500  # read since the last checkpoint; a commit for so many costs 0.3 us an event
 
 log = get_logger()
-
-
-def retry_at(now: datetime, attempts: int) -> datetime:
-    """Return when an object that failed `attempts` times before is due again: one minute, doubling up to six hours."""
-    return now + min(FIRST_RETRY * (1 << min(attempts, 16)), LAST_RETRY)
 
 
 @dataclass(slots=True)

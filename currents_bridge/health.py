@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from currents_bridge.alert_rules import ACTIVITY_SPAN, Health, Standing
 from currents_bridge.connector import Connector
-from currents_bridge.credentials import loss_window_of, state_at
+from currents_bridge.credentials import believable, loss_window_of, state_at
+from currents_bridge.due import lately
 from currents_bridge.expiry import waiting_deadline
 from currents_bridge.model import Evidence, EvidenceKind, NoticeKind, TypeActivity
 
@@ -30,11 +31,13 @@ class HealthReader:
     def read(self, now: datetime) -> Health:
         """Return how the connector is; raises LedgerError."""
         ledger, name, loss = self._connector.ledger, self._connector.name, self._connector.loss
-        if self._looked_at is None or now - self._looked_at >= ACTIVITY_EVERY:
+        if not lately(self._looked_at, now, ACTIVITY_EVERY):
             self._look_up_activity(now)
         totals = ledger.totals(name)
         standings = {
-            side: Standing(known, state_at(known, now, loss.window), loss_window_of(known, loss.window))
+            side: Standing(
+                known, state_at(known, now, loss.window), loss_window_of(believable(known, now), loss.window)
+            )
             for side, known in totals.credentials.items()
         }
         refused = next((notice for notice in totals.notices if notice.kind is NoticeKind.ROTATION), None)
@@ -66,5 +69,5 @@ def is_healthy(health: Health, poll: timedelta) -> bool:
 
     Lately is an hour, or the time of two polls where they are that rare.
     """
-    lately = max(timedelta(hours=1), 2 * poll)
-    return health.active_at is not None and health.now - health.active_at < lately
+    span = max(timedelta(hours=1), 2 * poll)
+    return lately(health.active_at, health.now, span)

@@ -9,6 +9,7 @@ from currents_bridge.credentials import (
     PROOFS,
     LossPolicy,
     LossWindow,
+    believable,
     loss_window_of,
     state_at,
     verified_until,
@@ -82,7 +83,7 @@ class ConnectorStatus:
     def credential(self, side: Side) -> CredentialStatus:
         """Return how one credential stands."""
         known = self.totals.credentials[side]
-        window = loss_window_of(known, self.loss.window)
+        window = loss_window_of(believable(known, self.now), self.loss.window)
         return CredentialStatus(known, state_at(known, self.now, self.loss.window), window, self.now)
 
     @property

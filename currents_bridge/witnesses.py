@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from datetime import datetime, timedelta
 
+from currents_bridge.due import lately
 from currents_bridge.errors import CredentialError, ObjectGoneError, RetryLaterError
 from currents_bridge.model import CurrentsObject, Selection
 from currents_bridge.ports import Ledger, ObjectStore
@@ -49,7 +50,7 @@ class Witnesses:
     def one_is_readable(self, denied: str) -> bool:
         """Return whether an object other than the denied one can be read, now or lately; raises LedgerError."""
         with self._lock:
-            if any(key != denied and self._now() - at < PROVEN_FOR for key, at in self._read_at.items()):
+            if any(key != denied and lately(at, self._now(), PROVEN_FOR) for key, at in self._read_at.items()):
                 return True
             try:
                 return bool(self._read()) or self._delivered_lately()
@@ -116,4 +117,4 @@ class Witnesses:
 
     def _delivered_lately(self) -> bool:
         latest = self._ledger.witnesses(self._connector, 1)
-        return any(self._now() - at < LATELY for _, at in latest)
+        return any(lately(at, self._now(), LATELY) for _, at in latest)

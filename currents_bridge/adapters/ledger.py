@@ -247,7 +247,7 @@ class SqlLedger(SqlConnectors):
         return [
             other.id
             for other in others
-            if other.heartbeat_at < now - timedelta(seconds=LEASE_S)
+            if abs(now - other.heartbeat_at) > timedelta(seconds=LEASE_S)  # else of a clock that ran ahead
             or has_ended(ProcessIdentity(other.host, other.pid, other.started_s), self._process.host)
         ]
 

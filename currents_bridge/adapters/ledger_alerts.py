@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.adapters.ledger_schema import alert_messages, alerts
 from currents_bridge.adapters.ledger_store import SqliteStore
+from currents_bridge.due import LONGEST_WAIT
 from currents_bridge.model import Alert, AlertMessage, QueuedMessage
 
 KEPT = timedelta(days=7)  # for a message that its channel does not take, as where the channel is no longer there
@@ -76,7 +77,9 @@ class SqlAlertBook:
         """Drop what is too old, then return what is due by id, which is by age."""
         with self._store.writing() as connection:
             connection.execute(delete(alert_messages).where(alert_messages.c.queued_at < now - KEPT))
-            due = select(alert_messages).where(alert_messages.c.due_at <= now).order_by(alert_messages.c.id)
+            # an hour is the longest that a message is put off: what lies farther ahead is of a clock that ran ahead
+            came = or_(alert_messages.c.due_at <= now, alert_messages.c.due_at > now + 2 * LONGEST_WAIT)
+            due = select(alert_messages).where(came).order_by(alert_messages.c.id)
             return [
                 QueuedMessage(row.id, row.channel, _MESSAGE.validate_json(row.message), row.attempts)
                 for row in connection.execute(due)

@@ -34,6 +34,7 @@ from currents_bridge.adapters.ledger_schema import (
     owners,
     selected,
 )
+from currents_bridge.due import LAST_RETRY
 from currents_bridge.model import (
     Books,
     Checkpoint,
@@ -76,13 +77,10 @@ def next_group(
     only the one that has been due for longest can be next: it goes alone, before all that is of no older hour.
     """
     meant = tuple(selected(objects, connector, selection))
-    failed = (
-        select(*CLAIMED)
-        .where(FAILED, objects.c.retry_at <= now, *meant)
-        .order_by(objects.c.retry_at, objects.c.id)
-        .limit(1)
-    )
-    due = [claimed_object(row) for row in connection.execute(failed)]
+    failed = select(*CLAIMED).where(FAILED, *meant).order_by(objects.c.retry_at, objects.c.id).limit(1)
+    came, of_no_clock = objects.c.retry_at <= now, objects.c.retry_at > now + LAST_RETRY
+    row = connection.execute(failed.where(came)).first() or connection.execute(failed.where(of_no_clock)).first()
+    due = [claimed_object(row)] if row else []
     lanes = [PENDING, PENDING_RESENT] if selection.resend else [PENDING]
     rows = [
         connection.execute(select(*CLAIMED).where(lane, *meant).order_by(*_ORDER).limit(limits.max_objects))

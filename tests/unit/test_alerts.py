@@ -9,9 +9,10 @@ from structlog.testing import capture_logs
 from currents_bridge.alert_rules import Health
 from currents_bridge.alerts import Alerts, Outcome
 from currents_bridge.errors import RetryLaterError
-from currents_bridge.model import AlertMessage, Notice, NoticeKind
+from currents_bridge.model import AlertMessage, AlertPhase, Notice, NoticeKind
 from currents_bridge.ports import AlertBook
 from tests.alert_workbench import HOUR, LIMITS, MINUTE, NOW, REPEAT, failing, health, make_alert
+from tests.fake_time import FakeTime
 from tests.ledgers import LedgerOnFile
 
 NEWS = Notice(NoticeKind.SCHEMA_DRIFT, "a.B", since=NOW)
@@ -80,6 +81,26 @@ def test_a_restart_neither_repeats_nor_forgets() -> None:
     tell(after, NOW + 2 * HOUR)
 
     assert chat.told == ["opened quarantined", "resolved quarantined"]
+
+
+def test_a_channel_that_takes_messages_slowly_does_not_hold_up_the_rest_for_long() -> None:
+    """Other channels, the heartbeat and the stop wait until all have ended; it gets what is left the next time."""
+    time, book = FakeTime(), LedgerOnFile().alert_book()
+
+    class SlowChannel(FakeChannel):
+        def tell(self, message: AlertMessage) -> None:
+            time.sleep(15)
+            super().tell(message)
+
+    chat = SlowChannel()
+    alerts = Alerts(book=book, channels=[chat], limits=LIMITS, repeat=REPEAT, clock=time.clock)
+    opened = [AlertMessage(AlertPhase.OPENED, make_alert(subject=str(number)), NOW) for number in range(5)]
+    book.save([], [], opened, [chat.fingerprint])
+
+    alerts.post(NOW)
+    assert len(chat.told) == 2
+    alerts.post(NOW)
+    assert len(chat.told) == 4
 
 
 def test_a_channel_that_fails_is_tried_again_in_order_and_holds_up_no_other() -> None:

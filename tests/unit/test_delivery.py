@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from currents_bridge import delivery, reading
 from currents_bridge.decode import decode_together
-from currents_bridge.delivery import LAST_RETRY, retry_at
+from currents_bridge.due import LAST_RETRY, retry_at
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,

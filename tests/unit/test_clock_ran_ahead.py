@@ -1,0 +1,148 @@
+"""A clock that ran ahead once leaves no trace: what it wrote into the ledger counts as due, or as long ago."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from currents_bridge.alert_rules import Limits, conditions
+from currents_bridge.alerting import AlertKind, Severity, decide
+from currents_bridge.coverage import covered_by_look, hours_to_list
+from currents_bridge.credentials import believable, loss_window_of, state_at
+from currents_bridge.due import LAST_RETRY, lately
+from currents_bridge.health import is_healthy
+from currents_bridge.model import (
+    Alert,
+    AlertMessage,
+    AlertPhase,
+    Coverage,
+    Credential,
+    CredentialState,
+    EvidenceKind,
+    Failed,
+    GroupLimits,
+    ObjectState,
+    Progress,
+    Waiting,
+)
+from tests.alert_workbench import health
+from tests.workbench import NAME, Bench, everything
+
+NOW = datetime(2026, 1, 2, 3, 10, tzinfo=UTC)
+AHEAD = NOW + timedelta(days=400)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WINDOW = timedelta(hours=48)
+ALERT = Alert(NAME, str(AlertKind.BACKLOG), "", str(Severity.WARNING), AHEAD, "what", "", "todo", AHEAD)
+
+
+@pytest.mark.parametrize(("at", "is_lately"), [(None, False), (NOW, True), (NOW - HOUR, False), (AHEAD, False)])
+def test_only_what_lies_between_then_and_now_is_lately(at: datetime | None, is_lately: bool) -> None:  # noqa: FBT001
+    """Of a time ahead nobody knows when it was."""
+    assert lately(at, NOW, HOUR) is is_lately
+
+
+def test_an_object_that_failed_under_such_a_clock_is_due() -> None:
+    """No retry is farther away than LAST_RETRY; what is not keeps its time."""
+    bench = Bench()
+    for offset, at in enumerate((AHEAD, bench.now + LAST_RETRY)):
+        bench.put(1, offset=offset)
+        (claimed,) = bench.claim()
+        bench.ledger.settle([Failed(claimed.id, "unwell", at)], bench.now)
+
+    assert len(bench.ledger.claim(NAME, everything(), GroupLimits(), bench.now)) == 1
+    assert not bench.ledger.claim(NAME, everything(), GroupLimits(), bench.now)
+
+
+def test_a_process_that_lived_under_such_a_clock_is_dead() -> None:
+    """Its claims are free again, whatever its last sign of life says."""
+    bench = Bench()
+    bench.put(1)
+    assert bench.claim()
+    bench.ledger.heartbeat(AHEAD)
+    other = type(bench.ledger)(bench.ledger.path)
+
+    other.reclaim(NAME, bench.now)
+
+    assert bench.states() == {ObjectState.PENDING: 1}
+
+
+@pytest.mark.parametrize("start", [None, NOW - 9 * DAY])
+def test_a_folder_that_was_listed_under_such_a_clock_is_listed_whole(start: datetime | None) -> None:
+    """What came between that look and now is in no hour that a later look would list."""
+    covered = Coverage(None, AHEAD)
+
+    ((first, end),) = hours_to_list(covered, start, 6 * HOUR, NOW)
+
+    assert (first, end) == (start and start.replace(minute=0), None)
+    assert covered_by_look(covered, start, 6 * HOUR, NOW).until == NOW
+
+
+def test_an_audit_under_such_a_clock_was_none() -> None:
+    """The next one is due at once."""
+    bench = Bench()
+    bench.put(1)
+    connector = bench.connector()
+    connector.poll()
+    bench.ledger.save_progress(NAME, Progress(audited_at=AHEAD))
+
+    assert connector.audit_when_due(DAY) is not None
+    assert bench.ledger.progress(NAME).audited_at == bench.now
+
+
+def test_a_sign_of_life_ahead_is_none() -> None:
+    """A heartbeat would go on for a year while nothing is polled."""
+    assert not is_healthy(health(now=NOW, active_at=AHEAD), timedelta(minutes=1))
+
+
+def test_an_open_alert_that_was_told_ahead_is_told_again() -> None:
+    """With a beginning that can be."""
+    decision = decide([replace(ALERT, told_at=NOW, since=NOW)], [ALERT], NOW, 12 * HOUR)
+
+    assert [(message.phase, message.alert.since) for message in decision.messages] == [(AlertPhase.REPEATED, NOW)]
+
+
+def test_a_message_that_was_put_off_ahead_is_due() -> None:
+    """A channel that failed once under such a clock would stay silent."""
+    book = Bench().ledger.alert_book()
+    book.save([], [], [AlertMessage(AlertPhase.OPENED, ALERT, NOW)], ["channel"])
+    (queued,) = book.due(NOW)
+
+    book.postpone(queued.id, AHEAD)
+
+    assert [message.id for message in book.due(NOW)] == [queued.id]
+
+
+def test_a_proof_ahead_verifies_nothing() -> None:
+    """Else the key counted as verified for a year."""
+    credential = Credential(state=CredentialState.VERIFIED, since=NOW, proven_at=AHEAD)
+
+    assert state_at(credential, NOW, WINDOW) is CredentialState.UNVERIFIED
+
+
+def test_a_loss_window_begins_before_now() -> None:
+    """Its thresholds are told while the key fails."""
+    times = {"since": AHEAD, "proven_at": AHEAD, "accepted_at": AHEAD, "first_used_at": AHEAD}
+    credential = Credential(state=CredentialState.FAILING, cause=EvidenceKind.REVOKED, **times)  # type: ignore[arg-type]
+
+    window = loss_window_of(believable(credential, NOW), WINDOW)
+
+    assert window is not None
+    assert window.started_at <= NOW
+
+
+def test_what_lacks_proof_since_a_time_ahead_lacks_it_for_as_long_as_can_be() -> None:
+    """Rewound from there, nothing would be sent again of what a dead key took."""
+    first = NOW - 9 * DAY
+    credential = Credential(first_used_at=first, rewind_from=AHEAD)
+
+    assert believable(credential, NOW).rewind_from == first
+
+
+def test_a_backlog_is_told_though_the_first_poll_lies_ahead() -> None:
+    """And though the last recovery does."""
+    waits = Waiting(objects=1, size_bytes=1, oldest_at=NOW - DAY)
+    behind = health(now=NOW, started_at=AHEAD, waiting=waits, destination=Credential(recovered_at=AHEAD))
+
+    told = conditions(behind, Limits(6 * HOUR, 100, DAY))
+
+    assert AlertKind.BACKLOG in [alert.kind for alert in told]
