@@ -311,7 +311,7 @@ class TestPoll:
         """Hours that passed while the bucket could not be listed are wanted too."""
         from_now = replace(source, start_from="now")
         store.exists = False
-        with pytest.raises(RetryLaterError):
+        with pytest.raises(CredentialError):
             poll(from_now, NOW)
         store.exists = True
         store.put(key(hour=THIS_HOUR))
