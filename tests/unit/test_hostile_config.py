@@ -285,10 +285,7 @@ def test_the_program_tells_it_in_two_lines_as_bad_usage(
     monkeypatch.setattr("sys.argv", ["currents-bridge", "status", "--config", str(path)])
     monkeypatch.setattr(cli, "quiet_logs", lambda **_: None)
 
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-
-    assert ended.value.code == 2
+    assert cli.execute() == 2
     assert [line[:7] for line in capsys.readouterr().err.splitlines()] == ["Error: ", "Try:   "]
 
 
@@ -300,10 +297,7 @@ def test_a_backfill_at_no_pace_is_bad_usage(
     span = ["--from", "2026-01-01", "--to", "2026-01-02"]
     monkeypatch.setattr("sys.argv", ["currents-bridge", "backfill", *span, f"--requests-per-second={pace}"])
 
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-
-    assert ended.value.code == 2
+    assert cli.execute() == 2
     assert "give 0.001 to 1000000" in capsys.readouterr().err
 
 
