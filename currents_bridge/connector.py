@@ -295,7 +295,7 @@ class Connector:
                 return True
         else:
             return False
-        if but and (canary := self.ledger.canary(self.name, self.now() - CANARY_GOOD_FOR)):
+        if but and (canary := self._canary()):
             return self._is_answered(job, canary)
         return self._comes_through(job, ()) if but else True
 
@@ -401,9 +401,13 @@ class Connector:
         job.report.add(GroupReport(list(failed)))
         return True
 
+    def _canary(self) -> Canary | None:
+        """Return the last acknowledged message, while Segment would drop it as a repeat."""
+        return self.ledger.canary(self.name, self.now() - CANARY_GOOD_FOR, self.now())
+
     def _begin_proof(self, *, needed: bool = True) -> Proof:
         """Return what is known of the destination at the start of a pass."""
-        return Proof(self.ledger.canary(self.name, self.now() - CANARY_GOOD_FOR), needed=needed)
+        return Proof(self._canary(), needed=needed)
 
     def _try_to_read(self, report: TransferReport) -> None:
         """Take in that S3 can be listed; where it was failing, only if some object can be read as well."""

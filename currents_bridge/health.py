@@ -51,7 +51,7 @@ class HealthReader:
             activity=self._activity,
             activity_since=self._since,
             active_at=max((at for at in (totals.progress.polled_at, self._connector.active_at) if at), default=None),
-            dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN),
+            dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN, now),
             refused_key=Evidence(EvidenceKind.UNKNOWN, refused.since or now, refused.detail) if refused else None,
         )
 

@@ -243,8 +243,8 @@ class Ledger(Protocol):
         """Return objects that were delivered, each of another hour or type, with when; the latest first."""
         ...
 
-    def canary(self, connector: str, since: datetime) -> Canary | None:
-        """Return the message that is kept, if it was acknowledged since."""
+    def canary(self, connector: str, since: datetime, until: datetime) -> Canary | None:
+        """Return the message that is kept, if it was acknowledged from `since` to `until`."""
         ...
 
     def keep_canary(self, connector: str, canary: Canary | None, now: datetime) -> None:
@@ -471,8 +471,8 @@ class Ledger(Protocol):
         """Return each event type that has objects in the hours from `since` up to `until`, with how many of them."""
         ...
 
-    def dead_lettered(self, connector: str, since: datetime) -> int:
-        """Return how many of the dead letters that are there were made since."""
+    def dead_lettered(self, connector: str, since: datetime, until: datetime) -> int:
+        """Return how many of the dead letters that are there were made from `since` to `until`."""
         ...
 
     def coverage(self, connector: str, place: str) -> Mapping[str, Coverage]:

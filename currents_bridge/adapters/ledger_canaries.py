@@ -70,10 +70,10 @@ def witnesses(connection: Connection, connector: str, limit: int) -> list[tuple[
     return list(found.values())[:limit]
 
 
-def message(connection: Connection, connector: str, since: datetime) -> Canary | None:
-    """Return the message that is kept, if it was acknowledged since."""
+def message(connection: Connection, connector: str, since: datetime, until: datetime) -> Canary | None:
+    """Return the message that is kept, if it was acknowledged in that time."""
     kept = select(canary_messages.c.message_id, canary_messages.c.message).where(
-        canary_messages.c.connector == connector, canary_messages.c.acknowledged_at >= since
+        canary_messages.c.connector == connector, canary_messages.c.acknowledged_at.between(since, until)
     )
     row = connection.execute(kept).one_or_none()
     return Canary(*row) if row else None

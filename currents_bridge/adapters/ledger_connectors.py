@@ -69,10 +69,12 @@ class SqlConnectors:
         with self._store.reading() as connection:
             return ledger_books.activity(connection, connector, since, until)
 
-    def dead_lettered(self, connector: str, since: datetime) -> int:
+    def dead_lettered(self, connector: str, since: datetime, until: datetime) -> int:
         """Count dead letters by their age."""
         with self._store.reading() as connection:
-            return ledger_letters.count(connection, LetterFilter(connector, since=since))
+            return ledger_letters.count(
+                connection, LetterFilter(connector, since=since, until=until + datetime.resolution)
+            )
 
     def coverage(self, connector: str, place: str) -> dict[str, Coverage]:
         """Return the folders listed by a reader of today."""
@@ -171,10 +173,10 @@ class SqlConnectors:
         with self._store.reading() as connection:
             return ledger_canaries.witnesses(connection, connector, limit)
 
-    def canary(self, connector: str, since: datetime) -> Canary | None:
+    def canary(self, connector: str, since: datetime, until: datetime) -> Canary | None:
         """Return the message that was acknowledged last, if it is new enough."""
         with self._store.reading() as connection:
-            return ledger_canaries.message(connection, connector, since)
+            return ledger_canaries.message(connection, connector, since, until)
 
     def keep_canary(self, connector: str, canary: Canary | None, now: datetime) -> None:
         """Keep one message for each connector."""

@@ -99,8 +99,9 @@ def test_the_message_that_was_acknowledged_last_is_kept(ledger: LedgerOnFile) ->
     ledger.keep_canary("acme", Canary("m-1", "{}"), NOW - timedelta(hours=1))
     ledger.keep_canary("acme", latest := Canary("m-2", '{"a": 1}'), NOW)
 
-    assert ledger.canary("acme", NOW) == latest
-    assert ledger.canary("acme", NOW + timedelta(seconds=1)) is None
-    assert ledger.canary("other", NOW) is None
+    assert ledger.canary("acme", NOW, NOW) == latest
+    assert ledger.canary("acme", NOW - timedelta(days=2), NOW - timedelta(days=1)) is None
+    assert ledger.canary("acme", NOW + timedelta(seconds=1), NOW + timedelta(days=1)) is None
+    assert ledger.canary("other", NOW, NOW) is None
     ledger.keep_canary("acme", None, NOW)
-    assert ledger.canary("acme", NOW - timedelta(days=1)) is None
+    assert ledger.canary("acme", NOW - timedelta(days=1), NOW) is None

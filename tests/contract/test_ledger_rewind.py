@@ -230,11 +230,11 @@ class TestLetters:
         ledger.admit("acme", objects(1), NOW)
         other = replace(LETTER, row=2)
         ledger.settle([Delivered(claim(ledger)[0].id, Books(read=2, dead_lettered=2), [LETTER, other])], NOW)
-        assert ledger.dead_lettered("acme", NOW) == 2
+        assert ledger.dead_lettered("acme", NOW, LATER) == 2
         first, second = ledger.dead_letters(LetterFilter())
         ledger.replayed({first.id: None}, PROOF)
         assert ledger.dead_letters(LetterFilter()) == [second]
-        assert [ledger.dead_lettered(*of) for of in (("acme", NOW), ("acme", LATER), ("beta", NOW))] == [1, 0, 0]
+        assert [ledger.dead_lettered(*of, LATER) for of in (("acme", NOW), ("acme", LATER), ("beta", NOW))] == [1, 0, 0]
         assert ledger.purge(LetterFilter()) == 1
         assert not ledger.replayed({first.id: "refused"}, LATER)
         ledger.fold("acme", HOUR, PROOF)

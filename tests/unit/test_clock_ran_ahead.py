@@ -26,7 +26,7 @@ from currents_bridge.model import (
     Waiting,
 )
 from tests.alert_workbench import health
-from tests.workbench import NAME, Bench, everything
+from tests.workbench import NAME, Bench, clicks, everything
 
 NOW = datetime(2026, 1, 2, 3, 10, tzinfo=UTC)
 AHEAD = NOW + timedelta(days=400)
@@ -146,3 +146,14 @@ def test_a_backlog_is_told_though_the_first_poll_lies_ahead() -> None:
     told = conditions(behind, Limits(6 * HOUR, 100, DAY))
 
     assert AlertKind.BACKLOG in [alert.kind for alert in told]
+
+
+def test_what_became_a_dead_letter_ahead_did_not_do_so_lately() -> None:
+    """Else its alert stood for a year."""
+    bench = Bench()
+    bench.put([*clicks(1), clicks(1)[0] | {"time": 0}])
+    later, bench.now = bench.now, AHEAD
+    bench.deliver()
+
+    assert bench.ledger.dead_lettered(NAME, later - HOUR, later) == 0
+    assert bench.ledger.dead_lettered(NAME, AHEAD - HOUR, AHEAD) == 1
