@@ -3,13 +3,13 @@
 An alert is told once when it opens, most again at intervals while they stay open, and once when it is over.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from currents_bridge.due import lately
-from currents_bridge.model import Alert, AlertMessage, AlertPhase
+from currents_bridge.model import Alert, AlertMessage, AlertPhase, Decision
 
 
 class AlertKind(StrEnum):
@@ -59,15 +59,6 @@ class Severity(StrEnum):
     INFO = "info"  # to know; all is well
     WARNING = "warning"  # to look at within days
     CRITICAL = "critical"  # to look at now
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a look at the open alerts changes, for `AlertBook.save`."""
-
-    opened: Sequence[Alert]  # new ones, and known ones that have new words or were told again
-    resolved: Sequence[Alert]
-    messages: Sequence[AlertMessage]
 
 
 def decide(

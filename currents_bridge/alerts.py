@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from currents_bridge.alert_rules import INCIDENTS, Health, Limits, conditions, job_alerts, job_is_over, last_words
-from currents_bridge.alerting import AlertKind, Decision, Severity, decide
+from currents_bridge.alerting import AlertKind, Severity, decide
 from currents_bridge.due import LONGEST_WAIT, retry_at
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.logs import get_logger
-from currents_bridge.model import Alert, AlertMessage, AlertPhase, FailingJob, QueuedMessage
+from currents_bridge.model import Alert, AlertMessage, AlertPhase, Decision, FailingJob
 from currents_bridge.ports import AlertBook, Channel
 
 POST_S = 20.0  # of messages to one channel in a row: others wait for it meanwhile, and so does the stop
+CLAIMED_FOR = timedelta(minutes=5)  # longer than any channel takes for a message
 
 _JOBS = ""  # no connector has this name
 
@@ -83,16 +84,18 @@ class Alerts:
         self._well |= dict.fromkeys(by_name, False)
         wrong = {health.name: conditions(health, self._limits) for health in healths}
         found = [alert for alerts in wrong.values() for alert in alerts]
-        known = [alert for alert in self._book.open_alerts() if alert.kind != AlertKind.JOB_FAILING]
-        self._keep(
-            decide(
+
+        def decided(known: Sequence[Alert]) -> Decision:
+            of_these = [one for one in known if one.connector in by_name and one.kind != AlertKind.JOB_FAILING]
+            return decide(
                 found,
-                [alert for alert in known if alert.connector in by_name],
+                of_these,
                 now,
                 self._repeat,
                 lambda alert: last_words(alert, by_name[alert.connector], wrong[alert.connector]),
             )
-        )
+
+        self._keep(decided)
         for name, alerts in wrong.items():
             self._well[name] = not any(alert.kind in INCIDENTS for alert in alerts)
 
@@ -100,15 +103,16 @@ class Alerts:
         """As `look`, for the jobs of the connectors, whatever else is known of these. Raises LedgerError."""
         self._well[_JOBS] = False
         found = job_alerts([job for job in failing if job.connector in connectors], now)
-        known = [alert for alert in self._book.open_alerts() if alert.kind == AlertKind.JOB_FAILING]
-        of_ours = [alert for alert in known if alert.connector in connectors]
-        self._keep(decide(found, of_ours, now, self._repeat, job_is_over))
+
+        def decided(known: Sequence[Alert]) -> Decision:
+            of_ours = [one for one in known if one.connector in connectors and one.kind == AlertKind.JOB_FAILING]
+            return decide(found, of_ours, now, self._repeat, job_is_over)
+
+        self._keep(decided)
         self._well[_JOBS] = not found
 
-    def _keep(self, decision: Decision) -> None:
-        if decision.opened or decision.resolved:
-            self._book.save(decision.opened, decision.resolved, decision.messages, list(self._channels))
-        for message in decision.messages:
+    def _keep(self, decided: Callable[[Sequence[Alert]], Decision]) -> None:
+        for message in self._book.revise(decided, list(self._channels)).messages:
             alert = message.alert
             quiet = message.phase is AlertPhase.RESOLVED or alert.severity == Severity.INFO
             log.log(
@@ -125,19 +129,14 @@ class Alerts:
     def post(self, now: datetime) -> None:
         """Bring each channel the messages that wait for it, in order, all channels at once.
 
-        A channel that does not take a message is left alone for a while: one minute, doubling up to an hour; one
-        that takes them slowly gets the rest the next time. Raises LedgerError; a message that was taken may then be
-        told again.
+        A channel that does not take a message is left alone for a while: one minute, doubling up to five; one that
+        takes them slowly gets the rest the next time. Of several processes one posts each message. Raises LedgerError;
+        a message that was taken may then be told again.
         """
-        queues: dict[str, list[QueuedMessage]] = {}
-        for queued in self._book.due(now + LONGEST_WAIT):
-            if queued.channel in self._channels:
-                queues.setdefault(queued.channel, []).append(queued)
-        due = {queued.id for queued in self._book.due(now)} if queues else set()
-        ready = [queue for queue in queues.values() if queue[0].id in due]  # what is behind a late message waits, too
+        ready = [self._channels[name] for name in sorted(self._book.waiting(now) & self._channels.keys())]
         if ready:
             with ThreadPoolExecutor(len(ready), thread_name_prefix="alerts") as pool:
-                list(pool.map(lambda queue: self._post(queue, now), ready))
+                list(pool.map(lambda channel: self._post(channel, now), ready))
 
     def heartbeat(self, *, healthy: bool) -> None:
         """Tell the watchdog that the program runs and its jobs end well, if they do; what else is wrong has alerts.
@@ -167,12 +166,9 @@ class Alerts:
         message = AlertMessage(AlertPhase.OPENED, alert, now)
         return [Outcome(channel.name, _error(channel, message)) for channel in self._channels.values()]
 
-    def _post(self, queue: Sequence[QueuedMessage], now: datetime) -> None:
-        channel = self._channels[queue[0].channel]
+    def _post(self, channel: Channel, now: datetime) -> None:
         end_s = self._clock() + POST_S
-        for queued in queue:
-            if self._clock() > end_s:
-                return
+        while self._clock() <= end_s and (queued := self._book.claim(channel.fingerprint, now, now + CLAIMED_FOR)):
             if error := _error(channel, queued.message):
                 until = min(retry_at(now, queued.attempts), now + LONGEST_WAIT)
                 log.warning("alert_not_taken", channel=channel.name, error=error, retry_at=until)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
-LONGEST_WAIT = timedelta(hours=1)  # from one attempt at a channel of alerts to the next
+LONGEST_WAIT = timedelta(minutes=5)  # from one attempt at a channel to the next: what waits may be critical
 
 
 def retry_at(now: datetime, attempts: int) -> datetime:

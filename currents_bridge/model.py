@@ -565,6 +565,15 @@ class AlertMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a look at the open alerts changes, for `AlertBook.save`."""
+
+    opened: Sequence[Alert]  # new ones, and known ones that have new words or were told again
+    resolved: Sequence[Alert]
+    messages: Sequence[AlertMessage]
+
+
+@dataclass(frozen=True, slots=True)
 class QueuedMessage:
     """A message that one channel has not taken yet."""
 

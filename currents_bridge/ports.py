@@ -3,7 +3,7 @@
 Each docstring is a contract; the suites in tests/contract hold whatever fulfils it to that.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -24,6 +24,7 @@ from currents_bridge.model import (
     Credential,
     CurrentsObject,
     DeadLetter,
+    Decision,
     Evidence,
     ExpiryRule,
     FailingJob,
@@ -139,20 +140,22 @@ class AlertBook(Protocol):
         """Return the open alerts of all connectors, oldest first."""
         ...
 
-    def save(
-        self,
-        opened: Sequence[Alert],
-        resolved: Sequence[Alert],
-        messages: Sequence[AlertMessage],
-        channels: Sequence[str],
-    ) -> None:
-        """Keep opened alerts (also known ones anew), drop resolved ones, and queue each message for each channel."""
+    def revise(self, decide: Callable[[Sequence[Alert]], Decision], channels: Sequence[str]) -> Decision:
+        """Decide about the open alerts, keep opened ones (also known ones with new words), and drop resolved ones.
+
+        Each message is queued for each channel. No other process decides in between, so nothing is told twice. `decide`
+        may be called more than once, and must not use the book. Returns what was decided.
+        """
         ...
 
-    def due(self, now: datetime) -> list[QueuedMessage]:
-        """Return the queued messages whose time has come, in the order they were queued.
+    def waiting(self, now: datetime) -> set[str]:
+        """Return the channels whose first message is due; later ones wait for it."""
+        ...
 
-        Messages that were told of more than 7 days ago are dropped: nobody takes those of a channel that is gone.
+    def claim(self, channel: str, now: datetime, until: datetime) -> QueuedMessage | None:
+        """Take a channel's first message where it is due: until then nobody else gets it. None: it is not due.
+
+        Messages that were queued more than 7 days ago are dropped: nobody takes those of a channel that is gone.
         """
         ...
 

@@ -31,7 +31,7 @@ def told(looks: list[tuple[int, set[tuple[str, str]]]], *, restart: bool = False
         now += minutes * MINUTE
         conditions = [make_alert(*name, since=now, told_at=None if name[0] in SILENT else now) for name in names]
         decision = decide(conditions, book.open_alerts() if restart else open_alerts, now, REPEAT)
-        book.save(decision.opened, decision.resolved, decision.messages, [])
+        book.revise(lambda _, made=decision: made, [])  # type: ignore[misc] # as it stands in the loop
         ended = {(alert.kind, alert.subject) for alert in decision.resolved}
         kept = {(alert.kind, alert.subject): alert for alert in [*open_alerts, *decision.opened]}
         open_alerts = [alert for name, alert in kept.items() if name not in ended]

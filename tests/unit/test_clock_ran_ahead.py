@@ -18,6 +18,7 @@ from currents_bridge.model import (
     Coverage,
     Credential,
     CredentialState,
+    Decision,
     EvidenceKind,
     Failed,
     GroupLimits,
@@ -104,12 +105,13 @@ def test_an_open_alert_that_was_told_ahead_is_told_again() -> None:
 def test_a_message_that_was_put_off_ahead_is_due() -> None:
     """A channel that failed once under such a clock would stay silent."""
     book = Bench().ledger.alert_book()
-    book.save([], [], [AlertMessage(AlertPhase.OPENED, ALERT, NOW)], ["channel"])
-    (queued,) = book.due(NOW)
+    book.revise(lambda _: Decision([], [], [AlertMessage(AlertPhase.OPENED, ALERT, NOW)]), ["channel"])
+    queued = book.claim("channel", NOW, NOW)
+    assert queued
 
     book.postpone(queued.id, AHEAD)
 
-    assert [message.id for message in book.due(NOW)] == [queued.id]
+    assert book.claim("channel", NOW, NOW) == replace(queued, attempts=1)
 
 
 def test_a_proof_ahead_verifies_nothing() -> None:
