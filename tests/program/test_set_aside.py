@@ -18,6 +18,7 @@ CLICK = "users.messages.email.Click"
 EVENTS = make_events(CLICK, 1_000, seed=1, hour=this_hour(), anonymous_share=0)
 LONG, BAD = 3, 700  # rows
 BAD_ID = EVENTS[BAD]["id"]
+OUTCOMES = ("sent", "refused", "gone")  # of a replay
 KEY = object_key(CLICK, this_hour())
 GOOD = write_container(schema_of(CLICK), EVENTS)
 
@@ -69,12 +70,15 @@ def test_dead_letters_tell_what_where_and_why(with_letters: Site) -> None:
 def test_replay_sends_once_what_is_no_longer_refused_and_moves_the_books(with_letters: Site) -> None:
     """What is refused again stays, and exit 4 says so."""
     with_letters.collector.answer_with(lambda _: None)
-    assert with_letters.json("dead-letters", "replay", exit_code=4) == {"sent": 1, "refused": 1, "gone": 0}
+    replayed = with_letters.json("dead-letters", "replay", exit_code=4)
+    assert {name: replayed[name] for name in OUTCOMES} == {"sent": 1, "refused": 1, "gone": 0}
+    assert replayed["error"] == "1 were refused again"
     assert BAD_ID in with_letters.collector.by_id
     assert (books(with_letters)["sent"], books(with_letters)["dead_lettered"]) == (999, 1)
     (left,) = letters(with_letters)
     assert (left["row"], left["attempts"]) == (LONG, 1)
-    assert with_letters.json("dead-letters", "replay", "--reason", "400") == {"sent": 0, "refused": 0, "gone": 0}
+    replayed = with_letters.json("dead-letters", "replay", "--reason", "400")
+    assert {name: replayed[name] for name in OUTCOMES} == dict.fromkeys(OUTCOMES, 0)
     assert (len(with_letters.collector.by_id), with_letters.collector.duplicates) == (999, 0)
 
 
@@ -137,5 +141,7 @@ def test_a_lone_refused_message_is_set_aside_by_repeated_once_and_told_on_replay
     site.put(object_key(CLICK, this_hour(), offset=2), write_container(schema_of(CLICK), [EVENTS[BAD]]))
 
     assert site.once(exit_code=4)["events"]["dead_lettered"] == 1
-    assert site.json("dead-letters", "replay", exit_code=4) == {"sent": 0, "refused": 1, "gone": 0}
+    replayed = site.json("dead-letters", "replay", exit_code=4)
+    assert {name: replayed[name] for name in OUTCOMES} == {"sent": 0, "refused": 1, "gone": 0}
+    assert "answered 400" in str(replayed["reasons"])
     assert site.once(exit_code=4)["events"]["dead_lettered"] == 0

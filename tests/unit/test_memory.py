@@ -41,7 +41,7 @@ from pathlib import Path
 from currents_bridge import cli_options, errors, memory
 memory.share_arena = lambda: print(sorted({"polars", "obstore"} & set(sys.modules)))
 try:
-    with cli_options.opened(Path("nowhere.yaml"), verbose=False):
+    with cli_options.opened(Path("nowhere.yaml"), "make", verbose=False):
         pass
 except errors.ConfigError:
     print("polars" in sys.modules)

@@ -198,6 +198,8 @@ def test_the_report_as_json_has_the_names_of_the_interface() -> None:
         "batches": 3,
         "bytes": 800,
         "seconds": 1.235,
+        "error": None,
+        "reasons": {"x": 1, "y": 1},
     }
 
 
@@ -205,6 +207,7 @@ def test_another_owner_of_the_ledger_takes_what_was_not_begun(bench: Bench, repo
     """After a stop nothing is left claimed."""
     for offset in range(3):
         bench.put(1, offset=offset)
+    bench.admit()
     bench.stop.set()
     bench.transfer(report)
     assert (report.delivered, bench.states()) == (0, {PENDING: 3})
