@@ -22,6 +22,7 @@ from currents_bridge.credentials import (
     Sending,
     fingerprint,
 )
+from currents_bridge.due import lately
 from currents_bridge.errors import ConfigError, CredentialError, ProbeError, Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Acknowledged, Credential, Evidence, EvidenceKind, Notice, NoticeKind, Shortfall
@@ -174,7 +175,7 @@ class CredentialWatch:
         """
         with self._lock:
             known, now = self.credential(Side.DESTINATION), self._now()
-            if known.probed_at and timedelta(0) <= now - known.probed_at < every:
+            if lately(known.probed_at, now, every):
                 return
             if known.key == self._print(self._key):
                 self._ledger.save_credential(self._connector, Side.DESTINATION, replace(known, probed_at=now))
@@ -194,11 +195,10 @@ class CredentialWatch:
     def _forget_old(self, now: datetime) -> None:
         """Forget what no rewind will reach any more, and what was told long enough."""
         self._ledger.forget_acknowledged(self._connector, now - REWIND_HORIZON)
+        noted = self._ledger.totals(self._connector).notices
         for kind in (NoticeKind.SHORTFALL, NoticeKind.UNPROVEN):
-            noted = [notice for notice in self._ledger.totals(self._connector).notices if notice.kind is kind]
-            self._ledger.replace_notices(
-                self._connector, kind, [one for one in noted if one.since and now - one.since < TOLD_FOR], now
-            )
+            young = [one for one in noted if one.kind is kind and one.since and now - one.since < TOLD_FOR]
+            self._ledger.replace_notices(self._connector, kind, young, now)
 
     def renew(self) -> None:
         """Read the secrets again where that was asked for or a credential fails, and use the key that is best.
@@ -252,9 +252,9 @@ class CredentialWatch:
         """Return what the first probe that can tell says, and keep what hinders the others."""
         hindered: list[Notice] = []
         evidence = None
+        seen_with = self.credential(Side.DESTINATION).keys_seen_with
         for probe in self._probes:
             try:
-                seen_with = self.credential(Side.DESTINATION).keys_seen_with
                 evidence = probe.ask(key, self._now(), acknowledged, seen_with)
             except ProbeError as error:
                 log.warning("probe_failed", connector=self._connector, probe=probe.name, error=error.message)

@@ -165,15 +165,15 @@ class PublicApiProbe:
         except ConfigError as error:
             raise ProbeError(f"the token of the Public API cannot be read: {error.message}", error.hint) from None
         secrets = (token.get_secret_value(), key.get_secret_value())
-        print_ = fingerprint(token, self._base_url)
+        own_token = fingerprint(token, self._base_url)
         api = _PublicApi(self._base_url, self._source_id, secrets)
         enabled, keys = api.source()
-        seen_with = print_ if keys else None
+        seen_with = own_token if keys else None
         if not enabled:
             hint = "enable it in Segment; Segment itself disables sources that have no destination for 14 days"
             detail = f"source {self._source_id} is disabled"
             return Evidence(EvidenceKind.DISABLED, now, detail, hint, keys_seen_with=seen_with)
-        if key.get_secret_value() not in keys and (keys or keys_seen_with == print_):
+        if key.get_secret_value() not in keys and (keys or keys_seen_with == own_token):
             return self._revoked(len(keys), now, seen_with)
         counted = [one for one in acknowledged if now - _REACH <= one.at <= now - COUNTED_AFTER]
         if counted:
@@ -195,7 +195,7 @@ class PublicApiProbe:
     ) -> Evidence:
         """Return whether what was acknowledged long enough ago has been received."""
         first = acknowledged[0].at
-        owed, again = (sum(getattr(one, name) for one in acknowledged) for name in ("first", "again"))
+        owed, again = _events(acknowledged)
         span = _span(first - COUNTED_AFTER, now)
         received, failed = (api.count(metric, span) for metric in ("successfully-received", "failed-on-ingest"))
         arrived = received.total + failed.total
@@ -234,12 +234,17 @@ class PublicApiProbe:
 
 def _shortfall(acknowledged: Sequence[Acknowledged], arrived: int) -> Shortfall | None:
     """Return what is missing of what was acknowledged so long ago that it must have been counted."""
-    owed, again = (sum(getattr(one, name) for one in acknowledged) for name in ("first", "again"))
+    owed, again = _events(acknowledged)
     if again and arrived <= owed:
         return Shortfall(acknowledged[0].at, acknowledged[-1].at, again, 0, again=True)
     if owed - arrived > owed * _REPEATS_SHARE:
         return Shortfall(acknowledged[0].at, acknowledged[-1].at, owed, arrived)
     return None
+
+
+def _events(acknowledged: Sequence[Acknowledged]) -> tuple[int, int]:
+    """Return how many events were sent for the first time, and how many again."""
+    return sum(one.first for one in acknowledged), sum(one.again for one in acknowledged)
 
 
 class _PublicApi:
