@@ -44,6 +44,7 @@ from currents_bridge.errors import (
 from currents_bridge.findings import UNEXPLAINED
 from currents_bridge.health import HealthReader, is_healthy
 from currents_bridge.jobs import JobRecords
+from currents_bridge.listing import find_object
 from currents_bridge.logs import get_logger
 from currents_bridge.look_notices import is_unexplained
 from currents_bridge.mapping import AnonymousUsers, Mapper, MappingRules, Properties
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 ALERTS_EVERY = timedelta(seconds=30)
 AUDIT_CHECK = timedelta(seconds=10)  # from one look at whether an audit is due to the next
+PROBE_SHARE = 0.9  # of the time between two probes: a run that comes a little early still asks
 HEARTBEAT_S = 20.0
 
 log = get_logger()
@@ -213,7 +215,7 @@ class Bridge:
         for name, work, every in (
             ("poll", connector.poll, schedule.poll),
             ("audit", partial(connector.audit_when_due, schedule.audit), AUDIT_CHECK),
-            ("probe", partial(connector.probe, schedule.probe * 0.9), schedule.probe),
+            ("probe", partial(connector.probe, schedule.probe * PROBE_SHARE), schedule.probe),
         ):
             yield name, partial(self._records.run, connector.name, name, work), every
 
@@ -468,8 +470,8 @@ def open_file(place: str, settings: Settings | None) -> tuple[BinaryIO, str, Con
     connectors = settings.connectors if settings else ()
     connector = next((c for c in connectors if c.source.bucket == bucket and key.startswith(c.source.prefix)), None)
     store = make_store(connector.source if connector else bare)
-    listed = next(iter(store.list(key)), None)  # of all keys that begin like this one, itself comes first
-    if listed is None or listed.key != key:
+    listed = find_object(store, key)
+    if listed is None:
         raise UsageError(f"{place} is not there", "list the bucket to find the key")
     return store.open(key, listed.etag, listed.size_bytes), key, connector
 

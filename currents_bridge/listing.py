@@ -104,6 +104,12 @@ def end_of(folder: str) -> str:
     return folder[:-1] + chr(ord("/") + 1) if folder else chr(0x10FFFF)
 
 
+def find_object(store: ObjectStore, key: str) -> ListedObject | None:
+    """Return an object as it is listed now, None where there is none; one LIST."""
+    first = next(store.list(key), None)  # of all keys that begin like this one, itself comes first
+    return first if first and first.key == key else None
+
+
 def list_between(store: ObjectStore, folder: str, after: str, before: str) -> Iterator[ListedObject]:
     """Yield the objects of a folder with after < key < before, in key order; raises as the store's `list`."""
     return takewhile(lambda item: item.key < before, store.list(folder, start_after="" if after == folder else after))

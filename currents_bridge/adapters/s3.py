@@ -26,6 +26,7 @@ from currents_bridge.adapters.s3_listing import Listing, keep_raw_answers
 from currents_bridge.adapters.s3_quick import QuickReader
 from currents_bridge.adapters.s3_stream import RangeStream
 from currents_bridge.errors import CredentialError, ObjectChangedError, ObjectGoneError, RetryLaterError
+from currents_bridge.listing import find_object
 from currents_bridge.logs import get_logger
 from currents_bridge.model import ExpiryRule, ListedObject
 
@@ -52,8 +53,9 @@ DEFAULT_CONFIG = Config(
 
 _CHUNK_BYTES = 64 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<end>\d{1,18})/(?P<total>\d{1,18}|\*)", re.ASCII)
-log = get_logger()
 _CUT_OFF = (ResponseStreamingError, IncompleteReadError, urllib3.exceptions.SSLError)
+
+log = get_logger()
 
 
 class S3ObjectStore:
@@ -159,18 +161,14 @@ class S3ObjectStore:
             return self._fetch_by_boto3(wanted, start)
         except ObjectGoneError as gone:
             # Some servers say so of a missing bucket too, and a proxy may say it of anything: the listing decides.
-            if self._listed(wanted.key) is None:
+            if find_object(self, wanted.key) is None:
                 raise
             raise RetryLaterError(gone.message.replace("is gone", "is listed and yet not found")) from gone
         except ObjectChangedError:
-            listed = self._listed(wanted.key)
+            listed = find_object(self, wanted.key)
             if listed is None or (listed.etag, listed.size_bytes) != (wanted.etag, wanted.size_bytes):
                 raise
             return self._fetch_by_boto3(wanted, start, listed)  # the server contradicts itself
-
-    def _listed(self, key: str) -> ListedObject | None:
-        first = next(self.list(key), None)  # of all keys that begin like this one, itself comes first
-        return first if first and first.key == key else None
 
     def _fetch_by_boto3(self, wanted: "_Wanted", start: int, listed: ListedObject | None = None) -> bytes:
         last_start_s = self._clock() + RANGE_TIMEOUT_S
