@@ -7,7 +7,7 @@ the ledger says what is new. What lands later in an older hour is found by the a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -285,14 +285,12 @@ def _look(source: Source, spot: _Spot, now: datetime) -> _Look:
     return look
 
 
-def _take(source: Source, page: Iterable[ListedObject], look: _Look, now: datetime) -> None:
-    objects = []
-    for item in page:
-        currents_object = to_currents_object(item)
-        if currents_object is None:
-            look.unread.add(item.key)
-        else:
-            objects.append(currents_object)
+def _take(source: Source, page: Collection[ListedObject], look: _Look, now: datetime) -> None:
+    objects = list(filter(None, map(to_currents_object, page)))
+    if len(objects) < len(page):
+        for item in page:
+            if to_currents_object(item) is None:
+                look.unread.add(item.key)
     look.listed += len(objects)
     if objects and look.spot.included:
         discovered, changed = admit(source, objects, look.rewritten, now)

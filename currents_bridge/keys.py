@@ -14,6 +14,7 @@ they like. `unread` says what is odd about any other key.
 
 import re
 from datetime import datetime
+from functools import lru_cache
 
 from currents_bridge.catalogue import canonical_name
 from currents_bridge.model import CurrentsObject, ListedObject, parse_hour
@@ -26,22 +27,30 @@ EVENT_TYPE_FOLDER = "event_type="
 DATE_FOLDER = "date="
 FIRST_YEAR = 1001  # before it no hour is read that has another one before it
 
-_KEY = re.compile(
+_FOLDER = re.compile(
     r"""
     (?:.*/)?
     event_type=([^/]+)/
     date=([1-9][0-9]{3}-[0-9]{2}-[0-9]{2}-[0-9]{2})/
     (?:[^/]+/)*
-    dataexport\.[^/]*\+[0-9]+\.avro
     """,
     re.VERBOSE | re.DOTALL,
 )
+_FILE = re.compile(r"dataexport\.[^/]*\+[0-9]+\.avro", re.DOTALL)
 
 
 def parse_key(key: str) -> tuple[str, datetime] | None:
     """Return event type, as the key spells it, and UTC hour; None where the key does not tell both for certain."""
-    match = _KEY.fullmatch(key)
-    if match is None or key.count(EVENT_TYPE_FOLDER) > 1:
+    folder, slash, file = key.rpartition("/")
+    if _FILE.fullmatch(file) is None or EVENT_TYPE_FOLDER in file:
+        return None
+    return _parse_folder(folder + slash)
+
+
+@lru_cache(1_024)  # a page of a listing has few folders
+def _parse_folder(folder: str) -> tuple[str, datetime] | None:
+    match = _FOLDER.fullmatch(folder)
+    if match is None or folder.count(EVENT_TYPE_FOLDER) > 1:
         return None
     event_type, hour = match.groups()
     try:
@@ -56,11 +65,7 @@ def to_currents_object(listed: ListedObject) -> CurrentsObject | None:
     if told is None:
         return None
     event_type, hour = told
+    # Positional, since each of millions of keys passes here.
     return CurrentsObject(
-        key=listed.key,
-        etag=listed.etag,
-        size_bytes=listed.size_bytes,
-        last_modified=listed.last_modified,
-        event_type=canonical_name(event_type),
-        hour=hour,
+        listed.key, listed.etag, listed.size_bytes, listed.last_modified, canonical_name(event_type), hour
     )

@@ -112,7 +112,8 @@ def find_object(store: ObjectStore, key: str) -> ListedObject | None:
 
 def list_between(store: ObjectStore, folder: str, after: str, before: str) -> Iterator[ListedObject]:
     """Yield the objects of a folder with after < key < before, in key order; raises as the store's `list`."""
-    return takewhile(lambda item: item.key < before, store.list(folder, start_after="" if after == folder else after))
+    listed = store.list(folder, start_after="" if after == folder else after)
+    return listed if before == end_of(folder) else takewhile(lambda item: item.key < before, listed)
 
 
 def pages_of(objects: Iterator[ListedObject]) -> Iterator[Mapping[str, ListedObject]]:

@@ -28,8 +28,10 @@ class StoppableStore:
         """List all levels, up to the stop."""
         what = f"{prefix or 'the bucket'} was listed to its end"
         self._raise_if_stopped(what)
+        stopped = self._stop.is_set
         for item in self._store.list(prefix, start_after):
-            self._raise_if_stopped(what)
+            if stopped():
+                raise StoppedError(what)
             yield item
 
     def open(self, key: str, etag: str, size_bytes: int) -> BinaryIO:

@@ -27,6 +27,7 @@ from currents_bridge.adapters.ledger_admit import Sorter, columns_of
 from currents_bridge.adapters.ledger_alerts import SqlAlertBook
 from currents_bridge.adapters.ledger_claims import UNCLAIMED
 from currents_bridge.adapters.ledger_connectors import SqlConnectors
+from currents_bridge.adapters.ledger_known import KnownPages
 from currents_bridge.adapters.ledger_many import among, as_json, execute_many
 from currents_bridge.adapters.ledger_owner import ProcessIdentity, has_ended, this_process
 from currents_bridge.adapters.ledger_schema import (
@@ -102,6 +103,7 @@ class SqlLedger(SqlConnectors):
         self._id = uuid.uuid4().hex
         self._process = process or this_process()
         self._closed = False
+        self._known_pages = KnownPages()
         super().__init__(SqliteStore(url, busy_timeout_s, make=make))
         self.heartbeat(now)
 
@@ -109,17 +111,20 @@ class SqlLedger(SqlConnectors):
         self, connector: str, listed: Sequence[CurrentsObject], now: datetime
     ) -> tuple[int, list[CurrentsObject]]:
         """Record new objects as pending; costs the listing, whatever the history, and no lock where none is new."""
-        new, changed = 0, []
+        mark = self._known_pages.mark(connector, listed)
+        if self._known_pages.holds(mark):
+            return 0, []
         fixed = {"connector": connector, "admitted_at": time_text(now)}
         with self._store.reading() as connection:
             sorter = Sorter(connection, connector)
-            unsettled = []
-            for chunk in _chunks(listed):
-                found = sorter.sort(chunk)
-                unsettled += [*found.new, *found.retaken]
-                changed += found.changed
+            sorted_ = list(map(sorter.sort, _chunks(listed)))
+        if all(found.known for found in sorted_):
+            self._known_pages.add(mark)
+        changed = [item for found in sorted_ for item in found.changed]
+        unsettled = [item for found in sorted_ for item in (*found.new, *found.retaken)]
         if not unsettled:
-            return new, changed
+            return 0, changed
+        new, retaken = 0, 0
         with self._store.writing() as connection:
             sorter = Sorter(connection, connector)
             for chunk in _chunks(unsettled):
@@ -127,7 +132,10 @@ class SqlLedger(SqlConnectors):
                 execute_many(connection, _ADMIT, [fixed | columns_of(item, now) for item in found.new])
                 ledger_changed.retake(connection, connector, [columns_of(item, now) for item in found.retaken], now)
                 new += len(found.new)
+                retaken += len(found.retaken)
                 changed += found.changed
+        if retaken:
+            self._known_pages.forget()
         return new, changed
 
     def redeliver(
@@ -139,6 +147,7 @@ class SqlLedger(SqlConnectors):
             for chunk in _chunks(changed):
                 recorded = {item.key: columns_of(item, now) for item in chunk}
                 taken |= ledger_changed.redeliver(connection, connector, recorded, since, now)
+        self._known_pages.forget()
         return [item for item in changed if item.key not in taken]
 
     def claim(
@@ -333,6 +342,7 @@ class SqlLedger(SqlConnectors):
             with self._store.writing() as connection:
                 self._say_alive(connection, now)
                 reopened += ledger_resend.reopen(connection, connector, chunk, self._id, now)
+            self._known_pages.forget()
         return reopened
 
     def leave_resent(self, connector: str) -> None:

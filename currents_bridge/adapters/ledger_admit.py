@@ -31,6 +31,12 @@ class Sorted:
     new: list[CurrentsObject] = field(default_factory=list)
     retaken: list[CurrentsObject] = field(default_factory=list)  # was not delivered, and has another ETag now
     changed: list[CurrentsObject] = field(default_factory=list)  # has another ETag than the one that was delivered
+    claimed: list[CurrentsObject] = field(default_factory=list)  # has another ETag, as whoever has it finds out itself
+
+    @property
+    def known(self) -> bool:
+        """Whether each object is recorded as it is listed."""
+        return not (self.new or self.retaken or self.changed or self.claimed)
 
 
 class Sorter:
@@ -48,8 +54,14 @@ class Sorter:
         result = Sorted()
         for key, item in by_key.items():
             if row := rows.get(key):
-                if item.etag != row.etag and row.state != ObjectState.CLAIMED:  # whoever has it finds out by itself
-                    (result.changed if row.state == ObjectState.DELIVERED else result.retaken).append(item)
+                if item.etag != row.etag:
+                    match row.state:
+                        case ObjectState.DELIVERED:
+                            result.changed.append(item)
+                        case ObjectState.CLAIMED:
+                            result.claimed.append(item)
+                        case _:
+                            result.retaken.append(item)
             else:
                 match self._folded(item):
                     case Recorded.UNKNOWN:

@@ -7,9 +7,12 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html, API_List
 """
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from urllib.parse import unquote, unquote_plus
 from xml.etree import ElementTree as ET
 
@@ -20,6 +23,10 @@ from currents_bridge.model import ListedObject
 PAGE_KEYS = 1_000  # of one answer at most
 MAX_OBJECT_BYTES = 2**50  # S3 ends at 50 * 2**40
 
+KEPT_OBJECTS = 10_000  # in 5 MB
+
+_FIRST, _LAST = b"<Contents>", b"</Contents>"
+_CUT = "EntriesOfThePage"  # an element in their place
 _ETAG = re.compile(r"[\x21\x23-\x7e]{1,256}")  # RFC 9110, 8.8.3; it becomes a header
 
 
@@ -49,15 +56,21 @@ class Page:
         return max((*(item.key for item in self.objects[-1:]), *self.folders[-1:]), default="")
 
 
-def read_page(status: int, body: bytes, prefix: str) -> Page:
-    """Return what an answer says that was asked for `prefix`; raises OddAnswerError."""
-    if status != 200:  # noqa: PLR2004 - the one status of a listing
-        raise OddAnswerError(f"answers a LIST with status {status}")
-    root = _root(body)
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What stands in one answer."""
+
+    objects: Sequence[ListedObject]
+    folders: Sequence[str]
+    told: Mapping[str, str]  # all else, by its name
+    decode: Callable[[str], str]  # of names
+
+
+def _read(body: bytes) -> _Answer:
     told: dict[str, str] = {}
     entries: list[dict[str, str]] = []
     prefixes: list[str] = []
-    for child in root:
+    for child in _root(body):
         match _name(child):
             case "Contents":
                 entries.append({_name(field): field.text or "" for field in child})
@@ -68,14 +81,81 @@ def read_page(status: int, body: bytes, prefix: str) -> Page:
     encoded = told.get("EncodingType") == "url"
     decode = _decoding([entry.get("Key", "") for entry in entries], encoded)
     decode_folder = _decoding(prefixes, encoded)  # moto encodes keys and not folders
-    objects, folders = [_listed(entry, decode) for entry in entries], list(map(decode_folder, prefixes))
+    objects = [_listed(entry, decode) for entry in entries]
+    return _Answer(objects, list(map(decode_folder, prefixes)), told, decode if objects else decode_folder)
+
+
+class KeptEntries:
+    """The objects of pages that were read lately; thread-safe.
+
+    A poll gets what the one before got, and reading it takes nine times as long as seeing that it is that. What stands
+    around the entries is read each time.
+    """
+
+    def __init__(self, most_objects: int = KEPT_OBJECTS) -> None:
+        self._most = most_objects
+        self._count = 0
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()  # by digest; those used last at the end
+
+    def read(self, body: bytes) -> _Answer:
+        """Return what an answer says; raises OddAnswerError."""
+        digest, around = _cut(body)
+        if digest is None:
+            return _read(body)
+        with self._lock:
+            if known := self._answers.get(digest):
+                self._answers.move_to_end(digest)
+        if known and (told := _told(around)) and told.get("EncodingType") == known.told.get("EncodingType"):
+            return replace(known, told=told)
+        answer = _read(body)
+        if answer.objects and not answer.folders and _told(around) == answer.told:
+            self._keep(digest, answer)
+        return answer
+
+    def _keep(self, digest: bytes, answer: _Answer) -> None:
+        with self._lock:
+            before = self._answers.pop(digest, None)
+            self._answers[digest] = answer
+            self._count += len(answer.objects) - (len(before.objects) if before else 0)
+            while self._count > self._most:
+                _, dropped = self._answers.popitem(last=False)
+                self._count -= len(dropped.objects)
+
+
+def _cut(body: bytes) -> tuple[bytes | None, bytes]:
+    """Return a digest of the entries, None where there are none, and the answer without them."""
+    start, end = body.find(_FIRST), body.rfind(_LAST) + len(_LAST)
+    if not 0 <= start < end:
+        return None, body
+    digest = blake2b(memoryview(body)[start:end], digest_size=16).digest()
+    return digest, b"%b<%b/>%b" % (body[:start], _CUT.encode(), body[end:])
+
+
+def _told(around: bytes) -> Mapping[str, str] | None:
+    """Return what stands around the entries; None where they do not stand by themselves, right below the root."""
+    try:
+        answer = _read(around)
+    except OddAnswerError:
+        return None
+    if answer.objects or answer.folders or _CUT not in answer.told:
+        return None
+    return {name: text for name, text in answer.told.items() if name != _CUT}
+
+
+def read_page(status: int, body: bytes, prefix: str, read: Callable[[bytes], _Answer] = _read) -> Page:
+    """Return what an answer says that was asked for `prefix`, as its body is `read`; raises OddAnswerError."""
+    if status != 200:  # noqa: PLR2004 - the one status of a listing
+        raise OddAnswerError(f"answers a LIST with status {status}")
+    answer = read(body)
+    told, folders = answer.told, answer.folders
     page = Page(
-        objects,
+        answer.objects,
         folders,
         truncated=_is_truncated(told),
-        full=len(objects) + len(folders) >= _page_keys(told.get("MaxKeys", "")),
+        full=len(answer.objects) + len(folders) >= _page_keys(told.get("MaxKeys", "")),
         token=told.get("NextContinuationToken", ""),
-        marker=(decode if objects else decode_folder)(told.get("NextMarker", "")),
+        marker=answer.decode(told.get("NextMarker", "")),
     )
     _check(page, told, prefix)
     return page

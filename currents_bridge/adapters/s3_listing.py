@@ -5,7 +5,7 @@ part again, keys that go back. Every error names the server and what is odd abou
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import lt
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from currents_bridge.adapters.deadline import within
-from currents_bridge.adapters.s3_answers import OddAnswerError, Page, read_page
+from currents_bridge.adapters.s3_answers import KeptEntries, OddAnswerError, Page, read_page
 from currents_bridge.adapters.s3_bounds import NOT_S3
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import ListedObject
@@ -26,17 +26,25 @@ MAX_ATTEMPTS = 3  # of a page that is odd by itself, as one in a thousand from b
 MAX_BARREN_PAGES = 10_000  # in a row without a new name; S3 sends some where many versions were deleted
 
 _RAW = "RawAnswer"
+_ROOT, _START = b"<ListBucketResult", 1_000  # in so many bytes it begins
 
 
 def keep_raw_answers(client: "S3Client") -> None:
     """Have answers to LISTs come as their bytes, instead of as what botocore makes of them."""
 
+    def spare(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+        """Keep what seems to be a listing before botocore parses it, to see whether it is an error after all."""
+        if response_dict["status_code"] == 200 and _ROOT in response_dict["body"][:_START]:  # noqa: PLR2004
+            customized_response_dict[_RAW] = (200, response_dict["body"])
+            response_dict["body"] = _ROOT + b"/>"
+
     def keep(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
-        customized_response_dict[_RAW] = (response_dict["status_code"], response_dict["body"])
+        customized_response_dict.setdefault(_RAW, (response_dict["status_code"], response_dict["body"]))
         if response_dict["status_code"] < 300:  # noqa: PLR2004 - no error: botocore need not read it
             response_dict["body"] = b""
 
     for operation in ("ListObjects", "ListObjectsV2"):
+        client.meta.events.register_first(f"before-parse.*.{operation}", spare)  # the star goes before botocore's s3.*
         client.meta.events.register(f"before-parse.s3.{operation}", keep)
 
 
@@ -51,6 +59,7 @@ class Listing:
     client: Callable[[], "S3Client"]
     bucket: str
     sleep: Callable[[float], None]
+    kept: KeptEntries = field(default_factory=KeptEntries)
 
     def objects(self, prefix: str, start_after: str = "") -> Iterator[Sequence[ListedObject]]:
         """Yield the pages of all objects under `prefix` after `start_after`, each key once and in order."""
@@ -150,7 +159,7 @@ class Listing:
                 raise self._odd(asked["Prefix"], _oddity(body, asked["Prefix"])) from error
             raise
         status, body = answer[_RAW]
-        return read_page(status, body, asked["Prefix"])
+        return read_page(status, body, asked["Prefix"], self.kept.read)
 
     def _in_order(
         self, prefix: str, objects: Sequence[ListedObject], previous: Sequence[ListedObject]

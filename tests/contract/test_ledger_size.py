@@ -152,6 +152,41 @@ def test_what_is_known_is_looked_up_without_a_lock(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_a_page_that_was_known_whole_is_not_looked_up_again(tmp_path: Path) -> None:
+    """An idle poll lists what the one before listed: thousands of objects, of which each was known."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    deliver(ledger, *objects(3))
+    ledger.admit("acme", objects(3), NOW)
+    with texts(ledger) as statements:
+        assert ledger.admit("acme", objects(3), NOW) == (0, [])
+    assert not statements
+    assert ledger.admit("beta", objects(3), NOW) == (3, [])
+    ledger.close()
+
+
+def test_a_page_is_looked_up_again_once_an_object_took_another_etag(tmp_path: Path) -> None:
+    """So one that is put back as it was before is as new once more, or sent again."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    before, after = an_object("a"), replace(an_object("a"), etag="etag-2")
+    for listed in (before, before, after, before):
+        ledger.admit("acme", [listed], NOW)
+    assert [claimed.object for claimed in claim(ledger)] == [before]
+    ledger.close()
+
+
+def test_a_page_is_looked_up_again_once_something_was_reopened(tmp_path: Path) -> None:
+    """It may have taken another ETag by that, or be sent again."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)
+    deliver(ledger, *objects(3))
+    for reopen in (ledger.reopen, lambda name, items, now: ledger.redeliver(name, items, EVER, now)):
+        ledger.admit("acme", objects(3), NOW)
+        reopen("acme", objects(1), NOW)
+        with texts(ledger) as statements:
+            ledger.admit("acme", objects(3), NOW)
+        assert statements
+    ledger.close()
+
+
 def test_statements_are_as_many_whatever_the_numbers_of_objects(tmp_path: Path) -> None:
     """SQLite and SQLAlchemy keep each statement: one for each size of a listing would fill the memory of a daemon."""
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger'}", now=NOW)

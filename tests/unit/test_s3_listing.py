@@ -9,15 +9,16 @@ from itertools import chain, repeat
 from typing import Any
 
 import pytest
+from botocore import handlers
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from currents_bridge.adapters import s3_listing
+from currents_bridge.adapters import s3_answers, s3_listing
 from currents_bridge.adapters.s3 import S3ObjectStore
-from currents_bridge.adapters.s3_answers import OddAnswerError, read_page
+from currents_bridge.adapters.s3_answers import KeptEntries, OddAnswerError, read_page
 from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import ListedObject
 
@@ -362,3 +363,58 @@ def test_any_text_in_a_listing_is_read_or_named(text: str) -> None:
     for body in (text.encode(), page(text).encode(), page(f"<Contents>{text}</Contents>").encode()):
         with suppress(OddAnswerError):
             read_page(200, body, "")
+
+
+def test_what_is_listed_as_before_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle poll lists what the one before listed; only what stands around the objects is read again."""
+    store = store_that_answers(page(contents("a"), contents("b")))
+    before = list(store.list(""))
+    monkeypatch.setattr(s3_answers, "_listed", None)
+    assert list(store.list("")) == before
+
+
+def test_botocore_does_not_parse_a_listing_for_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take as long as to read it."""
+    sizes: list[int] = []
+    parse = handlers._looks_like_special_case_error  # type: ignore[attr-defined]
+
+    def note(status: int, body: bytes) -> bool:
+        sizes.append(len(body))
+        return parse(status, body)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(handlers, "_looks_like_special_case_error", note)
+    list(store_that_answers(page(*map(contents, "abcdef"))).list(""))
+    assert max(sizes) < 100
+
+
+ODD_PARTS = (
+    contents("a"),
+    contents("b%2Bc"),
+    "<KeyCount>1</KeyCount>",
+    "<!--",
+    "-->",
+    "<X>",
+    "</X>",
+    "<Contents>",
+    "</Contents>",
+)
+
+
+@given(st.lists(st.lists(st.sampled_from(ODD_PARTS), max_size=4), min_size=2, max_size=4), st.booleans())
+@example([[contents("a"), "<X>", "</X>"], ["<X>", contents("a"), "</X>"], ["<!--", contents("a"), "-->"]], True)
+def test_a_page_is_read_alike_with_and_without_those_before(pages: list[list[str]], encoded: bool) -> None:  # noqa: FBT001
+    """Whatever pages came before, and whatever stands between the objects."""
+    kept = KeptEntries()
+    for number, parts in enumerate(pages):
+        told = "url" if encoded or number % 2 else ""
+        body = f"<ListBucketResult><EncodingType>{told}</EncodingType>{''.join(parts)}</ListBucketResult>".encode()
+        with suppress(OddAnswerError):
+            assert read_page(200, body, "", kept.read) == read_page(200, body, "")
+
+
+def test_as_many_objects_are_kept_as_were_allowed() -> None:
+    """The pages that were read last: a bucket of any size takes no more memory."""
+    kept = KeptEntries(most_objects=3)
+    for first in range(10):
+        read_page(200, page(contents(f"{first}-a"), contents(f"{first}-b")).encode(), "", kept.read)
+    assert sum(len(answer.objects) for answer in kept._answers.values()) == 2
