@@ -22,8 +22,8 @@ from rich.console import Console
 
 from benchmarks.outcome import markdown, table
 from benchmarks.report import conditions, measured_on, replace_part, when
-from currents_bridge.adapters.ledger import SqlLedger
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.logs import configure_logs
 from currents_bridge.model import (
     Books,

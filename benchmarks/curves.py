@@ -26,7 +26,7 @@ from benchmarks.plots import Curve, Point, plot
 from benchmarks.report import RESULTS, ROOT, conditions, measured_on, replace_part, when, write_result
 from benchmarks.rig import CONNECTOR, START_ALLOWANCE_S, Rig, running_daemon, running_rig
 from benchmarks.sinks import SinkKind, python_sink
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
 from currents_bridge.logs import configure_logs
 
 PLOTS = ROOT / "docs" / "plots"

@@ -20,13 +20,13 @@ from isal import igzip
 
 from benchmarks.files import BenchmarkFile, plan_files
 from currents_bridge import __version__
+from currents_bridge.avro.container import Container
 from currents_bridge.config import DeliverySettings
 from currents_bridge.connector import event_type_of
-from currents_bridge.decode import Container
-from currents_bridge.mapping import Mapper, MappingRules
+from currents_bridge.events.mapping import Mapper, MappingRules
 from currents_bridge.model import Batch
-from currents_bridge.packing import Packer
-from currents_bridge.sending import ENVELOPE_BYTES, request_body
+from currents_bridge.sending.packing import Packer
+from currents_bridge.sending.sender import ENVELOPE_BYTES, request_body
 
 
 @dataclass(slots=True)

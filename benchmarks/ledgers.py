@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Connection, Table, create_engine, select
 from sqlalchemy import func as sql
 from sqlalchemy.dialects.sqlite import insert
 
-from currents_bridge.adapters.ledger import SqlLedger
-from currents_bridge.adapters.ledger_schema import BOOKS, hours, objects
-from currents_bridge.coverage import hour_of
+from currents_bridge.ledger.schema import BOOKS, hours, objects
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.model import Books, CurrentsObject, Delivered, GroupLimits, ObjectState, Selection, format_hour
+from currents_bridge.sources.coverage import hour_of
 from currents_bridge.testing.currents_files import object_key
 
 DELIVERED = Books(read=100, sent=100)

@@ -25,7 +25,7 @@ import yaml
 from benchmarks.files import BenchmarkFile, total_events, upload
 from benchmarks.processes import Measured, run_measured
 from benchmarks.sinks import Sink, SinkKind, running_sink
-from currents_bridge.catalogue import catalogue, supported_types
+from currents_bridge.events.catalogue import catalogue, supported_types
 from currents_bridge.testing.currents_files import object_key
 from currents_bridge.testing.embedded_s3 import REGION, S3Endpoint
 from tests.s3_servers import weed_server

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from benchmarks.files import BenchmarkFile, owed_ids, total_events
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
 from currents_bridge.model import Recorded
 
 EVENTS_A_FILE = (20, 400, 3_000, 15_000, 60_000)

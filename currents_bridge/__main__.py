@@ -1,6 +1,6 @@
 """`python -m currents_bridge`."""
 
-from currents_bridge.cli import main
+from currents_bridge.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -5,21 +5,21 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from currents_bridge import credentials, discovery
-from currents_bridge.acknowledgements import Acknowledgements
-from currents_bridge.audit import audit
-from currents_bridge.catalogue import EventType, catalogue, general_event_type
 from currents_bridge.config import DeliverySettings
-from currents_bridge.coverage import HourRange, hour_of
-from currents_bridge.credential_watch import CredentialWatch
-from currents_bridge.credentials import LossPolicy, Sending
-from currents_bridge.delivery import Delivery, GroupReport
-from currents_bridge.discovery import Discovery, Source
+from currents_bridge.credentials import state as credentials
+from currents_bridge.credentials.monitor import CredentialWatch
+from currents_bridge.credentials.state import LossPolicy, Sending
+from currents_bridge.delivery.acks import Acknowledgements
+from currents_bridge.delivery.group import Delivery, GroupReport
+from currents_bridge.delivery.outage import Outages
+from currents_bridge.delivery.witnesses import Witnesses
+from currents_bridge.delivery.workers import Transfer, TransferReport
 from currents_bridge.due import lately, retry_at
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError, Side, StoppedError
-from currents_bridge.expiry import rules_under
+from currents_bridge.events.catalogue import EventType, catalogue, general_event_type
+from currents_bridge.events.drift import Drifts
+from currents_bridge.events.mapping import Mapper
 from currents_bridge.logs import get_logger
-from currents_bridge.mapping import Mapper
 from currents_bridge.model import (
     Canary,
     ClaimedObject,
@@ -34,15 +34,16 @@ from currents_bridge.model import (
     Quarantined,
     Selection,
 )
-from currents_bridge.outage import Outages
-from currents_bridge.packing import Packer
 from currents_bridge.ports import Ledger
-from currents_bridge.refusals import batch_of
-from currents_bridge.schema_drift import Drifts
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Proof, Sender, key_in_body
-from currents_bridge.stoppable import StoppableStore
-from currents_bridge.transfer import Transfer, TransferReport
-from currents_bridge.witnesses import Witnesses
+from currents_bridge.sending.bisect import batch_of
+from currents_bridge.sending.packing import Packer
+from currents_bridge.sending.sender import ENVELOPE_BYTES, Pace, Proof, Sender, key_in_body
+from currents_bridge.sources import discovery
+from currents_bridge.sources.audit import audit
+from currents_bridge.sources.coverage import HourRange, hour_of
+from currents_bridge.sources.discovery import Discovery, Source
+from currents_bridge.sources.expiry import rules_under
+from currents_bridge.sources.stoppable import StoppableStore
 
 AUDIT_LISTINGS_PER_SECOND = 50  # so that an audit of any bucket leaves S3 and this process time for others
 FOLD_AFTER = timedelta(days=8)  # late files come within hours; what is folded stays known

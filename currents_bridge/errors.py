@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from currents_bridge.words import words
+from currents_bridge.text import words
 
 SEE_CAUSE = "run the same command with -v to see the cause"
 

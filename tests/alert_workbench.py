@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from currents_bridge import alert_rules, credentials
-from currents_bridge.alert_rules import Health, Limits, Standing
+from currents_bridge.alerts import rules
+from currents_bridge.alerts.rules import Health, Limits, Standing
+from currents_bridge.credentials import state as credentials
 from currents_bridge.errors import Side
 from currents_bridge.model import (
     Alert,
@@ -90,12 +91,12 @@ def week(*types: tuple[str, timedelta, int]) -> dict[str, Any]:
     """Return the activity part of a health: event types, how long before NOW their newest hour, active hours."""
     activity = [TypeActivity(name, NOW - ago - HOUR, hours) for name, ago, hours in types]
     newest = max(one.latest_hour for one in activity)
-    return {"activity": activity, "activity_since": newest + HOUR - alert_rules.ACTIVITY_SPAN}
+    return {"activity": activity, "activity_since": newest + HOUR - rules.ACTIVITY_SPAN}
 
 
 def wrong(of: Health) -> list[Alert]:
     """Return the conditions of a health under the usual limits."""
-    return alert_rules.conditions(of, LIMITS)
+    return rules.conditions(of, LIMITS)
 
 
 def found(of: Health) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.testing.collector import Collector
 from currents_bridge.testing.currents_files import sample_file
 from currents_bridge.testing.embedded_s3 import S3Endpoint

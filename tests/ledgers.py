@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from tests.ledger_workbench import NOW
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="ledgers-")

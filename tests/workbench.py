@@ -12,17 +12,20 @@ from typing import Any, BinaryIO
 import polars as pl
 from pydantic import SecretStr
 
-from currents_bridge import app, catalogue
-from currents_bridge.alert_rules import Limits
-from currents_bridge.alerts import Alerts
+from currents_bridge import wiring
+from currents_bridge.alerts.rules import Limits
+from currents_bridge.alerts.service import Alerts
 from currents_bridge.config import DeliverySettings, Settings
 from currents_bridge.connector import Connector, event_type_of
-from currents_bridge.credential_watch import CredentialWatch
-from currents_bridge.credentials import LossPolicy
-from currents_bridge.delivery import Delivery, GroupReport
-from currents_bridge.discovery import Source
+from currents_bridge.credentials.monitor import CredentialWatch
+from currents_bridge.credentials.state import LossPolicy
+from currents_bridge.delivery.group import Delivery, GroupReport
+from currents_bridge.delivery.witnesses import Witnesses
+from currents_bridge.delivery.workers import Transfer, TransferReport
 from currents_bridge.errors import CredentialError, RetryLaterError, Side
-from currents_bridge.mapping import Mapper, MappingRules
+from currents_bridge.events import catalogue
+from currents_bridge.events.drift import Drifts
+from currents_bridge.events.mapping import Mapper, MappingRules
 from currents_bridge.model import (
     Batch,
     Checkpoint,
@@ -37,15 +40,13 @@ from currents_bridge.model import (
     Selection,
     Settlement,
 )
-from currents_bridge.packing import Packer
 from currents_bridge.ports import Probe
-from currents_bridge.schema_drift import Drifts
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender
+from currents_bridge.sending.packing import Packer
+from currents_bridge.sending.sender import ENVELOPE_BYTES, Pace, Sender
+from currents_bridge.sources.discovery import Source
 from currents_bridge.testing.currents_files import Event, make_events, object_key, schema_of, write_container
 from currents_bridge.testing.fake_store import FakeObjectStore
 from currents_bridge.testing.fake_transport import FakeTransport
-from currents_bridge.transfer import Transfer, TransferReport
-from currents_bridge.witnesses import Witnesses
 from tests.ledgers import LedgerOnFile
 
 CLICK = "users.messages.email.Click"
@@ -232,11 +233,11 @@ class Bench:
             stop=self.stop,
         )
 
-    def bridge(self, settings: Settings) -> app.Bridge:
+    def bridge(self, settings: Settings) -> wiring.Bridge:
         """Return the connector as an open program, whose alerts go nowhere."""
         limits = Limits(backlog_age=timedelta(hours=6), dead_letters_per_hour=100, silence=timedelta(hours=24))
         alerts = Alerts(book=self.ledger.alert_book(), channels=(), limits=limits, repeat=timedelta(hours=12))
-        return app.Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
+        return wiring.Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
 
     def watch(self) -> CredentialWatch:
         """Return the watch over one write key, which is about to be used."""

@@ -7,7 +7,7 @@ from benchmarks.outcome import Finding, Outcome, at_most
 from benchmarks.rig import WRITE_KEY, Rig
 from benchmarks.scale import Scale
 from benchmarks.sinks import collecting
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
 from currents_bridge.testing.collector import Collector
 
 

@@ -17,11 +17,11 @@ from benchmarks.outcome import Finding, Outcome, at_most
 from benchmarks.processes import run_measured
 from benchmarks.rig import CONNECTOR, START_ALLOWANCE_S, Rig, program, running_daemon
 from benchmarks.scale import Scale
-from currents_bridge import app
-from currents_bridge.catalogue import catalogue, supported_types
+from currents_bridge import wiring
 from currents_bridge.config import load
-from currents_bridge.coverage import hour_of
+from currents_bridge.events.catalogue import catalogue, supported_types
 from currents_bridge.model import CurrentsObject
+from currents_bridge.sources.coverage import hour_of
 from currents_bridge.testing.currents_files import large_file, object_key
 from currents_bridge.testing.faulty_s3 import FaultyS3
 
@@ -126,7 +126,7 @@ def audit(rig: Rig, scale: Scale) -> Outcome:
     record(path, CONNECTOR, objects, now)
     with FaultyS3(rig.s3, ()) as counting:
         config = rig.config(folder, path, "audited", rig.sink.url, event_types=types, s3_url=counting.url)
-        with app.open_bridge(load(config, os.environ), os.environ) as bridge:
+        with wiring.open_bridge(load(config, os.environ), os.environ) as bridge:
             (connector,) = bridge.connectors
             began_s = time.perf_counter()
             report = connector.audit()
@@ -213,7 +213,7 @@ def _write_history(rig: Rig, bucket: str, types: list[str], now: datetime, scale
 def _poll_s(config: Path, polls: int) -> float:
     """Return the median seconds of so many polls, in this process; raises RuntimeError if one finds anything."""
     seconds = []
-    with app.open_bridge(load(config, os.environ), os.environ) as bridge:
+    with wiring.open_bridge(load(config, os.environ), os.environ) as bridge:
         (connector,) = bridge.connectors
         for _ in range(polls):
             began_s = time.perf_counter()

@@ -9,7 +9,7 @@ from benchmarks.outcome import Outcome, at_least, at_most
 from benchmarks.rig import Rig, Run, has_dlt, median
 from benchmarks.scale import Scale
 from benchmarks.sinks import python_sink
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
 
 LATENCY_S = 0.1
 DEFAULT_IN_FLIGHT, LATE_IN_FLIGHT = 16, 64  # requests under way at most: as ever, and for a sink that is far away

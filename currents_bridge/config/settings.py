@@ -26,7 +26,7 @@ from currents_bridge.config.values import (
     parse_dedup,
     parse_start,
 )
-from currents_bridge.credentials import LossPolicy
+from currents_bridge.credentials.state import LossPolicy
 
 ENV_PREFIX = "CURRENTS_BRIDGE_"
 SEGMENT_SETTINGS_URL = "https://cdn-settings.segment.com"  # of both regions

@@ -13,9 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
-from currents_bridge.config.plain import MAX_LEVELS, NotPlainError, check_text, check_value, read_text
 from currents_bridge.config.settings import ENV_PREFIX, Settings
 from currents_bridge.errors import ConfigError, ConfigProblem
+from currents_bridge.plain import MAX_LEVELS, NotPlainError, check_text, check_value, read_text
 
 CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
 

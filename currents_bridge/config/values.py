@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar
 import orjson
 from pydantic import AfterValidator, BeforeValidator, HttpUrl, StringConstraints, ValidationError
 
-from currents_bridge import catalogue
-from currents_bridge.keys import FIRST_YEAR
+from currents_bridge.events import catalogue
+from currents_bridge.sources.keys import FIRST_YEAR
 
 Item = TypeVar("Item")
 SLOWEST, FASTEST = 0.001, 1_000_000  # a second

@@ -17,9 +17,9 @@ from typing import Any, TypedDict, Unpack
 import fastavro
 from fastavro.write import Writer
 
-from currents_bridge.catalogue import ArrayType, Field, catalogue
-from currents_bridge.keys import DATE_FOLDER, EVENT_TYPE_FOLDER
+from currents_bridge.events.catalogue import ArrayType, Field, catalogue
 from currents_bridge.model import format_hour
+from currents_bridge.sources.keys import DATE_FOLDER, EVENT_TYPE_FOLDER
 from currents_bridge.testing.currents_values import Draw, drawing, uuid
 
 NAMESPACE = "dataexport.S3.inner"

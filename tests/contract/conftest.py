@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.ports import AlertBook, Ledger
 from tests.ledger_workbench import NOW, Case
 

@@ -10,9 +10,9 @@ from botocore import exceptions as boto
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
-from currents_bridge.adapters.aws_secrets import _unreadable
-from currents_bridge.adapters.secrets import SecretReader, connector_write_keys
 from currents_bridge.config import ConnectorSettings, DestinationSettings, SourceSettings
+from currents_bridge.config.aws_secrets import _unreadable
+from currents_bridge.config.secrets import SecretReader, connector_write_keys
 from currents_bridge.errors import ConfigError
 
 KEY = "abcdefghij0123456789abcdefghij01"

@@ -11,29 +11,27 @@ import pytest
 from botocore.config import Config
 from pydantic import SecretStr
 
-from currents_bridge.adapters import (
-    aws_secrets,
-    clients,
-    notify,
-    notify_sns,
-    s3,
-    s3_listing,
-    segment_batch,
-    segment_probe,
-    segment_sdk,
-)
-from currents_bridge.adapters.network import CA_VARIABLES
-from currents_bridge.adapters.notify import Watchdog, make_channels
-from currents_bridge.adapters.notify_sns import SnsChannel
-from currents_bridge.adapters.s3 import S3ObjectStore
-from currents_bridge.adapters.secrets import SecretReader
-from currents_bridge.adapters.segment_batch import SegmentBatchTransport
-from currents_bridge.adapters.segment_endpoint import reach
-from currents_bridge.adapters.segment_oauth import OAuth
-from currents_bridge.adapters.segment_probe import PublicApiProbe, SettingsProbe
-from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
+from currents_bridge.alerts import channels
+from currents_bridge.alerts import sns as notify_sns
+from currents_bridge.alerts.channels import Watchdog, make_channels
+from currents_bridge.alerts.sns import SnsChannel
+from currents_bridge.config import aws_secrets
+from currents_bridge.config.secrets import SecretReader
+from currents_bridge.destinations.segment import batch as segment_batch
+from currents_bridge.destinations.segment import probes
+from currents_bridge.destinations.segment import sdk as segment_sdk
+from currents_bridge.destinations.segment.batch import SegmentBatchTransport
+from currents_bridge.destinations.segment.endpoint import reach
+from currents_bridge.destinations.segment.oauth import OAuth
+from currents_bridge.destinations.segment.probes import PublicApiProbe, SettingsProbe
+from currents_bridge.destinations.segment.sdk import SegmentSdkTransport
 from currents_bridge.errors import BridgeError
 from currents_bridge.model import AlertMessage, AlertPhase
+from currents_bridge.network import clients
+from currents_bridge.network.rules import CA_VARIABLES
+from currents_bridge.sources.s3 import listing
+from currents_bridge.sources.s3 import store as s3
+from currents_bridge.sources.s3.store import S3ObjectStore
 from tests.alert_workbench import NOW, make_alert
 from tests.certificates import Authority, make_authority
 from tests.contract.test_transport_networks import make_batch
@@ -298,13 +296,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (segment_batch, "ATTEMPT_TIMEOUT_S"),
         (segment_sdk, "ATTEMPT_TIMEOUT_S"),
-        (segment_probe, "_TIMEOUT_S"),
-        (notify, "TIMEOUT_S"),
-        (notify, "APPRISE_TIMEOUT_S"),
+        (probes, "_TIMEOUT_S"),
+        (channels, "TIMEOUT_S"),
+        (channels, "APPRISE_TIMEOUT_S"),
         (notify_sns, "TIMEOUT_S"),
         (aws_secrets, "_TIMEOUT_S"),
         (s3, "ASK_TIMEOUT_S"),
-        (s3_listing, "PAGE_TIMEOUT_S"),
+        (listing, "PAGE_TIMEOUT_S"),
     ):
         monkeypatch.setattr(module, name, 0.3)
     monkeypatch.setattr(clients, "ATTEMPT_TIMEOUT_S", 0.3)

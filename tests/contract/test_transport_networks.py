@@ -16,16 +16,17 @@ import pytest
 import segment.analytics.request
 from pydantic import SecretStr
 
-from currents_bridge.adapters import segment_batch, segment_sdk
-from currents_bridge.adapters.segment_batch import SegmentBatchTransport
-from currents_bridge.adapters.segment_endpoint import MAX_CONNECTION_AGE_S
-from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
-from currents_bridge.adapters.wire import MAX_INTERIM
+from currents_bridge.destinations.segment import batch
+from currents_bridge.destinations.segment import sdk as segment_sdk
+from currents_bridge.destinations.segment.batch import SegmentBatchTransport
+from currents_bridge.destinations.segment.endpoint import MAX_CONNECTION_AGE_S
+from currents_bridge.destinations.segment.sdk import SegmentSdkTransport
 from currents_bridge.errors import BridgeError, RetryLaterError
 from currents_bridge.model import Batch, Part
-from currents_bridge.pace import Pace
+from currents_bridge.network.urllib3_rules import MAX_INTERIM
 from currents_bridge.ports import Transport
-from currents_bridge.sending import ENVELOPE_BYTES, Retries, Sender
+from currents_bridge.sending.rate_limit import Pace
+from currents_bridge.sending.sender import ENVELOPE_BYTES, Retries, Sender
 from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.faults import PASSING, FaultSchedule
 from tests.scripted_server import scripted_server
@@ -49,7 +50,7 @@ def sdk(url: str, **options: Any) -> Transport:
 @pytest.fixture(params=[batch_api, sdk], ids=["batch", "sdk"])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Each way to Segment, with little patience."""
-    monkeypatch.setattr(segment_batch, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(batch, "READ_TIMEOUT_S", 0.2)
     monkeypatch.setattr(segment_sdk, "_TIMEOUT_S", (5.0, 0.2))
     chosen: Make = request.param
     return chosen

@@ -16,13 +16,13 @@ import pytest
 import urllib3
 from pydantic import SecretStr
 
-from currents_bridge.adapters.segment_batch import SegmentBatchTransport
-from currents_bridge.adapters.segment_oauth import OAuth
-from currents_bridge.adapters.segment_sdk import SegmentSdkTransport
+from currents_bridge.destinations.segment.batch import SegmentBatchTransport
+from currents_bridge.destinations.segment.oauth import OAuth
+from currents_bridge.destinations.segment.sdk import SegmentSdkTransport
 from currents_bridge.errors import BridgeError, CredentialError, RefusedError, RetryLaterError, Side
 from currents_bridge.model import Batch, Part, Refusal
 from currents_bridge.ports import Transport
-from currents_bridge.sending import ENVELOPE_BYTES, Pace, Sender, key_in_body
+from currents_bridge.sending.sender import ENVELOPE_BYTES, Pace, Sender, key_in_body
 from currents_bridge.testing.collector import Answer, Collector, RequestInfo
 from currents_bridge.testing.fake_transport import FakeTransport
 from tests.played_segment import CLIENT_ID, KEY_ID, Clock, enforcement, key_pair

@@ -22,7 +22,7 @@ import fastavro
 from backports import zstd
 from cramjam import snappy
 
-from currents_bridge.framing import Block, Frames
+from currents_bridge.avro.framing import Block, Frames
 from currents_bridge.model import ObjectState
 from currents_bridge.testing.currents_files import make_events, object_key, schema_of, write_container
 from tests.fuzz import cost

@@ -12,10 +12,10 @@ from typing import Any
 import fastavro
 import orjson
 
-from currents_bridge.catalogue import general_event_type
-from currents_bridge.decode import Container
+from currents_bridge.avro.container import Container
 from currents_bridge.errors import QuarantineObjectError
-from currents_bridge.mapping import Mapper, MappingRules, Properties
+from currents_bridge.events.catalogue import general_event_type
+from currents_bridge.events.mapping import Mapper, MappingRules, Properties
 from tests.fuzz import cost
 from tests.fuzz.crafted_files import CRAFTED
 from tests.fuzz.random_files import as_json, random_file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
 from tests.installation import TIMEOUT_S
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from currents_bridge.adapters.ledger import SqlLedger
-from currents_bridge.catalogue import supported_types
+from currents_bridge.events.catalogue import supported_types
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.model import Progress
 from currents_bridge.testing.currents_files import make_events, object_key, schema_of, write_container
 from tests.installation import HOUR, TIMEOUT_S, Site, this_hour

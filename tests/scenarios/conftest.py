@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from currents_bridge import app
-from currents_bridge.credentials import state_at
+from currents_bridge import wiring
+from currents_bridge.credentials.state import state_at
+from currents_bridge.demo.simulation import Rehearsal
 from currents_bridge.errors import Side
 from currents_bridge.model import Credential, CredentialState
-from currents_bridge.rehearsal import Rehearsal
 
 SECOND_KEY = "OtherKeyOtherKeyOtherKeyOtherKey"
 WINDOW = timedelta(hours=48)
@@ -29,7 +29,7 @@ def rehearse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rehear
     with ExitStack() as stack:
 
         def start(**options: Any) -> Rehearsal:
-            return stack.enter_context(Rehearsal(app.open_bridge, tmp_path, os.environ, **options))
+            return stack.enter_context(Rehearsal(wiring.open_bridge, tmp_path, os.environ, **options))
 
         yield start
 

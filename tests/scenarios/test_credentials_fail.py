@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from currents_bridge.credentials import loss_window_of
+from currents_bridge.credentials.state import loss_window_of
+from currents_bridge.demo.simulation import FIRST_KEY, NAME, START
 from currents_bridge.errors import Side
 from currents_bridge.model import CredentialState, ObjectState
-from currents_bridge.rehearsal import FIRST_KEY, NAME, START
 from currents_bridge.testing.faulty_s3 import S3Fault
 from currents_bridge.testing.loopback import Answer
 from tests.scenarios.conftest import SECOND_KEY, WINDOW, Rehearse, credential, replace_key, state, told

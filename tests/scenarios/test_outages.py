@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from currents_bridge.rehearsal import STEP, Rehearsal
-from currents_bridge.sending import Sender
+from currents_bridge.demo.simulation import STEP, Rehearsal
+from currents_bridge.sending.sender import Sender
 from currents_bridge.testing.collector import Answer
 from currents_bridge.testing.faulty_s3 import S3Fault
 from tests.scenarios.conftest import Rehearse

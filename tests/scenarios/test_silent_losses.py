@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from currents_bridge.demo.simulation import FIRST_KEY, NAME, Rehearsal
 from currents_bridge.model import CredentialState
-from currents_bridge.rehearsal import FIRST_KEY, NAME, Rehearsal
 from currents_bridge.testing.loopback import Answer
 from tests.scenarios.conftest import SECOND_KEY, Rehearse, replace_key, state, told
 

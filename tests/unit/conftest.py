@@ -2,8 +2,8 @@
 
 import pytest
 
-from currents_bridge import reading
-from currents_bridge.decode import Container
+from currents_bridge.avro.container import Container
+from currents_bridge.delivery import reading
 
 
 @pytest.fixture

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from currents_bridge import app, app_ledger, catalogue
-from currents_bridge.adapters.ledger import SqlLedger
+from currents_bridge import wiring, wiring_ledger
+from currents_bridge.avro.container import Container
 from currents_bridge.config import Settings, SourceSettings
-from currents_bridge.decode import Container
-from currents_bridge.delivery import GroupReport
+from currents_bridge.delivery.group import GroupReport
+from currents_bridge.delivery.workers import TransferReport
 from currents_bridge.errors import ConfigError, CredentialError, LedgerError, RetryLaterError, Side, UsageError
+from currents_bridge.events import catalogue
+from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.model import Books, Delivered, Failed, Quarantined
 from currents_bridge.testing.currents_files import schema_of, write_container
 from currents_bridge.testing.fake_store import FakeObjectStore
-from currents_bridge.transfer import TransferReport
 from tests.ledgers import LedgerOnFile
 from tests.workbench import CLICK, HOUR, clicks
 
@@ -69,15 +70,15 @@ LATER = a_report(Failed(1, "unwell", HOUR))
 )
 def test_the_exit_code_is_that_of_the_worst(reports: list[TransferReport], code: int) -> None:
     """A failing credential, then what is tried again, then what was set aside."""
-    assert app.exit_code(reports) == code
-    assert app.exit_code(reversed(reports)) == code
+    assert wiring.exit_code(reports) == code
+    assert wiring.exit_code(reversed(reports)) == code
 
 
 def test_a_program_opens_with_all_its_connectors_and_closes_the_ledger(tmp_path: Path) -> None:
     """Each with its own write key."""
     two = settings(tmp_path, {}, {"name": "second", "destination": {"write_key": "env:OTHER", "transport": "sdk"}})
 
-    with app.open_bridge(two, ENVIRON | {"OTHER": "b" * 32}) as bridge:
+    with wiring.open_bridge(two, ENVIRON | {"OTHER": "b" * 32}) as bridge:
         assert [connector.name for connector in bridge.connectors] == ["production", "second"]
         assert bridge.connectors[1].watch.key.get_secret_value() == "b" * 32
         assert "bbb" not in repr(bridge)
@@ -89,7 +90,7 @@ def test_a_program_opens_with_all_its_connectors_and_closes_the_ledger(tmp_path:
 
 def test_missing_secrets_are_told_before_the_ledger_is_made(tmp_path: Path) -> None:
     """Bad configuration leaves nothing behind."""
-    with pytest.raises(ConfigError), app.open_bridge(settings(tmp_path), {}):
+    with pytest.raises(ConfigError), wiring.open_bridge(settings(tmp_path), {}):
         pass
 
     assert not list(tmp_path.iterdir())
@@ -97,7 +98,7 @@ def test_missing_secrets_are_told_before_the_ledger_is_made(tmp_path: Path) -> N
 
 def test_connectors_are_chosen_by_name(tmp_path: Path) -> None:
     """All without a name; an unknown one is refused with those that there are."""
-    with app.open_bridge(settings(tmp_path, {}, {"name": "second"}), ENVIRON) as bridge:
+    with wiring.open_bridge(settings(tmp_path, {}, {"name": "second"}), ENVIRON) as bridge:
         assert [connector.name for connector in bridge.named(None)] == ["production", "second"]
         assert [connector.name for connector in bridge.named("second")] == ["second"]
         with pytest.raises(UsageError, match="no connector third") as caught:
@@ -108,7 +109,7 @@ def test_connectors_are_chosen_by_name(tmp_path: Path) -> None:
 
 def test_a_single_connector_can_be_opened_alone(tmp_path: Path) -> None:
     """For the demo."""
-    with app.open_single(settings(tmp_path), ENVIRON) as connector:
+    with wiring.open_single(settings(tmp_path), ENVIRON) as connector:
         assert connector.name == "production"
 
 
@@ -122,7 +123,7 @@ def test_the_source_is_as_the_settings_say(tmp_path: Path) -> None:
         },
     ).connectors
 
-    source = app.make_source(connector, LedgerOnFile())
+    source = wiring.make_source(connector, LedgerOnFile())
 
     assert (source.connector, source.prefix, source.start_from) == ("production", "a/b/", "now")
     assert source.lookback.total_seconds() == 7200
@@ -149,8 +150,8 @@ def test_the_mapper_follows_the_rules_of_the_connector(tmp_path: Path) -> None:
     event = clicks(1)[0] | {"external_user_id": None}
     (piece,) = Container(io.BytesIO(write_container(schema_of(CLICK), [event]))).slices()
 
-    mapped = app.make_mapper(connector).map(piece, catalogue.catalogue()[CLICK], "key")
-    by_default = app.make_mapper(None).map(piece, catalogue.catalogue()[CLICK], "key")
+    mapped = wiring.make_mapper(connector).map(piece, catalogue.catalogue()[CLICK], "key")
+    by_default = wiring.make_mapper(None).map(piece, catalogue.catalogue()[CLICK], "key")
 
     message = json.loads(mapped.messages["message"][0])
     assert (message["event"], message["messageId"]) == ("Clicked", f"b-{event['id']}")
@@ -165,7 +166,7 @@ def test_a_local_file_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "x.avro"
     path.write_bytes(b"body")
 
-    stream, key, connector = app.open_file(str(path), None)
+    stream, key, connector = wiring.open_file(str(path), None)
 
     with stream:
         assert (stream.read(), key, connector) == (b"body", str(path), None)
@@ -175,14 +176,14 @@ def test_a_local_file_is_opened(tmp_path: Path) -> None:
 def test_a_local_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
     """Also a folder."""
     with pytest.raises(UsageError, match="cannot be read"):
-        app.open_file(str(tmp_path / name), None)
+        wiring.open_file(str(tmp_path / name), None)
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> FakeObjectStore:
     """What every source reads."""
     store = FakeObjectStore()
-    monkeypatch.setattr(app, "make_store", lambda source: store if source.bucket == "acme" else FakeObjectStore())
+    monkeypatch.setattr(wiring, "make_store", lambda source: store if source.bucket == "acme" else FakeObjectStore())
     return store
 
 
@@ -199,7 +200,7 @@ def test_an_object_is_opened_with_the_rules_of_the_connector_that_reads_it(
         {"name": "meant", "source": {"bucket": "acme", "prefix": "a/"}},
     )
 
-    stream, opened, connector = app.open_file(f"s3://acme/{key}", known)
+    stream, opened, connector = wiring.open_file(f"s3://acme/{key}", known)
 
     with stream:
         assert (stream.read(), opened, connector and connector.name) == (b"body", key, "meant")
@@ -209,7 +210,7 @@ def test_an_object_is_opened_without_a_configuration(bucket: FakeObjectStore) ->
     """With the defaults."""
     bucket.put("x.avro", b"body")
 
-    stream, _, connector = app.open_file("s3://acme/x.avro", None)
+    stream, _, connector = wiring.open_file("s3://acme/x.avro", None)
 
     with stream:
         assert (stream.read(), connector) == (b"body", None)
@@ -222,7 +223,7 @@ def test_an_object_that_is_not_there_is_refused_after_one_listing(bucket: FakeOb
         bucket.put(f"x.avro{number}", b"")
 
     with pytest.raises(UsageError, match=f"{place} is not there"):
-        app.open_file(place, None)
+        wiring.open_file(place, None)
 
     assert bucket.list_calls <= 1
 
@@ -231,17 +232,17 @@ def test_an_object_that_is_not_there_is_refused_after_one_listing(bucket: FakeOb
 def test_an_address_without_a_bucket_is_refused(place: str) -> None:
     """Before anything is asked."""
     with pytest.raises(UsageError, match="names no bucket"):
-        app.open_file(place, None)
+        wiring.open_file(place, None)
 
 
 def test_the_store_of_a_source_is_made_from_its_settings() -> None:
     """No request is made for it."""
-    assert "acme" in repr(vars(app.make_store(SourceSettings(bucket="acme"))))
+    assert "acme" in repr(vars(wiring.make_store(SourceSettings(bucket="acme"))))
 
 
 def test_the_ledger_is_told_that_the_program_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Again and again, also after the ledger has failed; not after the end."""
-    monkeypatch.setattr(app, "HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(wiring, "HEARTBEAT_S", 0.001)
     third = threading.Event()
 
     class Beating(LedgerOnFile):
@@ -256,7 +257,7 @@ def test_the_ledger_is_told_that_the_program_lives(monkeypatch: pytest.MonkeyPat
             assert now.tzinfo is not None
 
     ledger = Beating()
-    with capture_logs() as logs, app._heartbeat(ledger):
+    with capture_logs() as logs, wiring._heartbeat(ledger):
         assert third.wait(10)
     beats = ledger.beats
 
@@ -270,13 +271,13 @@ def test_verdicts_are_those_of_all_connectors(tmp_path: Path, bucket: FakeObject
     assert bucket.list_calls == 0
     nowhere = {"write_key": "env:KEY", "endpoint_url": "http://127.0.0.1:9"}
     two = settings(tmp_path, {"destination": nowhere}, {"name": "second", "destination": nowhere})
-    with app.open_bridge(two, ENVIRON) as bridge:
-        subjects = [verdict.subject for verdict in app.verdicts(bridge)]
+    with wiring.open_bridge(two, ENVIRON) as bridge:
+        subjects = [verdict.subject for verdict in wiring.verdicts(bridge)]
 
     assert {"production: write key", "second: write key"} <= set(subjects)
 
 
 def test_the_ledger_can_be_opened_alone(tmp_path: Path) -> None:
     """`status` needs no secret."""
-    with app_ledger.open_ledger(settings(tmp_path), missing="make") as ledger:
+    with wiring_ledger.open_ledger(settings(tmp_path), missing="make") as ledger:
         assert isinstance(ledger, SqlLedger)

@@ -5,12 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from currents_bridge.alert_rules import Limits, conditions
-from currents_bridge.alerting import AlertKind, Severity, decide
-from currents_bridge.coverage import covered_by_look, hours_to_list
-from currents_bridge.credentials import believable, loss_window_of, state_at
+from currents_bridge.alerts.engine import AlertKind, Severity, decide
+from currents_bridge.alerts.rules import Limits, conditions
+from currents_bridge.credentials.state import believable, loss_window_of, state_at
 from currents_bridge.due import LAST_RETRY, lately
-from currents_bridge.health import is_healthy
 from currents_bridge.model import (
     Alert,
     AlertMessage,
@@ -26,6 +24,8 @@ from currents_bridge.model import (
     Progress,
     Waiting,
 )
+from currents_bridge.operations.health import is_healthy
+from currents_bridge.sources.coverage import covered_by_look, hours_to_list
 from tests.alert_workbench import health
 from tests.workbench import NAME, Bench, clicks, everything
 

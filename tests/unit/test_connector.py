@@ -5,10 +5,9 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from currents_bridge.catalogue import catalogue
 from currents_bridge.connector import CANARY_GOOD_FOR, FOLD_AFTER, event_type_of
-from currents_bridge.coverage import hour_of
-from currents_bridge.credentials import LossPolicy
+from currents_bridge.credentials.state import LossPolicy
+from currents_bridge.delivery.workers import TransferReport
 from currents_bridge.errors import (
     BridgeError,
     CredentialError,
@@ -19,6 +18,7 @@ from currents_bridge.errors import (
     Side,
     StoppedError,
 )
+from currents_bridge.events.catalogue import catalogue
 from currents_bridge.model import (
     Batch,
     Credential,
@@ -35,9 +35,9 @@ from currents_bridge.model import (
     Refusal,
     format_hour,
 )
-from currents_bridge.sending import key_in_body
+from currents_bridge.sending.sender import key_in_body
+from currents_bridge.sources.coverage import hour_of
 from currents_bridge.testing.currents_files import object_key, write_container
-from currents_bridge.transfer import TransferReport
 from tests.workbench import CLICK, DENIED, HOUR, NAME, OPEN, UNWELL, Bench, clicks
 
 DELIVERED, FAILED, PENDING = ObjectState.DELIVERED, ObjectState.FAILED, ObjectState.PENDING

@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from currents_bridge import errors
-from currents_bridge.adapters.s3_errors import Access
-from currents_bridge.cli import cli
+from currents_bridge.cli.main import cli
+from currents_bridge.sources.s3.errors import Access
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

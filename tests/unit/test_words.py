@@ -2,7 +2,7 @@
 
 import pytest
 
-from currents_bridge.words import MAX_CAUSE_CHARS, cause_of
+from currents_bridge.text import MAX_CAUSE_CHARS, cause_of
 
 KEY = "d.S3.integration.i/event_type=users.Click/date=2026-01-01-03/1/z/d+0+12.avro"
 

@@ -1,1 +1,0 @@
-"""What fulfils the ports with the real world; only `app` imports from here."""

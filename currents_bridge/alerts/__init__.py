@@ -1,0 +1,1 @@
+"""What is wrong, in which words, and how people hear of it."""

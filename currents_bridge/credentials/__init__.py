@@ -1,0 +1,1 @@
+"""What is known of a credential, and what follows from it."""

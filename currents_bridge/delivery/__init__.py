@@ -1,0 +1,1 @@
+"""How objects become acknowledged messages: groups, progress, workers."""

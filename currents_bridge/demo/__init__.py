@@ -1,0 +1,1 @@
+"""The program shown at work, without any account."""

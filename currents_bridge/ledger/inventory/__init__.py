@@ -1,0 +1,1 @@
+"""Which objects there are: admitted, changed, excluded, folded."""

@@ -1,0 +1,1 @@
+"""What is kept beside the objects: books, dead letters, quarantine, credentials, alerts."""

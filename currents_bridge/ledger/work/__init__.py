@@ -1,0 +1,1 @@
+"""What is at work: claims, canaries, settlements, message ids that were sent."""

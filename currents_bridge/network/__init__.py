@@ -1,0 +1,1 @@
+"""How every client reaches the world: proxies, certificates, deadlines, AWS sessions."""

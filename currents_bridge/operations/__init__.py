@@ -1,0 +1,1 @@
+"""What the program does for people: schedules, backfills, proofs, checks, replays, reports."""

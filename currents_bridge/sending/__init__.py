@@ -1,0 +1,1 @@
+"""How messages leave: packed into batches, paced, repeated, and halved down to what is refused."""
