@@ -1,4 +1,4 @@
-"""What the core needs of the world, as small Protocols; adapters/ and testing/ fulfil them.
+"""What the core needs of the world, as small Protocols, which other packages fulfil.
 
 Each docstring is a contract; the suites in tests/contract hold whatever fulfils it to that.
 """

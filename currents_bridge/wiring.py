@@ -1,4 +1,4 @@
-"""The composition root: settings become connectors at work. The only importer of adapters/."""
+"""The composition root: settings become connectors at work. Nothing else knows every adapter."""
 
 import math
 import os

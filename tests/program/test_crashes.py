@@ -155,7 +155,7 @@ def owner_of(site: Site, key: str) -> str | None:
 
 DIES_ON_CLICKS = """
 import os, signal
-from currents_bridge.mapping import Mapper
+from currents_bridge.events.mapping import Mapper
 
 unharmed = Mapper.map_together
 

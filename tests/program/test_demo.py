@@ -54,7 +54,7 @@ def test_the_demo_without_its_extra_says_how_to_install_it(options: list[str]) -
 import sys
 sys.modules["moto"] = None  # as if it were not installed
 sys.argv = {arguments}
-from currents_bridge.cli import main
+from currents_bridge.cli.main import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)

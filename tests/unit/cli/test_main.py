@@ -95,7 +95,7 @@ def test_help_and_status_load_nothing_heavy(config: Path, argument: str) -> None
     with wiring_ledger.open_ledger(load(config, {}), missing="make"):
         code = f"""
 import sys
-from currents_bridge.cli import cli
+from currents_bridge.cli.main import cli
 cli(["{argument}"], standalone_mode=False)
 print(*({HEAVY} & {{name.partition(".")[0] for name in sys.modules}}), file=sys.stderr)
 """

@@ -426,10 +426,10 @@ def test_a_record_of_another_type_contradicts_whatever_store_braze_wrote_to(word
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (pl.exceptions.ComputeError(""), "a bug in currents-bridge: ComputeError in delivery._mapped"),
-        (pl.exceptions.PanicException("no way"), "a bug in currents-bridge: PanicException in delivery._mapped"),
-        (RecursionError("too deep"), "a bug in currents-bridge: RecursionError in delivery._mapped"),
-        (KeyError("name"), "a bug in currents-bridge: KeyError in delivery._mapped"),
+        (pl.exceptions.ComputeError(""), "a bug in currents-bridge: ComputeError in group._mapped"),
+        (pl.exceptions.PanicException("no way"), "a bug in currents-bridge: PanicException in group._mapped"),
+        (RecursionError("too deep"), "a bug in currents-bridge: RecursionError in group._mapped"),
+        (KeyError("name"), "a bug in currents-bridge: KeyError in group._mapped"),
         (QuarantineObjectError("no Currents file"), "no Currents file"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_machine_without_room_for_a_trial_costs_the_suspect_a_later_try(
 
 
 HANGS = """
-from currents_bridge import trials
+from currents_bridge.delivery import trials
 trials.LONGEST_PART_S = 0.1
 with trials.COURT.turn(), trials.COURT.trial() as part_begins:
     part_begins()

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), r
 
 ARENAS = """
 import ctypes, threading
-from currents_bridge.memory import share_arena
+from currents_bridge.process.memory import share_arena
 {first}
 threads = 4
 all_hold = threading.Barrier(threads)
@@ -26,7 +26,7 @@ ctypes.CDLL(None).malloc_stats()
 
 FREED = """
 import psutil
-from currents_bridge.memory import give_back
+from currents_bridge.process.memory import give_back
 blocks = [bytes([1]) * 100_000 for _ in range(1_000)]
 rare = blocks[::50]  # what stays in use between, up to the end of the heap
 del blocks
@@ -38,10 +38,12 @@ print(before - psutil.Process().memory_info().rss)
 OPENED = """
 import sys
 from pathlib import Path
-from currents_bridge import cli_options, errors, memory
+from currents_bridge import errors
+from currents_bridge.cli import options
+from currents_bridge.process import memory
 memory.share_arena = lambda: print(sorted({"polars", "obstore"} & set(sys.modules)))
 try:
-    with cli_options.opened(Path("nowhere.yaml"), "make", verbose=False):
+    with options.opened(Path("nowhere.yaml"), "make", verbose=False):
         pass
 except errors.ConfigError:
     print("polars" in sys.modules)
