@@ -58,10 +58,15 @@ UNWELL = RetryLaterError("segment answered 503")
 
 
 class Stop(threading.Event):
-    """A stop event that nobody waits for: a wait is over at once."""
+    """A stop event that nobody waits for: a wait is over at once, and kept."""
 
-    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits_s: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
         """Return whether the event is set."""
+        self.waits_s.append(timeout or 0)
         return self.is_set()
 
 
@@ -220,7 +225,9 @@ class Bench:
             catalogue_types=frozenset(catalogue.catalogue()),
         )
 
-    def connector(self, *, remember: timedelta | None = None, **settings: Any) -> Connector:
+    def connector(
+        self, *, remember: timedelta | None = None, audit_depth: timedelta | None = None, **settings: Any
+    ) -> Connector:
         """Return a connector without a limit on its pace, with one worker and one request at a time by default."""
         chosen = {"requests_per_second": None, "workers": 1, "max_in_flight": 1} | settings
         return Connector(
@@ -229,6 +236,7 @@ class Bench:
             mapper=self.mapper,
             settings=DeliverySettings.model_validate(chosen),
             loss=self.loss,
+            audit_depth=audit_depth,
             now=lambda: self.now,
             stop=self.stop,
         )

@@ -29,6 +29,8 @@ def test_after_delivery_each_type_and_hour_balances(delivered: Site) -> None:
     assert (hours[CLICK]["read"], hours[OPEN]["read"]) == (20, 10)
     assert 0 < hours[CLICK]["skipped_anonymous"] == 20 - hours[CLICK]["sent"]
     assert part["events"]["sent"] == hours[CLICK]["sent"] + 10 == len(delivered.collector.by_id)
+    shown = [delivered.run("reconcile", *options).stdout for options in ((), ("--hours",))]
+    assert [f"{this_hour():%Y-%m-%d-%H}" in text for text in shown] == [False, True]
 
 
 def test_objects_that_are_new_or_changed_are_named(delivered: Site) -> None:

@@ -1,7 +1,7 @@
 import io
 import json
 import threading
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from currents_bridge.errors import ConfigError, CredentialError, LedgerError, Re
 from currents_bridge.events import catalogue
 from currents_bridge.ledger.sql_ledger import SqlLedger
 from currents_bridge.model import Books, Delivered, Failed, Quarantined
-from currents_bridge.testing.currents_files import schema_of, write_container
+from currents_bridge.testing.currents_files import object_key, schema_of, write_container
 from currents_bridge.testing.fake_store import FakeObjectStore
 from tests.ledgers import LedgerOnFile
 from tests.workbench import CLICK, HOUR, clicks
@@ -111,6 +111,21 @@ def test_a_single_connector_can_be_opened_alone(tmp_path: Path) -> None:
     """For the demo."""
     with wiring.open_single(settings(tmp_path), ENVIRON) as connector:
         assert connector.name == "production"
+
+
+def test_an_audit_goes_as_deep_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is older than `source.audit_depth` is not found."""
+    store = FakeObjectStore()
+    monkeypatch.setattr(wiring, "make_store", lambda _: store)
+    now = datetime.now(UTC)
+    shallow = {"source": {"bucket": "acme", "audit_depth": "1d"}}
+    with wiring.open_bridge(settings(tmp_path, shallow, {"name": "deep"}), ENVIRON) as bridge:
+        store.put(object_key(CLICK, now - timedelta(hours=1)), b"", now)
+        found = [connector.once(timedelta(days=1)).discovered for connector in bridge.connectors]
+        store.put(object_key(CLICK, now - timedelta(hours=30)), b"", now)
+        found += [connector.audit().discovered for connector in bridge.connectors]
+
+    assert found == [1, 1, 0, 1]
 
 
 def test_the_source_is_as_the_settings_say(tmp_path: Path) -> None:

@@ -899,6 +899,28 @@ def test_a_stop_ends_an_audit(bench: Bench) -> None:
     assert bench.ledger.progress(NAME).audited_at is None
 
 
+def test_an_audit_looks_no_further_back_than_its_depth(bench: Bench) -> None:
+    """What is older stays as it is; without a depth it is found."""
+    connector, deep = bench.connector(audit_depth=timedelta(days=1)), bench.connector()
+    bench.put(1, offset=1)
+    connector.poll()
+    bench.put(1, offset=2, hour=HOUR - timedelta(hours=20))
+    bench.put(1, offset=3, hour=HOUR - timedelta(hours=30))
+
+    assert (connector.audit().discovered, deep.audit().discovered) == (1, 1)
+
+
+def test_an_audit_leaves_others_time_between_its_listings(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for its turn after each full page; one takes so long here that the clock has no part in it."""
+    monkeypatch.setattr("currents_bridge.connector.AUDIT_LISTINGS_PER_SECOND", 1 / 1_000)
+    for offset in range(3_001):
+        bench.store.put(object_key(CLICK, HOUR, offset=offset), b"", HOUR)
+
+    bench.connector().audit()
+
+    assert [round(wait_s / 1_000) for wait_s in bench.stop.waits_s] == [1, 2]
+
+
 def test_a_folder_that_may_not_be_listed_costs_itself(bench: Bench) -> None:
     """The credential works, all else is delivered, and `once` does not end as if all were well."""
     key = bench.put(2)

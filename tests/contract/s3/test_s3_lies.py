@@ -103,7 +103,7 @@ def read(store: S3ObjectStore, item: ListedObject) -> bytes:
         return stream.read()
 
 
-@pytest.mark.parametrize("page_keys", [None, 5])
+@pytest.mark.parametrize("page_keys", [None, 2])
 @pytest.mark.parametrize("lie", OF_LISTS)
 def test_no_lie_about_a_listing_hides_an_object(upstream: Upstream, lie: Lie, page_keys: int | None) -> None:
     """All objects and folders, or an error that names the server; in one page and in several."""

@@ -95,16 +95,19 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     failing = Credential(CredentialState.FAILING, HOUR, "revoked", "renew it", proven_at=HOUR)
     bench.ledger.save_credential(NAME, Side.DESTINATION, failing)
     bench.ledger.note(NAME, [Notice(NoticeKind.UNREAD_KEYS, "[a]/b", ODD, 2)], bench.now)
+    for _ in range(2):
+        bench.ledger.job_ended(NAME, "audit", "s3 answered 503", HOUR)
 
     render.print_status(read_status(bench.ledger, {NAME: LossPolicy()}, bench.now))
 
     out, err = capsys.readouterr()
     assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "5", "5", "0", "0", "0", "0", "s"]
-    credential, window, todo, reason, notice = err.splitlines()
+    credential, window, todo, reason, job, notice = err.splitlines()
     assert credential == f"{NAME}: the destination credential is failing since 2026-01-02 03:00 UTC: revoked"
     assert window == f"{NAME}: the loss window ends on 2026-01-04 03:00 UTC, in 1 d 23 h"
     assert todo == f"{NAME}: to do: renew it"
     assert reason.startswith(f"{NAME}: 1 objects: N of N blocks is unreadable (N events)")
+    assert job == f"{NAME}: the job audit fails since 2026-01-02 03:00 UTC, 2 times: s3 answered 503"
     assert notice == f"{NAME}: unread_keys [a]/b: {ODD} (seen 2 times)"
 
 
