@@ -45,7 +45,10 @@ class Allowance:
             raise QuarantineObjectError(f"the file has more than {self.blocks - 1} blocks")
 
     def add(self, packed_bytes: int, unpacked_bytes: int, rows: int, columns: int) -> None:
-        """Count a block before it is decoded; raises QuarantineObjectError where the file holds too much."""
+        """Count a block before it is decoded, or one that was unpacked in vain.
+
+        Raises QuarantineObjectError where the file holds too much.
+        """
         self.packed_bytes += packed_bytes
         self.unpacked_bytes += unpacked_bytes
         self.rows += rows

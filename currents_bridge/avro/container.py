@@ -18,7 +18,7 @@ import polars as pl
 from currents_bridge.avro import allowance
 from currents_bridge.avro import schema as avro_schema
 from currents_bridge.avro.allowance import Allowance
-from currents_bridge.avro.codecs import decompressor
+from currents_bridge.avro.codecs import UnpackError, decompressor
 from currents_bridge.avro.framing import MAX_BLOCK_EVENTS, Block, Frames, Gap
 from currents_bridge.avro.polars_reader import PolarsReader, Records, polars_reads
 from currents_bridge.avro.records import Decoded, RecordReader
@@ -209,14 +209,14 @@ class Container:
         packed_bytes = len(block.content)
         try:
             records = self._decompress(block.content, self._allowance.block_bytes(packed_bytes))
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - each codec has its own; a `with` for each block would be felt
+        except UnpackError as error:
             self.damage.add(block.rows, block.offset_bytes, _reason(error))
+            self._allowance.add(packed_bytes, error.unpacked_bytes, 0, 0)
             return None
         if block.rows * max(self._schema.avro.smallest, 1) > len(records):
             reason = f"a block of {len(records)} bytes cannot hold {block.rows} events"
             self.damage.add(None, block.offset_bytes, reason)
+            self._allowance.add(packed_bytes, len(records), 0, 0)
             return None
         self._allowance.add(packed_bytes, len(records), block.rows, len(self.fields))
         return _Unpacked(block, records, first_row)

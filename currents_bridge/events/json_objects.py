@@ -75,8 +75,8 @@ def events_as_json(events: pl.DataFrame, json_fields: frozenset[str] = frozenset
     """Return each event as read, one JSON object, null values included; `json_fields` are as in Slice."""
     columns = {name: pl.nth(at) for at, name in enumerate(events.columns)}
     plain = [
-        _plain_value(column, events.schema[name]).alias(name)
-        for name, column in columns.items()
+        _plain_value(column, dtype).alias(name)
+        for (name, column), dtype in zip(columns.items(), events.dtypes, strict=True)
         if name not in json_fields
     ]
     nested = [_quoted(name) + column.fill_null("null") for name, column in columns.items() if name in json_fields]

@@ -1,5 +1,6 @@
 """Small files that were made to cost much: each is a way to hours or gigabytes if nothing bounded it."""
 
+import bz2
 import io
 import json
 import zlib
@@ -41,6 +42,12 @@ def container(document: Any, *blocks: tuple[int, bytes], codec: str = "deflate",
         packed = content if codec == "null" else zlib.compress(content, 9)[2:-4]
         framed.append(long(rows) + long(len(packed)) + packed + SYNC)
     return b"Obj\x01" + head.getvalue() + SYNC + b"".join(framed) * times
+
+
+def packed_blocks(codec: str, packed: bytes, rows: int = 1, *, times: int) -> bytes:
+    """Return a container with a block as it is packed, so many times."""
+    block = long(rows) + long(len(packed)) + packed + SYNC
+    return container(schema("int"), codec=codec) + block * times
 
 
 def one(value: bytes) -> tuple[int, bytes]:
@@ -143,6 +150,13 @@ CRAFTED: dict[str, Callable[[], bytes]] = {
         schema({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 999}),
         many(10_000, long(1_000) + b"\x7f" * 1_000),
         times=10,
+    ),
+    "bombs": lambda: packed_blocks("bzip2", bz2.compress(bytes(45 * _MB)), times=5_000),
+    "blocks that are bad at their end": lambda: packed_blocks("bzip2", bz2.compress(bytes(900_000))[:-1], times=5_000),
+    "hundreds of blocks too short": lambda: packed_blocks("bzip2", bz2.compress(bytes(8 * _MB)), 250_000, times=5_000),
+    "lengths that lie": lambda: packed_blocks("snappy", b"\x80\x80\x80\x04" + b"x" * 9, times=200_000),
+    "thousands of fields of bytes": lambda: container(
+        schema({"type": "fixed", "name": "F", "size": 4096}, *["F"] * 1500), one(bytes(4096 * 1501)), times=10
     ),
     "headers in a row": lambda: container(schema("int"), one(b"\0"), codec="null") * 20_000,
 }  # fmt: skip

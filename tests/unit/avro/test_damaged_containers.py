@@ -272,6 +272,30 @@ def test_a_bomb_costs_its_block_only() -> None:
     assert "unpacks to more than" in reason
 
 
+def _cut(packed: bytes) -> bytes:
+    return packed[:-1]
+
+
+@pytest.mark.parametrize(
+    ("codec", "packed", "wanted"),
+    [
+        ("bzip2", bz2.compress(bytes(45_000_000)), 17),  # 60 bytes
+        ("bzip2", _cut(bz2.compress(bytes(4_000_000))), 33),
+        ("zstandard", zstd.compress(bytes(45_000_000)), 17),
+        ("zstandard", _cut(zstd.compress(bytes(4_000_000))), 40),
+        ("xz", _cut(lzma.compress(bytes(4_000_000))), 40),
+        ("deflate", _cut(zlib.compress(bytes(4_000_000))[2:-4]), 40),
+        ("snappy", b"\x80\x92\xf4\x01" + b"x" + b"none", 40),  # says that it holds 4 MB
+    ],
+)
+def test_what_is_unpacked_in_vain_counts(codec: str, packed: bytes, wanted: int) -> None:
+    """A file of thousands of blocks that are bombs or bad at their end is left."""
+    container = Container(io.BytesIO(header(codec=codec) + block(packed, rows=1) * 200))
+
+    assert "packed bytes" in drained(container)[1]
+    assert container.damage.blocks <= wanted
+
+
 def test_a_wrong_checksum_is_found() -> None:
     """Snappy alone has one; a flipped bit in a text would pass every other test."""
     content = records(0)
