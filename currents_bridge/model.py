@@ -345,6 +345,10 @@ class NoticeKind(StrEnum):
     UNPROVEN = "unproven"  # subject: write_key; detail: what a key was told that was replaced and never proven
 
 
+MOST_NOTICES = 100  # of one kind and connector that are kept by name
+MORE = "(more)"  # the subject of the notice that counts what is not kept by name
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Something seen in the bucket that a person should know of."""

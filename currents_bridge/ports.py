@@ -497,14 +497,23 @@ class Ledger(Protocol):
     def note(self, connector: str, notices: Sequence[Notice], now: datetime) -> None:
         """Keep notices, one for each kind and subject.
 
-        A repeated one replaces the detail, and the count by a larger one; `since` stays.
+        A repeated one replaces the detail, and the count by a larger one; `since` stays. MOST_NOTICES of a kind are
+        kept, and one of the subject MORE, which counts the others.
         """
         ...
 
-    def replace_notices(self, connector: str, kind: NoticeKind, notices: Sequence[Notice], now: datetime) -> None:
+    def replace_notices(
+        self,
+        connector: str,
+        kind: NoticeKind,
+        notices: Sequence[Notice],
+        now: datetime,
+        *,
+        met_before: datetime | None = None,
+    ) -> None:
         """Keep these notices of a kind with just these counts, and drop all others of the kind: they hold no longer.
 
-        `since` stays.
+        With `met_before`, only those others that were last noted before. `since` stays; as many are kept as by `note`.
         """
         ...
 

@@ -238,6 +238,7 @@ notices = Table(
     Column("detail", Words(MAX_REASON_CHARS), nullable=False),
     Column("count", Integer, nullable=False),
     Column("noted_at", UtcTime, nullable=False),  # first
+    Column("met_at", UtcTime),  # last; null of an older version
 )
 
 connectors = Table(

@@ -77,7 +77,7 @@ def audit(source: Source, now: datetime, depth: timedelta | None = None, wait: W
     start = resolve_start(source.start_from, started(source, now))
     if depth:
         start = max(now - depth, start) if start else now - depth
-    comparison = _Comparison(source, (start and hour_of(start), None), wait=wait, admitted_at=now, whole=not depth)
+    comparison = _Comparison(source, (start and hour_of(start), None), wait=wait, admitted_at=now, depth=depth)
     tree = find_event_type_folders(source.store, source.prefix)
     if not tree.types and (problem := problem_with(source, tree)):
         raise problem  # where nothing is listed, all that waits would seem to be gone
@@ -105,7 +105,7 @@ class _Comparison:
     wait: Wait = lambda: None
     admitted_at: datetime | None = None  # None: nothing is written
     all_hours: bool = False  # keep also those that are well
-    whole: bool = False  # no hour from `start_from` on is left out
+    depth: timedelta | None = None  # of an audit; None: no hour from `start_from` on is left out
 
     def of(self, tree: Tree, types: frozenset[str]) -> Audit:
         """Compare these types; types that the catalogue does not know are counted in any case."""
@@ -125,7 +125,7 @@ class _Comparison:
         raise_if_all_failed(tree, anything=not tried or any(account.listed for account in accounts.values()))
         if self.admitted_at:
             of_unknown = {name: sum(accounts[name].objects.values()) for name in unknown}
-            seen = Seen(tree, of_unknown, rewritten, types, whole=self.whole)
+            seen = Seen(tree, of_unknown, rewritten, types, whole=not self.depth, depth=self.depth)
             note_look(self.source.ledger, self.source.connector, seen, self.admitted_at)
         return Audit(
             types=[of_type for of_type in closed if of_type.event_type in types],

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from currents_bridge.errors import CredentialError
 from currents_bridge.model import Notice, NoticeKind
@@ -23,23 +23,26 @@ class Seen:
     rewritten: Rewritten
     included: frozenset[str]  # types that are delivered
     whole: bool  # it left out no hour from `start_from` on, so what it did not meet is there no more
+    depth: timedelta | None = None  # of an audit that looks back no further: what none met for as long is over, too
 
 
 def note_look(ledger: Ledger, connector: str, seen: Seen, now: datetime) -> None:
     """Keep notices of what a look met."""
-    whole = seen.whole and not seen.tree.failures
+    tells = (seen.whole or seen.depth) and not seen.tree.failures
+    met_before = None if seen.whole or not seen.depth else now - seen.depth
     lines = list(seen.tree.unread.lines())
     of_prefix = [_odd(NoticeKind.MISPLACED, line) for line in lines if line.of_prefix]
     of_keys = [_odd(NoticeKind.UNREAD_KEYS, line) for line in lines if not line.of_prefix]
     unknown = list(_unknown_types(seen.of_unknown, seen.included))
     for kind, notices, replaced in (
         (NoticeKind.MISPLACED, of_prefix, True),  # what is wrong with the prefix every look sees
-        (NoticeKind.UNREAD_KEYS, of_keys, whole),
-        (NoticeKind.UNKNOWN_EVENT_TYPE, unknown, whole),
-        (NoticeKind.OBJECT_CHANGED, list(seen.rewritten.notices(connector)), whole),
+        (NoticeKind.UNREAD_KEYS, of_keys, tells),
+        (NoticeKind.UNKNOWN_EVENT_TYPE, unknown, tells),
+        (NoticeKind.OBJECT_CHANGED, list(seen.rewritten.notices(connector)), tells),
     ):
         if replaced:
-            ledger.replace_notices(connector, kind, notices, now)
+            before = None if kind is NoticeKind.MISPLACED else met_before
+            ledger.replace_notices(connector, kind, notices, now, met_before=before)
         else:
             ledger.note(connector, notices, now)
     if seen.tree.types:

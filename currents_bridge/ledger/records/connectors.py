@@ -5,14 +5,14 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from currents_bridge.errors import Side
-from currents_bridge.ledger.bulk import among
 from currents_bridge.ledger.database import SqliteStore
 from currents_bridge.ledger.records import acknowledged as ledger_acknowledged
 from currents_bridge.ledger.records import books, letters
+from currents_bridge.ledger.records import notices as ledger_notices
 from currents_bridge.ledger.records.books import EXPIRY_RULES, FINDINGS
 from currents_bridge.ledger.schema import connectors, coverage, credentials, jobs, notices
 from currents_bridge.ledger.work import canaries
@@ -120,20 +120,25 @@ class SqlConnectors:
         """Keep notices, the latest of each kind and subject, with the time of the first."""
         if notices_:
             with self._store.writing() as connection:
-                _note(connection, connector, notices_, now)
+                ledger_notices.note(connection, connector, notices_, now)
 
-    def replace_notices(self, connector: str, kind: NoticeKind, notices_: Sequence[Notice], now: datetime) -> None:
+    def replace_notices(
+        self,
+        connector: str,
+        kind: NoticeKind,
+        notices_: Sequence[Notice],
+        now: datetime,
+        *,
+        met_before: datetime | None = None,
+    ) -> None:
         """Delete what is not among them, then keep them; the time of the first stays."""
-        of_kind = (notices.c.connector == connector, notices.c.kind == kind)
         with self._store.reading() as connection:
-            known = set(connection.scalars(select(notices.c.subject).where(*of_kind)))
-        if not known and not notices_:
-            return  # as nearly always
-        gone = known - {notice.subject for notice in notices_}
+            if not notices_ and not ledger_notices.has_any(connection, connector, kind):
+                return  # as nearly always
         with self._store.writing() as connection:
-            connection.execute(delete(notices).where(*of_kind, among(notices.c.subject, gone)))
-            if notices_:
-                _note(connection, connector, notices_, now, exact=True)
+            old = [ledger_notices.met_before(met_before, now)] if met_before else []
+            ledger_notices.drop(connection, connector, kind, notices_, *old)
+            ledger_notices.note(connection, connector, notices_, now, exact=True)
 
     def forget_notice(self, connector: str, kind: NoticeKind, subject: str) -> None:
         """Delete a notice."""
@@ -211,18 +216,3 @@ class SqlConnectors:
             return
         with self._store.writing() as connection:
             connection.execute(insert(connectors).values(name=name, **values).on_conflict_do_update(set_=values))
-
-
-def _note(
-    connection: Connection, connector: str, notices_: Sequence[Notice], now: datetime, *, exact: bool = False
-) -> None:
-    add = insert(notices)
-    count = add.excluded["count"]
-    replaced = {"detail": add.excluded.detail, "count": count if exact else func.max(notices.c["count"], count)}
-    rows = [_noted(connector, notice, now) for notice in notices_]
-    connection.execute(add.on_conflict_do_update(set_=replaced), rows)
-
-
-def _noted(connector: str, notice: Notice, now: datetime) -> dict[str, Any]:
-    seen = {"kind": notice.kind, "subject": notice.subject, "detail": notice.detail, "count": notice.count}
-    return seen | {"connector": connector, "noted_at": now}

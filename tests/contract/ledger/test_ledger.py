@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from currents_bridge.errors import ClaimLostError, Side
 from currents_bridge.model import (
+    MORE,
+    MOST_NOTICES,
     Books,
     Checkpoint,
     Credential,
@@ -591,6 +593,33 @@ class TestConnectorState:
         assert ledger.totals("acme").notices == [replace(many, since=NOW)]
         ledger.replace_notices("acme", NoticeKind.UNREAD_KEYS, [few], NOW + timedelta(days=2))
         assert ledger.totals("acme").notices == [replace(few, since=NOW)]
+
+    def test_so_many_notices_of_a_kind_are_kept_and_the_others_are_counted(self, ledger: Ledger) -> None:
+        """A bucket may hold 20,000 unknown types, and each look at the totals reads all notices."""
+        kind = NoticeKind.UNKNOWN_EVENT_TYPE
+        many = [Notice(kind, f"users.new.Thing{number}") for number in range(20_000)]
+        ledger.note("acme", many[:150], NOW)
+        ledger.note("acme", [*many, Notice(NoticeKind.PROBE, "settings")], NOW)
+        kept = [notice for notice in ledger.totals("acme").notices if notice.kind is kind]
+        assert len(kept) == MOST_NOTICES + 1
+        assert {notice.subject: notice.count for notice in kept}[MORE] == 20_000 - MOST_NOTICES
+        ledger.replace_notices("acme", kind, many[:2], NOW)
+        assert [notice.subject for notice in ledger.totals("acme").notices if notice.kind is kind] == [
+            notice.subject for notice in many[:2]
+        ]
+
+    @pytest.mark.parametrize(("noted_at", "kept"), [(HOUR, False), (NOW, True), (NOW + timedelta(days=9), False)])
+    def test_a_notice_that_was_not_met_for_long_is_dropped(
+        self,
+        ledger: Ledger,
+        noted_at: datetime,
+        kept: bool,  # noqa: FBT001
+    ) -> None:
+        """And what was met by a clock that ran ahead; what was met since stays."""
+        ledger.note("acme", [Notice(NoticeKind.UNREAD_KEYS, "ending")], HOUR)
+        ledger.note("acme", [Notice(NoticeKind.UNREAD_KEYS, "ending")], noted_at)
+        ledger.replace_notices("acme", NoticeKind.UNREAD_KEYS, [], NOW, met_before=NOW - timedelta(minutes=1))
+        assert bool(ledger.totals("acme").notices) is kept
 
     def test_a_notice_that_holds_no_longer_is_dropped(self, ledger: Ledger) -> None:
         """And no other one; should it come back, it is new."""

@@ -146,6 +146,16 @@ class TestDelivered:
 
         assert changed(bench) == []
 
+    def test_with_an_audit_depth_it_ends_once_no_look_met_it_for_as_long(self, bench: Bench) -> None:
+        """What lies before the depth is not looked at any more, so that nothing would ever end it."""
+        bench.put(3)
+        poll(bench)
+        bench.put(5)
+        poll(bench)
+        bench.now += WEEK - timedelta(hours=1)
+        bench.connector(audit_depth=timedelta(days=1)).audit()
+        assert changed(bench) == []
+
 
 class TestNotDelivered:
     """One that waits or was set aside takes the new ETag, and starts as new."""

@@ -67,6 +67,7 @@ def _jobs() -> None:
 def _notices() -> None:
     # These were kept for each key; the next whole look says again what holds of them, by reason or event type.
     op.execute("DELETE FROM notices WHERE kind IN ('unrecognised_key', 'object_changed')")
+    op.add_column("notices", sa.Column("met_at", sa.DATETIME))
 
 
 def _resends() -> None:
