@@ -26,6 +26,7 @@ _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|=)|_PORT_\d+_(TCP|UDP|SCTP)(
 
 MAX_VALUES = 50_000  # of a file, with its aliases put in
 _INT_BITS = 64
+_NUMBER_CHARS = 64  # 1:1:1... is a number of YAML, to the base 60, and takes the square of its length
 _TYPES = {"null", "bool", "int", "float", "str", "seq", "map"}
 
 
@@ -89,6 +90,8 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in PyYAML
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind in ("int", "float") and len(node.value) > _NUMBER_CHARS:
+            raise yaml.MarkedYAMLError(problem="is too large a number", problem_mark=node.start_mark)
         try:
             value = super().construct_object(node, deep)
         except (KeyError, ValueError, IndexError):  # of a value that is not what its tag says

@@ -22,7 +22,8 @@ def test_faults_on_both_sides_and_kills_lose_nothing() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "lost: 0; not owed: 0; denied object failed alone: True; refused set aside: True; proven: True\n"
+        "lost: 0; not owed: 0; denied object failed alone: True; refused set aside: True; proven: True; "
+        "lied to and denied: True\n"
     )
     at_segment, at_s3 = re.findall(r"\{(.+?)\} at", done.stderr)
     assert all((at_segment, at_s3)), "there was no fault to get over"

@@ -133,6 +133,8 @@ def test_odd_values_are_refused_with_a_sentence(file: Path, place: str, value: s
         ("delivery: {workers: !!binary aGk=}", "could not determine a constructor"),
         ("delivery: {workers: !!bool x}", "line 1: is no bool"),
         (f"delivery: {{workers: 0x{'f' * 5000}}}", "line 1: is too large a number"),
+        (f"a: 1{':1' * 200_000}", "line 1: is too large a number"),  # to the base 60
+        (f"a: 1{':1' * 300}.5", "line 1: is too large a number"),
         ('a: "\\ud800"', "line 1: must not hold control characters"),
         ('"\\0": 1', "line 1: must not hold control characters"),
         ("a: \0", "must not hold control characters"),
