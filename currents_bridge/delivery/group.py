@@ -197,6 +197,7 @@ class Delivery:
             deduplicated=mapped.messages.height - messages.height - sent_before,
             dead_lettered=len(mapped.dead_letters),
         )
+        work.check_letters()
         return Part(work.claimed.id, messages)
 
     def _without_known(self, work: Work, messages: pl.DataFrame, repeats: Repeats) -> tuple[pl.DataFrame, int]:

@@ -12,6 +12,9 @@ from currents_bridge.errors import BridgeError, QuarantineObjectError
 from currents_bridge.events.catalogue import EventType
 from currents_bridge.model import Books, ClaimedObject, DeadLetter, Delivered, Quarantined
 
+MAX_LETTERS = 10_000  # of one object,
+BYTES_A_LETTER = 100  # and one more for so many bytes of it, which is what an event of Currents takes packed
+
 
 @dataclass(frozen=True, slots=True)
 class Fence:
@@ -44,6 +47,12 @@ class Work:
     def of(cls, claimed: ClaimedObject, *, alone: bool = True) -> Self:
         """Return the work that goes on behind the object's checkpoint."""
         return cls(claimed, alone, claimed.checkpoint.rows, claimed.checkpoint.rows, claimed.checkpoint.books)
+
+    def check_letters(self) -> None:
+        """Have an object set aside that would fill the ledger with dead letters, more than so small a file may make."""
+        most = MAX_LETTERS + self.claimed.object.size_bytes // BYTES_A_LETTER
+        if self.books.dead_lettered > most and not self.failure:
+            self.failure = QuarantineObjectError(f"more than {most} of its events are dead letters")
 
     def put_fence(self, batch: int) -> None:
         """Note that the rows read so far are behind once the batch is acknowledged."""

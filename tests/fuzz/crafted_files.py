@@ -136,6 +136,9 @@ CRAFTED: dict[str, Callable[[], bytes]] = {
     "bad symbols": lambda: container(
         schema({"type": "enum", "name": "E", "symbols": ["a"]}), many(20_000, b"\2"), times=50
     ),
+    "times that are none": lambda: container(
+        schema("int"), (25_000, b"\2a\2u\1\2" * 25_000), times=30
+    ),
     "thousands of named types": lambda: container(schema(*[_record(f"T{n}", ("a", "int")) for n in range(9_000)])),
     "doubling records": lambda: container(schema(*_doubling(30))),
     "doubling records, few enough": lambda: container(schema(*_doubling(10)), many(2_000, bytes(2 * 1023)), times=10),

@@ -8,9 +8,10 @@ from typing import Any
 import fastavro
 import pytest
 
-from currents_bridge.model import LetterFilter
+from currents_bridge.model import LetterFilter, ObjectState
 from currents_bridge.testing.currents_files import object_key
-from tests.workbench import HOUR, NAME, Bench
+from tests.fuzz.crafted_files import CRAFTED
+from tests.workbench import CLICK, HOUR, NAME, Bench
 
 PIGEON = "users.messages.carrierpigeon.Send"  # no type of the catalogue, so each field becomes a property
 SYNC = b"0123456789abcdef"
@@ -150,3 +151,17 @@ def test_the_time_of_an_event_is_read_however_a_file_says_it(bench: Bench, time_
     said = datetime.fromisoformat(message["timestamp"])
     assert TIME - said <= timedelta(seconds=1 if value == TIME_S else 0)
     assert said <= TIME
+
+
+def test_a_small_file_of_dead_letters_only_does_not_fill_the_ledger() -> None:
+    """It is set aside as a whole; what it had made by then is kept, and its neighbours arrive."""
+    bench = Bench()
+    healthy = bench.put(3, offset=0)
+    key = object_key(CLICK, HOUR, offset=1)
+    bench.store.put(key, CRAFTED["bad symbols"](), last_modified=HOUR)
+    while group := bench.claim():
+        bench.deliver(group)
+
+    assert bench.states_by_key() == {healthy: ObjectState.DELIVERED, key: ObjectState.QUARANTINED}
+    assert "events are dead letters" in str(bench.ledger.rows())
+    assert len(bench.ledger.rows("dead_letters")) < 50_000
