@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from currents_bridge.ledger.bulk import among
 from currents_bridge.ledger.inventory import digests
 from currents_bridge.ledger.inventory import folds as ledger_fold
-from currents_bridge.ledger.schema import NOT_SENT, SENT, dead_letters, hours, objects
+from currents_bridge.ledger.schema import NOT_SENT, SENT, dead_letters, hours, objects, totals
 from currents_bridge.ledger.work import seen_ids
 from currents_bridge.model import DeadLetter, LetterFilter, ObjectState, StoredDeadLetter
 
@@ -184,9 +184,9 @@ def _chosen(
     if which.connector is not None:
         yield connector == which.connector
     if which.event_type is not None:
-        # Databases have globs of their own; the program has one kind.
-        held = connection.execute(select(dead_letters.c.event_type).where(NOT_SENT).distinct()).scalars()
-        yield among(dead_letters.c.event_type, [n for n in held if fnmatchcase(n, which.event_type)])
+        # Databases have globs of their own; the program has one kind. All types that were met have totals: a few rows.
+        met = set(connection.execute(select(totals.c.event_type)).scalars())
+        yield among(dead_letters.c.event_type, [n for n in sorted(met) if fnmatchcase(n, which.event_type)])
     if which.reason is not None:
         yield dead_letters.c.reason.icontains(which.reason, autoescape=True)
     if which.since is not None:
