@@ -23,10 +23,10 @@ from backports import zstd
 from cramjam import snappy
 
 from currents_bridge.avro.framing import Block, Frames
-from currents_bridge.model import ObjectState
-from currents_bridge.testing.currents_files import make_events, object_key, schema_of, write_container
+from currents_bridge.testing.currents_files import make_events, schema_of, write_container
 from tests.fuzz import cost
-from tests.workbench import CLICK, HOUR, Bench, clicks
+from tests.fuzz.neighbours import deliver
+from tests.workbench import CLICK, HOUR
 
 FILE_TIMEOUT_S = 60
 ADDRESS_SPACE_BYTES = 8 * 1024**3
@@ -152,22 +152,6 @@ def _encoded(schema: Any, value: Any) -> bytes:
     out = BytesIO()
     fastavro.schemaless_writer(out, schema, value)
     return out.getvalue()
-
-
-def deliver(body: bytes) -> ObjectState:
-    """Deliver the file between healthy ones and return its state; raises AssertionError where those do not arrive."""
-    bench = Bench()
-    healthy = [bench.put(3, offset=0), bench.put(3, offset=2)]
-    damaged = object_key(CLICK, HOUR, offset=1)
-    bench.store.put(damaged, body, last_modified=HOUR)
-    wanted = {event["id"] for offset in (0, 2) for event in clicks(3, offset)}
-    while group := bench.claim():  # a large file is a group of its own
-        bench.deliver(group)
-    states = bench.states_by_key()
-    assert all(states[key] is ObjectState.DELIVERED for key in healthy), states
-    assert wanted <= set(bench.sent_ids()), "events of a healthy file are missing"
-    assert states[damaged] in {ObjectState.DELIVERED, ObjectState.QUARANTINED}, states
-    return states[damaged]
 
 
 def main(first: int, count: int) -> None:

@@ -1,6 +1,10 @@
-"""Good files of random schemas: maps, unions, records, logical types, all nested; the same seed, the same file."""
+"""Good files of random schemas: maps, unions, records, logical types, all nested; the same seed, the same file.
+
+Named types are used again by their names, and are branches of unions; names and defaults are odd now and then.
+"""
 
 import io
+import json
 import math
 import string
 from base64 import b64encode
@@ -28,66 +32,139 @@ _LOGICAL: list[dict[str, Any]] = [
 ]
 
 
-def random_file(seed: int) -> bytes:
-    """Return a container of a random schema, with random events."""
+_SYMBOLS = {f"Q{n}": odd for n, odd in enumerate(["a", "A-1", "b c", "é", "0", "true", "null", "S" * 200])}
+
+Schema = Any  # of a type, as JSON has it
+Named = dict[str, Schema]  # the named types that stand before a place
+
+
+def random_file(seed: int) -> tuple[bytes, list[Any]]:
+    """Return a container of a random schema, and its events as fastavro reads them, as JSON."""
     r = Random(seed)
-    fields = [{"name": f"f{n}", "type": _type(r, 3)} for n in range(r.randint(1, 8))]
-    known = [{"name": "time", "type": "int"}, {"name": "user_id", "type": ["null", "string"]}]
-    schema = {"type": "record", "name": "R", "fields": [*known, *fields]}
+    named: Named = {}
+    fields = [{"name": f"f{n}", "type": _type(r, 3, named), **_default(r)} for n in range(r.randint(1, 8))]
+    known = [{"name": name, "type": "string"} for name in ("id", "external_user_id")]
+    schema = {"type": "record", "name": "R", "fields": [{"name": "time", "type": "int"}, *known, *fields]}
     events = [
-        {"time": r.randrange(2**31), "user_id": "u", **{field["name"]: _value(field["type"], r) for field in fields}}
-        for _ in range(r.choice([0, 1, 5, 40]))
+        {"time": r.randrange(2**30 + 2**28, 2**31), "id": f"e{n}", "external_user_id": "u"}
+        | {field["name"]: _value(field["type"], r, named) for field in fields}
+        for n in range(r.choice([0, 1, 5, 40]))
     ]
     out = io.BytesIO()
-    fastavro.writer(out, schema, events, codec=r.choice(_CODECS), sync_interval=r.choice([1, 200, 16_000]))
-    return out.getvalue()
+    strict = json.loads(json.dumps(schema), object_hook=_without_default)  # fastavro refuses odd defaults and symbols
+    fastavro.writer(out, strict, events, codec=r.choice(_CODECS), sync_interval=r.choice([1, 200, 16_000]))
+    out.seek(0)
+    return _with_schema(out.getvalue(), schema), [_with_odd_symbols(as_json(event)) for event in fastavro.reader(out)]
 
 
-def _type(r: Random, levels: int) -> Any:  # noqa: PLR0911 - a case for each kind
-    match r.randrange(12) if levels else r.randrange(6):
+def _default(r: Random) -> dict[str, Any]:
+    """Return a default, mostly none. It need not be of the field's type: who reads all fields has no use for it."""
+    return {"default": r.choice([None, "", 0, [], {}, 1.5, True])} if r.randrange(4) == 0 else {}
+
+
+def _without_default(found: dict[str, Any]) -> dict[str, Any]:
+    found.pop("default", None)
+    return found
+
+
+def _with_odd_symbols(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _with_odd_symbols(member) for name, member in value.items()}
+        case list():
+            return [_with_odd_symbols(item) for item in value]
+        case str():
+            return _SYMBOLS.get(value, value)
+        case _:
+            return value
+
+
+def _with_schema(body: bytes, schema: Schema) -> bytes:
+    """Return a container with this schema in place of its own, and odd symbols in it."""
+    metadata_type = {"type": "map", "values": "bytes"}
+    stream = io.BytesIO(body[4:])
+    metadata: Any = fastavro.schemaless_reader(stream, metadata_type, None)
+    head = io.BytesIO()
+    fastavro.schemaless_writer(
+        head, metadata_type, metadata | {"avro.schema": json.dumps(_with_odd_symbols(schema)).encode()}
+    )
+    return body[:4] + head.getvalue() + stream.read()
+
+
+def _type(r: Random, levels: int, named: Named) -> Schema:  # noqa: PLR0911 - a case for each kind
+    match r.randrange(13) if levels else r.randrange(6):
+        case 3 if named:
+            return r.choice(list(named))
         case 6 | 7:
-            return ["null", _type_but_null(r, levels - 1)]
+            return ["null", _branch(r, levels - 1, named)]
         case 8:
-            return {"type": "array", "items": _type_but_null(r, levels - 1)}
+            return {"type": "array", "items": _branch(r, levels - 1, named)}
         case 9:
-            return {"type": "map", "values": _type(r, levels - 1)}
+            return {"type": "map", "values": _type(r, levels - 1, named)}
         case 10:
-            fields = [{"name": f"g{n}", "type": _type(r, levels - 1)} for n in range(r.randrange(3))]
-            fields.append({"name": "last", "type": _type_but_null(r, levels - 1)})  # or it would take no bytes
-            return {"type": "record", "name": f"T{r.randrange(10**9)}", "fields": fields}
+            fields = [{"name": f"g{n}", "type": _type(r, levels - 1, named)} for n in range(r.randrange(3))]
+            fields.append({"name": "last", "type": _branch(r, levels - 1, named)})  # or it would take no bytes
+            return _new({"type": "record", "fields": fields}, r, named)
         case 11:
             return r.sample(["null", "boolean", "long", "double", "string"], r.randint(1, 4))
+        case 12:
+            records = [_record_of_one(r, named) for _ in range(r.randint(1, 3))]
+            return [*r.sample(["null", "long", "string"], r.randint(0, 2)), *records]
         case 4:
             return r.choice(_LOGICAL)
         case 5:
-            return {"type": "enum", "name": f"E{r.randrange(10**9)}", "symbols": ["a", "b", "c"]}
+            symbols = r.sample(list(_SYMBOLS), r.randint(1, 4))
+            return _new({"type": "enum", "symbols": symbols}, r, named)
         case _:
             return r.choice(_SCALARS)
 
 
-def _type_but_null(r: Random, levels: int) -> Any:
+def _record_of_one(r: Random, named: Named) -> Schema:
+    member = {"name": f"m{r.randrange(3)}", "type": _branch(r, 1, named)}
+    return _new({"type": "record", "fields": [member]}, r, named)
+
+
+def _new(schema: Schema, r: Random, named: Named) -> Schema:
+    """Return the schema with a name of its own."""
+    schema["name"] = f"N{len(named)}_{r.randrange(10**6)}"
+    named[schema["name"]] = schema
+    return schema
+
+
+def _branch(r: Random, levels: int, named: Named) -> Schema:
     """Return a type that may be a union's branch, or an item."""
-    while isinstance(found := _type(r, levels), list) or found == "null":
-        pass
+    before = dict(named)
+    while isinstance(found := _type(r, levels, named), list) or found == "null":
+        for name in named.keys() - before.keys():  # as it is not used
+            del named[name]
     return found
 
 
-def _value(avro_type: Any, r: Random) -> Any:  # noqa: PLR0911 - a case for each kind
+def _value(avro_type: Schema, r: Random, named: Named) -> Any:  # noqa: PLR0911 - a case for each kind
     match avro_type:
         case [*branches]:
-            return _value(r.choice(branches), r)
+            return _of_branch(r.choice(branches), r, named)
         case {"type": "array", "items": items}:
-            return [_value(items, r) for _ in range(r.randrange(4))]
+            return [_value(items, r, named) for _ in range(r.randrange(4))]
         case {"type": "map", "values": values}:
-            return {_text(r): _value(values, r) for _ in range(r.randrange(4))}
+            return {_text(r): _value(values, r, named) for _ in range(r.randrange(4))}
         case {"type": "record", "fields": fields}:
-            return {field["name"]: _value(field["type"], r) for field in fields}
+            return {field["name"]: _value(field["type"], r, named) for field in fields}
         case {"type": "enum", "symbols": symbols}:
             return r.choice(symbols)
         case {"logicalType": logical}:
             return _logical_value(logical, r)
+        case str() if avro_type in named:
+            return _value(named[avro_type], r, named)
         case name:
             return _scalar(name, r)
+
+
+def _of_branch(branch: Schema, r: Random, named: Named) -> Any:
+    """Return a value of a union; one of a named type says which, since fastavro would guess."""
+    value = _value(branch, r, named)
+    name = branch.get("name") if isinstance(branch, dict) else branch
+    return (name, value) if name in named else value
 
 
 def _scalar(name: str, r: Random) -> Any:
