@@ -143,7 +143,7 @@ Index("objects_quarantined", objects.c.connector, objects.c.settled_at, sqlite_w
 Index("objects_quarantined_read", *(objects.c[name] for name in _SLOT), sqlite_where=READ_QUARANTINED)
 Index("objects_begun", objects.c.connector, sqlite_where=BEGUN)
 Index("objects_canaries", objects.c.connector, objects.c.hour, objects.c.event_type, sqlite_where=CANARIES)
-Index("objects_resent", objects.c.resender, sqlite_where=RESENT)
+Index("objects_resent", objects.c.connector, objects.c.resender, sqlite_where=RESENT)
 Index("objects_owned", objects.c.connector, objects.c.owner, sqlite_where=OWNED)
 
 # What was delivered, by hour and type. Folding deletes rows of `objects` and leaves these sums alone.

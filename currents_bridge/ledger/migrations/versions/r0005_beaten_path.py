@@ -75,7 +75,9 @@ def _resends() -> None:
     op.add_column("objects", sa.Column("resend", sa.Boolean, nullable=False, server_default="0"))
     op.add_column("objects", sa.Column("resender", sa.Text))
     op.add_column("objects", sa.Column("summed", sa.Boolean, nullable=False, server_default="0"))
-    op.create_index("objects_resent", "objects", ["resender"], sqlite_where=sa.text("resender IS NOT NULL"))
+    op.create_index(
+        "objects_resent", "objects", ["connector", "resender"], sqlite_where=sa.text("resender IS NOT NULL")
+    )
     op.add_column("sent_messages", sa.Column("sender", sa.Integer))
 
 
