@@ -289,6 +289,7 @@ class Container:
             end = start + at_once
             unreadable = [(place - start, reason) for place, reason in decoded.unreadable if start <= place < end]
             part = decoded.events.slice(start, at_once)
+            self._allowance.count_slice(part.width)
             yield Slice(part, first_row + start, self.json_fields, unreadable)
 
 

@@ -161,5 +161,8 @@ CRAFTED: dict[str, Callable[[], bytes]] = {
     "thousands of fields of bytes": lambda: container(
         schema({"type": "fixed", "name": "F", "size": 4096}, *["F"] * 1500), one(bytes(4096 * 1501)), times=10
     ),
+    "large events of thousands of fields": lambda: container(
+        schema({"type": "fixed", "name": "F", "size": 100}, *["F"] * 4000), many(20, bytes(100 * 4001)), times=15
+    ),
     "headers in a row": lambda: container(schema("int"), one(b"\0"), codec="null") * 20_000,
 }  # fmt: skip
