@@ -472,6 +472,7 @@ class Credential:
     probed_at: datetime | None = None  # when probes were last asked
     recovered_at: datetime | None = None  # end of the latest incident whose backlog is not caught up yet
     sent_before: int = 0  # events sent in all, when it ended
+    sent_in_vain: int = 0  # events acknowledged in the latest incident, or just before, that were sent again for it
 
 
 @dataclass(frozen=True, slots=True)

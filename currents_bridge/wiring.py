@@ -331,6 +331,7 @@ def make_watch(
         connector=connector.name,
         ledger=ledger,
         read_keys=lambda: connector_write_keys(connector, reader),
+        key_references=connector.destination.write_key_references,
         open_transport=lambda key: make_transport(connector, delivery, key, reader),
         probes=make_probes(connector, reader),
         endpoint_url=segment_url(connector.destination.region, connector.destination.endpoint_url),

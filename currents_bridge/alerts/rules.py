@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from rich.filesize import decimal
 
+from currents_bridge.alerts.credential_words import Incident, count, recovery
 from currents_bridge.alerts.engine import AlertKind, Severity, how_long, when
 from currents_bridge.credentials.state import SENT_AGAIN, LossWindow
 from currents_bridge.due import lately
@@ -44,7 +45,6 @@ PROBE_PATIENCE = timedelta(hours=1)  # a probe that fails for less is no alert
 
 _HOUR = timedelta(hours=1)
 _SIDES = {Side.SOURCE: "source (S3)", Side.DESTINATION: "destination (Segment)"}
-_PAUSED = {Side.SOURCE: "nothing is read", Side.DESTINATION: "nothing is sent"}
 _FAILING = frozenset({CredentialState.FAILING, CredentialState.EXPIRED})
 _PAUSES = frozenset({AlertKind.CREDENTIAL_FAILING, AlertKind.SOURCE_DISABLED})
 INCIDENTS = _PAUSES | {AlertKind.CREDENTIAL_SUSPECT}
@@ -102,6 +102,7 @@ class Health:
     activity_since: datetime | None = None  # ACTIVITY_SPAN before the newest hour of all types
     active_at: datetime | None = None  # latest sign that it works: a poll began that listed all, or a batch was taken
     dead_letters: int = 0  # made in the last hour
+    key_references: Sequence[str] = ()  # where the write keys are, oldest first
     refused_key: Evidence | None = None  # against a newer write key, in whose place an older one is used
 
 
@@ -198,20 +199,21 @@ def _ends_untold(alert: Alert, wrong: Sequence[Alert]) -> bool:
 
 
 def _recovery(alert: Alert, health: Health) -> Alert:
-    what, waits = f"The {_SIDES[Side(alert.subject)]} works again", _amount(health)
-    rewound = health.totals.waiting.events
-    if rewound and alert.subject == Side.DESTINATION:
-        what += f"; {_count(rewound, 'event')} that had been acknowledged without proof are sent again"
-    if not waits and alert.subject == Side.DESTINATION:
-        what += f"; what had waited is delivered, {_count(_sent_since(alert, health), 'event')} sent since"
-    todo = "nothing, what waits is sent now" if waits else "nothing"
-    return replace(_over(alert, what), waits=waits, todo=todo)
+    side, totals = Side(alert.subject), health.totals
+    what, todo = recovery(
+        side,
+        health.standings[side].credential,
+        waiting=totals.waiting.objects,
+        set_aside=totals.objects[ObjectState.QUARANTINED],
+        sent_since=_sent_since(alert, health),
+    )
+    return replace(_over(alert, what), waits=_amount(health), todo=todo)
 
 
 def _catching_up(alert: Alert, health: Health) -> Alert:
     what = f"Caught up with what had waited for the {_SIDES[Side(alert.subject)]}"
     what += f" ({alert.waits})" if alert.waits else ""
-    return _over(alert, f"{what}; {_count(_sent_since(alert, health), 'event')} sent since")
+    return _over(alert, f"{what}; {count(_sent_since(alert, health), 'event')} sent since")
 
 
 def _sent_since(alert: Alert, health: Health) -> int:
@@ -231,37 +233,29 @@ def _over(alert: Alert, what: str) -> Alert:
 def _credential(health: Health, side: Side) -> Iterator[Alert]:
     standing = health.standings[side]
     credential, window = standing.credential, standing.window
-    name, todo = _SIDES[side], credential.hint or "run `currents-bridge check`"
-    if standing.state is CredentialState.SUSPECT:
-        what = f"The key of the {name} may be dead, although requests are answered 200: {credential.evidence}"
-        what += "; sending goes on"
-        if credential.rewind_from:
-            what += f", and all since {when(credential.rewind_from)} is sent again if it is"
-        kind, since, waits = AlertKind.CREDENTIAL_SUSPECT, credential.since, _waits(health)
-        is_late = window is not None and window.fraction(health.now) * 100 >= LATE_THRESHOLD
-        severity = Severity.CRITICAL if is_late else Severity.WARNING
+    incident = Incident(
+        side,
+        credential,
+        standing.state,
+        window,
+        health.now,
+        drops=health.drops,
+        unproven_events=health.totals.unproven_events,
+        key_references=health.key_references,
+    )
+    if standing.state is CredentialState.SUSPECT or standing.state in _FAILING:
+        kind, severity = AlertKind.CREDENTIAL_FAILING, Severity.CRITICAL
+        if standing.state is CredentialState.SUSPECT:
+            is_late = window is not None and window.fraction(health.now) * 100 >= LATE_THRESHOLD
+            kind, severity = AlertKind.CREDENTIAL_SUSPECT, Severity.CRITICAL if is_late else Severity.WARNING
+        elif credential.cause is EvidenceKind.DISABLED:
+            kind = AlertKind.SOURCE_DISABLED
+        what, todo, since, waits = incident.story(), incident.todo, credential.since, _waits(health)
         yield _alert(health, kind, what, todo, subject=side, severity=severity, since=since, waits=waits)
         if window:
-            yield from _window(health, side, window, todo)
-    elif standing.state in _FAILING:
-        kept = "everything is kept"
-        if health.drops and standing.state is CredentialState.EXPIRED:
-            kept = "objects older than the loss window are set aside"
-        disabled = credential.cause is EvidenceKind.DISABLED
-        yield _alert(
-            health,
-            AlertKind.SOURCE_DISABLED if disabled else AlertKind.CREDENTIAL_FAILING,
-            f"The {name} does not work: {credential.evidence}; {_PAUSED[side]}, {kept}{_window_left(health, window)}",
-            todo,
-            subject=side,
-            severity=Severity.CRITICAL,
-            since=credential.since,
-            waits=_waits(health),
-        )
-        if window:
-            yield from _window(health, side, window, todo)
+            yield from _window(health, incident, window)
     elif credential.recovered_at and not _caught_up(health, credential.recovered_at):
-        what = f"Catching up with what had waited for the {name}"
+        what = f"Catching up with what had waited for the {_SIDES[side]}"
         kind, since, waits = AlertKind.CAUGHT_UP, credential.recovered_at, _amount(health)
         alert = _alert(health, kind, what, "", subject=side, severity=Severity.INFO, since=since, waits=waits)
         yield replace(alert, told_at=None)
@@ -273,29 +267,17 @@ def _caught_up(health: Health, recovered_at: datetime) -> bool:
     return polled_at is not None and polled_at >= recovered_at and (oldest_at is None or oldest_at >= recovered_at)
 
 
-def _window(health: Health, side: Side, window: LossWindow, todo: str) -> Iterator[Alert]:
-    name, end, waits = _SIDES[side], window.ends_at, _waits(health)
+def _window(health: Health, incident: Incident, window: LossWindow) -> Iterator[Alert]:
+    end, waits, critical = window.ends_at, _waits(health), Severity.CRITICAL
     reached = next((percent for percent in THRESHOLDS if window.fraction(health.now) * 100 >= percent), None)
     if health.now >= end:
-        what = f"The loss window of the {name} has ended: Braze's own connector would drop events from now on; "
-        what += "older objects are set aside" if health.drops else "nothing is dropped here, all is sent once it works"
-        if health.drops:
-            todo += "; then `currents-bridge quarantine replay` brings back what was set aside"
-        kind, severity = AlertKind.LOSS_WINDOW_ENDED, Severity.CRITICAL
-        yield _alert(health, kind, what, todo, subject=side, severity=severity, since=end, waits=waits)
+        kind, what, todo = AlertKind.LOSS_WINDOW_ENDED, incident.story(), incident.todo
+        yield _alert(health, kind, what, todo, subject=incident.side, severity=critical, since=end, waits=waits)
     elif reached:
-        what = f"{reached} % of the time that the {name} may fail are over{_window_left(health, window)}"
-        kind, severity = AlertKind.LOSS_WINDOW, Severity.CRITICAL if reached >= LATE_THRESHOLD else Severity.WARNING
-        subject, since = f"{side} {reached}", window.started_at + (end - window.started_at) * reached / 100
+        kind, what, todo = AlertKind.LOSS_WINDOW, incident.story(reached), incident.todo
+        severity = critical if reached >= LATE_THRESHOLD else Severity.WARNING
+        subject, since = f"{incident.side} {reached}", window.started_at + (end - window.started_at) * reached / 100
         yield _alert(health, kind, what, todo, subject=subject, severity=severity, since=since, waits=waits)
-
-
-def _window_left(health: Health, window: LossWindow | None) -> str:
-    if window is None:
-        return ""
-    if health.now >= window.ends_at:
-        return f"; the loss window ended at {when(window.ends_at)}"
-    return f"; the loss window ends at {when(window.ends_at)}, in {how_long(window.ends_at - health.now)}"
 
 
 def _deadline(health: Health) -> Iterator[Alert]:
@@ -340,11 +322,11 @@ def _backlog(health: Health, limits: Limits) -> Iterator[Alert]:
 def _set_aside(health: Health, limits: Limits) -> Iterator[Alert]:
     if quarantined := health.totals.objects[ObjectState.QUARANTINED]:
         verb = "is" if quarantined == 1 else "are"
-        what = f"{_count(quarantined, 'object')} {verb} set aside in quarantine"
+        what = f"{count(quarantined, 'object')} {verb} set aside in quarantine"
         todo = "see `currents-bridge quarantine list` for why, then `quarantine replay`"
         yield _alert(health, AlertKind.QUARANTINED, what, todo)
     if health.dead_letters > limits.dead_letters_per_hour:
-        what = f"{_count(health.dead_letters, 'event')} became dead letters within an hour"
+        what = f"{count(health.dead_letters, 'event')} became dead letters within an hour"
         todo = "see `currents-bridge dead-letters list` for why, then `dead-letters replay`"
         yield _alert(health, AlertKind.DEAD_LETTERS, what, todo)
 
@@ -382,8 +364,8 @@ def _looks(health: Health) -> Iterator[Alert]:
         yield _alert(health, kind, what, todo, subject=denied.subject, severity=severity, since=since)
     progress = health.totals.progress
     for subject, (found, todo) in _FOUND.items():
-        if count := (progress.findings or {}).get(subject):
-            what, since = f"The audit found {found.format(count=count)}", progress.audited_at
+        if number := (progress.findings or {}).get(subject):
+            what, since = f"The audit found {found.format(count=number)}", progress.audited_at
             critical = Severity.CRITICAL
             yield _alert(health, AlertKind.AUDIT_FINDING, what, todo, subject=subject, severity=critical, since=since)
 
@@ -403,12 +385,12 @@ def _notice(health: Health, notice: Notice) -> tuple[AlertKind, Severity, str, s
             todo = "update currents-bridge, or name the type in events.include or events.exclude"
             kind, severity = AlertKind.UNKNOWN_EVENT_TYPE, Severity.INFO
         case NoticeKind.UNREAD_KEYS | NoticeKind.MISPLACED if notice.subject != Reason.NOT_CURRENTS:
-            what = f"{_count(notice.count, 'key')} under the prefix look like Currents files and are not read: they "
+            what = f"{count(notice.count, 'key')} under the prefix look like Currents files and are not read: they "
             todo = "do what is said there; `currents-bridge check` shows whether it helped"
             what += notice.detail
             kind, severity = AlertKind.UNREAD_KEYS, Severity.WARNING
         case NoticeKind.OBJECT_CHANGED:
-            what = f"{_count(notice.count, 'object')} of {notice.subject}: {notice.detail}"
+            what = f"{count(notice.count, 'object')} of {notice.subject}: {notice.detail}"
             todo = "run that command if what was written again has events that were not sent"
             kind, severity = AlertKind.OBJECT_CHANGED, Severity.WARNING
         case NoticeKind.SCHEMA_DRIFT:
@@ -479,9 +461,5 @@ def _amount(health: Health) -> str:
     waiting = health.totals.waiting
     if not waiting.objects:
         return ""
-    events = f", at least {_count(waiting.events, 'event')}" if waiting.events else ""
-    return f"{_count(waiting.objects, 'object')}, {decimal(waiting.size_bytes)}{events}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    events = f", at least {count(waiting.events, 'event')}" if waiting.events else ""
+    return f"{count(waiting.objects, 'object')}, {decimal(waiting.size_bytes)}{events}"

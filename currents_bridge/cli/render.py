@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from currents_bridge.alerts.engine import how_long, verdict_of, when
+from currents_bridge.alerts.credential_words import unproven
+from currents_bridge.alerts.engine import verdict_of, when
 from currents_bridge.cli import streams
 from currents_bridge.cli.tables import fitting, name_column, number_column, table_of, text_column
 from currents_bridge.errors import Side
@@ -144,28 +145,16 @@ def _say_looks(status: "ConnectorStatus") -> None:
 
 
 def _say_credential(status: "ConnectorStatus", side: Side) -> None:
-    found = status.credential(side)
-    if found.window is None or found.credential.since is None:
-        return
-    _say(
-        f"{status.name}: the {side} credential is {found.state} since {when(found.credential.since)}: "
-        f"{found.credential.evidence}"
-    )
-    left = found.window.ends_at - status.now
-    ends = f"ends on {when(found.window.ends_at)}, in {how_long(left)}"
-    if status.now >= found.window.ends_at:
-        ends = f"ended on {when(found.window.ends_at)}, {how_long(-left)} ago"
-    _say(f"{status.name}: the loss window {ends}")
-    if found.credential.hint:
-        _say(f"{status.name}: to do: {found.credential.hint}")
+    if incident := status.incident(side):
+        _say(f"{status.name}: {incident.story()}")
+        _say(f"{status.name}: to do: {incident.todo}")
 
 
 def _say_proof(status: "ConnectorStatus") -> None:
     """Say what a dead write key would cost now."""
-    proof, events = status.credential(Side.DESTINATION).proof(), status.totals.unproven_events
-    if proof:
-        unproven = f"; {events:,} events were acknowledged since, which nothing proves yet" if events else ""
-        _say(f"{status.name}: write key: {proof}{unproven}")
+    if proof := status.credential(Side.DESTINATION).proof():
+        events = unproven(status.totals.unproven_events)
+        _say(f"{status.name}: write key: {proof}" + (f"; {events}" if events else ""))
 
 
 def print_reconciliations(results: "Mapping[str, Reconciliation]", *, all_hours: bool) -> None:

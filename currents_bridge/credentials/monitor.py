@@ -49,6 +49,7 @@ class CredentialWatch:
         connector: its name.
         ledger: keeps what is known.
         read_keys: reads the write keys anew, oldest first, at least one; raises ConfigError.
+        key_references: where they are read from, oldest first.
         open_transport: makes the way to the destination with a key.
         probes: ways to ask about a key, the strongest first.
         endpoint_url: where the keys are used.
@@ -69,8 +70,10 @@ class CredentialWatch:
         probes: Sequence[Probe],
         endpoint_url: str,
         now: Callable[[], datetime],
+        key_references: Sequence[str] = (),
     ) -> None:
         self._connector = connector
+        self.key_references = key_references
         self._ledger = ledger
         self._read_keys = read_keys
         self._open_transport = open_transport
@@ -310,11 +313,14 @@ class CredentialWatch:
     def _keep(self, side: Side, known: Credential, change: Change) -> None:
         """Rewind first: should the process end in between, the same evidence comes again and finds less to rewind."""
         after = change.credential
+        if known.state not in INCIDENT:
+            after = replace(after, sent_in_vain=0 if after.state in INCIDENT else known.sent_in_vain)
         if change.rewind_from is not None:
             since = max(change.rewind_from, self._now() - REWIND_HORIZON)
             rewound = self._ledger.rewind(self._connector, since, self._now(), spare_since=change.spare_since)
             counts = {"objects": rewound.objects, "events": rewound.events, "letters": rewound.letters}
             log.warning("rewound", connector=self._connector, since=since, **counts)
+            after = replace(after, sent_in_vain=after.sent_in_vain + rewound.events)
             if change.spare_since is None:
                 self._ledger.forget_acknowledged(self._connector)
         if credentials.recovered(known, after):

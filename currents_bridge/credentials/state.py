@@ -127,7 +127,7 @@ def loss_window_of(credential: Credential, loss_window: timedelta) -> LossWindow
 
 PROOFS = {  # what each says, for people
     EvidenceKind.WORKED: "an answer of S3",
-    EvidenceKind.CONFIRMED: "the Public API lists it",
+    EvidenceKind.CONFIRMED: "the Public API listed it",
     EvidenceKind.RECEIVED: "the Public API counted what was sent",
     EvidenceKind.KNOWN: "the settings endpoint knew it, which may be a day late",
 }

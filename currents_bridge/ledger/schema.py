@@ -297,6 +297,7 @@ credentials = Table(
     Column("probed_at", UtcTime),
     Column("recovered_at", UtcTime),
     Column("sent_before", Integer, nullable=False, server_default="0"),
+    Column("sent_in_vain", Integer, nullable=False, server_default="0"),
 )
 
 # What Segment acknowledged in each minute (since 1970) and is not proven yet; see model.Acknowledged.

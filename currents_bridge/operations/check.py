@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, islice
 from pathlib import Path
 
+from currents_bridge.alerts.credential_words import unproven
 from currents_bridge.config.settings import ConnectorSettings
 from currents_bridge.connector import Connector
 from currents_bridge.credentials.monitor import WRITE_KEY_CHARS, has_key_shape
@@ -162,9 +163,9 @@ def _credential(connector: Connector, now: datetime) -> Verdict:
     state = state_at(known, now, connector.loss.window)
     since = f" since {_when(known.since)}" if known.since else ""
     detail = f"{state}{since}: {known.evidence or 'nothing was sent yet'}"
-    events = connector.ledger.totals(connector.name).unproven_events
     if proof := CredentialStatus(known, state, None, now).proof():
-        detail += f"; {proof}" + (f"; {events:,} events were acknowledged since and are not proven" if events else "")
+        events = unproven(connector.ledger.totals(connector.name).unproven_events)
+        detail += f"; {proof}" + (f"; {events}" if events else "")
     bad = state in _BAD
     return Verdict(f"{connector.name}: credential", not bad, detail, known.hint or "", 3 if bad else 0)
 

@@ -52,6 +52,7 @@ class HealthReader:
             activity_since=self._since,
             active_at=max((at for at in (totals.progress.polled_at, self._connector.active_at) if at), default=None),
             dead_letters=ledger.dead_lettered(name, now - DEAD_LETTER_SPAN, now),
+            key_references=self._connector.watch.key_references,
             refused_key=Evidence(EvidenceKind.UNKNOWN, refused.since or now, refused.detail) if refused else None,
         )
 

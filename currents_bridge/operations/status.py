@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from currents_bridge.alerts.credential_words import Incident
 from currents_bridge.alerts.engine import how_long, verdict_of, when
 from currents_bridge.credentials.state import (
     PROOFS,
@@ -85,6 +86,21 @@ class ConnectorStatus:
         known = self.totals.credentials[side]
         window = loss_window_of(believable(known, self.now), self.loss.window)
         return CredentialStatus(known, state_at(known, self.now, self.loss.window), window, self.now)
+
+    def incident(self, side: Side) -> Incident | None:
+        """Return how one credential fails, or may; None where it does not."""
+        of_side = self.credential(side)
+        if of_side.window is None:
+            return None
+        return Incident(
+            side,
+            of_side.credential,
+            of_side.state,
+            of_side.window,
+            self.now,
+            drops=self.loss.drop,
+            unproven_events=self.totals.unproven_events,
+        )
 
     @property
     def worst_credential(self) -> CredentialStatus:

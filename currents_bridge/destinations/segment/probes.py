@@ -109,7 +109,7 @@ class SettingsProbe:
         hint = f"check that {host} can be reached from here; this says nothing of the write key"
         answer = _get(f"{self._base_url}/v1/projects/{quoted}/settings", {}, (plain, quoted), hint)
         if answer.status == _NOT_FOUND and _UNKNOWN_KEY in answer.text:
-            todo = "check destination.write_key against the source's settings in Segment"
+            todo = "compare destination.write_key with the source's settings in Segment"
             return Evidence(EvidenceKind.UNKNOWN, now, f"{host} does not know the write key", todo)
         if answer.status != _OK:
             raise ProbeError(_said(host, answer, (plain, quoted)), hint)
@@ -187,7 +187,7 @@ class PublicApiProbe:
     def _revoked(self, others: int, now: datetime, seen_with: str | None) -> Evidence:
         has = f"has {others} other write key{'' if others == 1 else 's'}" if others else "has no write key any more"
         detail = f"source {self._source_id} does not have the write key: it {has}"
-        hint = "take destination.write_key anew from the source's settings in Segment"
+        hint = "copy destination.write_key from the source's settings in Segment"
         return Evidence(EvidenceKind.REVOKED, now, detail, hint, keys_seen_with=seen_with)
 
     def _compare(

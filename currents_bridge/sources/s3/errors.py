@@ -32,6 +32,8 @@ S3_ERRORS: tuple[type[Exception], ...] = (
 )  # whatever a client raises, for reasons of its own or of a server
 
 _CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_CALLER = re.compile(r"arn:aws[\w-]*:(?:iam|sts)::[\w:+=,.@/-]{1,300}", re.ASCII)  # AWS names it in a denial
+_ANYBODY = "the identity that this program runs as (`aws sts get-caller-identity` names it)"
 _STATUS = re.compile(r"[1-9]\d\d", re.ASCII)
 
 
@@ -51,8 +53,8 @@ class _Meaning:
 
 
 _DENIED = _Meaning(
-    "access denied, {permission} on {resource} is not granted",
-    "grant {permission} on {grant} to the identity that this program runs as",
+    "access denied, {permission} on {resource} is not granted{to}",
+    "grant {permission} on {grant} to {who}",
     credential=True,
 )
 _NO_KMS = _Meaning(
@@ -180,12 +182,15 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
     `name` is the key that was to be read, or the prefix that was to be listed; empty for the bucket itself.
     """
     verb, permission = access.value
+    who, to = _ANYBODY, ""
     failed = f"cannot {verb} s3://{bucket}/{name}"
     if isinstance(error, SETUP_ERRORS):
         of_setup = setup_error(error)
         return CredentialError(Side.SOURCE, f"{failed}: {of_setup.what}", of_setup.hint)
     if isinstance(error, boto.ClientError):
         code, said, status = _parts_of(error.response)
+        if caller := _CALLER.search(said):
+            who, to = caller[0], f" to {caller[0]}"
         label = code or "no code"
         meaning = _meaning_of_answer(code, said, status, access)
     else:
@@ -195,9 +200,9 @@ def translate(error: Exception, access: Access, bucket: str, name: str) -> Bridg
         meaning = _Meaning(trouble.replace("{", "{{").replace("}", "}}"), _NETWORK_HINT)
     arn = f"arn:aws:s3:::{bucket}"
     resource, grant = (f"{arn}/{name}", f"{arn}/*") if access is Access.READ else (arn, arn)
-    what = meaning.what.format(permission=permission, resource=resource)
+    what = meaning.what.format(permission=permission, resource=resource, to=to)
     message = f"{failed}: {what} ({label})"
-    hint = meaning.hint.format(permission=permission, grant=grant, bucket=bucket)
+    hint = meaning.hint.format(permission=permission, grant=grant, bucket=bucket, who=who)
     if meaning is _DENIED and access is Access.READ:
         hint += "; where it is this object alone, see its owner, its ACL and its KMS key"
     if meaning.credential:

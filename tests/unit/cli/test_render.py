@@ -12,7 +12,17 @@ from currents_bridge.delivery.workers import TransferReport
 from currents_bridge.demo.demo import DemoResult
 from currents_bridge.errors import Side
 from currents_bridge.events.catalogue import catalogue
-from currents_bridge.model import Books, Credential, CredentialState, Delivered, Failed, Notice, NoticeKind, Quarantined
+from currents_bridge.model import (
+    Books,
+    Credential,
+    CredentialState,
+    Delivered,
+    EvidenceKind,
+    Failed,
+    Notice,
+    NoticeKind,
+    Quarantined,
+)
 from currents_bridge.operations.backfill import Plan
 from currents_bridge.operations.check import Verdict
 from currents_bridge.operations.status import read_status
@@ -92,7 +102,7 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     bench.deliver()
     bench.put(3, offset=1, cut_bytes=50)
     bench.deliver()
-    failing = Credential(CredentialState.FAILING, HOUR, "revoked", "renew it", proven_at=HOUR)
+    failing = Credential(CredentialState.FAILING, HOUR, "revoked", "renew it", EvidenceKind.REVOKED, proven_at=HOUR)
     bench.ledger.save_credential(NAME, Side.DESTINATION, failing)
     bench.ledger.note(NAME, [Notice(NoticeKind.UNREAD_KEYS, "[a]/b", ODD, 2)], bench.now)
     for _ in range(2):
@@ -102,10 +112,12 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
 
     out, err = capsys.readouterr()
     assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "5", "5", "0", "0", "0", "0", "s"]
-    credential, window, todo, reason, job, notice = err.splitlines()
-    assert credential == f"{NAME}: the destination credential is failing since 2026-01-02 03:00 UTC: revoked"
-    assert window == f"{NAME}: the loss window ends on 2026-01-04 03:00 UTC, in 1 d 23 h"
-    assert todo == f"{NAME}: to do: renew it"
+    credential, todo, reason, job, notice = err.splitlines()
+    assert credential.startswith(
+        f"{NAME}: Segment answers 200 and drops what is sent: revoked. Certain since 2026-01-02"
+    )
+    assert "in 1 d 23 h, on 2026-01-04 03:00 UTC; here nothing is dropped then." in credential
+    assert todo == f"{NAME}: to do: renew it; `currents-bridge check` confirms it"
     assert reason.startswith(f"{NAME}: 1 objects: N of N blocks is unreadable (N events)")
     assert job == f"{NAME}: the job audit fails since 2026-01-02 03:00 UTC, 2 times: s3 answered 503"
     assert notice == f"{NAME}: unread_keys [a]/b: {ODD} (seen 2 times)"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import polars as pl
@@ -78,6 +79,7 @@ class FakeConnector:
     audit: Callable[[], TransferReport] = TransferReport
     active_at: datetime | None = None
     loss: LossPolicy = field(default_factory=LossPolicy)
+    watch: Any = field(default_factory=lambda: SimpleNamespace(key_references=("env:KEY",)))
 
     def once(self, _: timedelta) -> TransferReport:
         """Poll."""

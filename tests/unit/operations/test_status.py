@@ -190,7 +190,7 @@ def test_a_status_says_how_and_when_the_key_was_last_proven_and_what_is_not(benc
 
     (status,) = read_status(bench.ledger, {NAME: LossPolicy()}, bench.now).connectors
 
-    assert status.credential(Side.DESTINATION).proof().endswith("10 min ago: the Public API lists it")
+    assert status.credential(Side.DESTINATION).proof().endswith("10 min ago: the Public API listed it")
     document: Any = status.as_json()
     assert document["unproven_events"] == 7
     assert document["credentials"]["destination"]["proven_by"] == "confirmed"

@@ -248,6 +248,18 @@ def test_a_denial_names_the_permission_and_the_resource(
     assert ("its KMS key" in translated.hint) == (access is Access.READ)
 
 
+def test_a_denial_says_whom_aws_denied() -> None:
+    """Its answer names the caller."""
+    who = "arn:aws:sts::123456789012:assumed-role/bridge-reader/i-0abc"
+    said = f"User: {who} is not authorized to perform: s3:ListBucket on resource: arn:aws:s3:::acme"
+    response: Any = {"Error": {"Code": "AccessDenied", "Message": said}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+
+    translated = translate(boto.ClientError(response, "ListObjectsV2"), Access.LIST, "acme", "")
+
+    assert f"s3:ListBucket on arn:aws:s3:::acme is not granted to {who} (AccessDenied)" in translated.message
+    assert translated.hint == f"grant s3:ListBucket on arn:aws:s3:::acme to {who}"
+
+
 PARTS = st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.text()) | st.lists(st.text())
 
 

@@ -89,6 +89,7 @@ def _credentials() -> None:
     for name in ("suspected_at", "uncounted_at", "probed_at"):
         op.add_column("credentials", sa.Column(name, sa.DATETIME))
     op.add_column("credentials", sa.Column("good_answers", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("credentials", sa.Column("sent_in_vain", sa.Integer, nullable=False, server_default="0"))
     for name in ("keys_seen_with", "proven_by"):
         op.add_column("credentials", sa.Column(name, sa.Text))
     op.execute("UPDATE credentials SET suspected_at = since WHERE state = 'suspect'")
