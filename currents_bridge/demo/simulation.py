@@ -42,6 +42,8 @@ class OpenProgram(Protocol):
 
     def jobs(self) -> list[Job]: ...  # noqa: D102 - as app.Bridge
 
+    def once(self) -> object: ...  # noqa: D102 - as app.Bridge
+
 
 OpenBridge = Callable[..., AbstractContextManager[OpenProgram]]  # app.open_bridge
 
@@ -67,9 +69,11 @@ class Rehearsal:
         public_api: whether the program may ask the Public API; it may always ask the settings endpoint.
         destination: settings laid over those of the destination.
         connector: settings laid over those of the connector.
+        schedule: settings in place of the scenarios' own, of which each job runs every half hour.
 
     Attributes:
         now: the time; starts at START.
+        step: time from one look at what is due to the next.
         segment: what plays Segment.
         told: the messages that came to the inbox, in order.
         owed: id of each event that has to arrive, by the hour of its file.
@@ -85,8 +89,10 @@ class Rehearsal:
         public_api: bool = True,
         destination: Mapping[str, Any] | None = None,
         connector: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
     ) -> None:
         self.now = START
+        self.step = STEP
         self.told: list[Told] = []
         self.owed: dict[datetime, set[str]] = {}
         self.s3_fault: S3Fault | None = None
@@ -96,6 +102,7 @@ class Rehearsal:
         self._public_api = public_api
         self._destination = dict(destination or {})
         self._connector = dict(connector or {})
+        self._schedule = {"poll": "30m", "audit": "1d", "probe": "30m"} if schedule is None else dict(schedule)
         self._due: dict[str, datetime] = {}
         self._world = ExitStack()
         self._program = ExitStack()
@@ -161,7 +168,15 @@ class Rehearsal:
             if hour_of(self.now) not in self.owed:
                 self._write_file(hour_of(self.now))
             self._run_due_jobs()
-            self.now += STEP
+            self.now += self.step
+
+    def once(self) -> None:
+        """Run the program once, as cron does, in a process of its own; then time passes."""
+        if hour_of(self.now) not in self.owed:
+            self._write_file(hour_of(self.now))
+        self.restart()
+        self._bridge.once()
+        self.now += self.step
 
     def poll(self) -> None:
         """Have a file come, and have it delivered; no other job runs."""
@@ -194,7 +209,7 @@ class Rehearsal:
         api = {"token": "env:PUBLIC_API_TOKEN", "source_id": "braze-source", "endpoint_url": self.segment.url}
         return {
             "ledger": {"url": f"sqlite:///{self._folder / 'ledger.sqlite3'}"},
-            "schedule": {"poll": "30m", "audit": "1d", "probe": "30m"},
+            "schedule": self._schedule,
             "alerts": {"urls": [f"{self._inbox.url}/alerts"]},
             "connectors": [
                 {

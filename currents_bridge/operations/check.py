@@ -29,6 +29,17 @@ SAMPLE_KEYS = 100  # of the first and the newest hour of each folder
 
 _BAD = frozenset({CredentialState.SUSPECT, CredentialState.FAILING, CredentialState.EXPIRED})
 
+PUBLIC_API = "Public API"  # the name of the probe that can tell for sure
+_ONLY_SETTINGS = (
+    "not set up (destination.public_api): a dead key is noticed by the settings endpoint alone, within 11 minutes "
+    "where that is current, within 24 h and 11 minutes where it is a day behind; nothing is lost, what was sent since "
+    "the last proof is sent again"
+)
+_NO_PROBE = (
+    "not set up (destination.public_api), and nothing else can be asked about the key: one that is dead behind 200s is "
+    "not noticed, and what is sent with it is lost"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -144,6 +155,10 @@ def _key_shape(connector: Connector) -> Verdict:
 
 def _probes(connector: Connector, now: datetime) -> Iterator[Verdict]:
     """Ask every probe about the key, and tell what each said."""
+    names = [probe.name for probe in connector.watch.probes]
+    if PUBLIC_API not in names:
+        detail = _ONLY_SETTINGS if names else _NO_PROBE
+        yield Verdict(f"{connector.name}: {PUBLIC_API}", ok=True, detail=detail)
     for probe in connector.watch.probes:
         subject = f"{connector.name}: {probe.name}"
         try:

@@ -43,6 +43,7 @@ def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> No
     assert [subject for subject, verdict in found.items() if verdict.ok] == [
         "endpoint",
         "write key",
+        "Public API",
         "credential",
         "bucket",
         "event types",
@@ -51,6 +52,7 @@ def test_all_is_well_with_a_readable_bucket_and_a_likely_key(bench: Bench) -> No
         "objects",
         "backlog",
     ]
+    assert "and what is sent with it is lost" in found["Public API"].detail
     assert found["hours"].detail == "2026-01-02-03 to 2026-01-02-08"
     assert exit_code(list(found.values())) == 0
     assert bench.transport.attempts == 0
