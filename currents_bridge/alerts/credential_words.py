@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from currents_bridge.alerts.engine import how_long, when
 from currents_bridge.credentials.state import PROOFS, SPEAKS_AGAINST_KEY, LossWindow
 from currents_bridge.errors import Side
 from currents_bridge.model import Credential, CredentialState, EvidenceKind
+from currents_bridge.phrases import be, count, how_long, when
 
 CHECK = "`currents-bridge check` confirms it"
 REPLAY = "`currents-bridge quarantine replay`"
@@ -137,13 +137,3 @@ def unproven(events: int) -> str:
     """Return what a dead write key would cost now, empty where that is nothing."""
     were = "was" if events == 1 else "were"
     return f"{count(events, 'event')} {were} acknowledged since and {be(events)} not proven yet" if events else ""
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, like `1 event` or `1,204 events`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def be(number: int) -> str:
-    """Return the verb for so many."""
-    return "is" if number == 1 else "are"

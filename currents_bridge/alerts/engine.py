@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from currents_bridge.due import lately
 from currents_bridge.model import Alert, AlertMessage, AlertPhase, Decision
+from currents_bridge.phrases import how_long, when
 
 
 class AlertKind(StrEnum):
@@ -146,20 +147,6 @@ def as_json(message: AlertMessage) -> dict[str, str]:
 def verdict_of(findings: Mapping[str, int]) -> str:
     """Return what an audit found, like `2 changed, 40 gone`; `well` where that is nothing."""
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(findings.items())) or "well"
-
-
-def when(moment: datetime) -> str:
-    """Return a time for people, like `2026-01-02 03:04 UTC`."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def how_long(span: timedelta) -> str:
-    """Return a span for people in its two largest units, like `2 d 3 h`; no less than 0 min."""
-    minutes = max(0, int(span / timedelta(minutes=1)))
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    parts = [(days, "d"), (hours, "h"), (minutes, "min")]
-    shown = [f"{count} {unit}" for count, unit in (parts[:2] if days else parts[1:]) if count]
-    return " ".join(shown) or "0 min"
 
 
 def _sentence(words: str) -> str:

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from rich.filesize import decimal
 
-from currents_bridge.alerts.credential_words import Incident, count, recovery
-from currents_bridge.alerts.engine import AlertKind, Severity, how_long, when
+from currents_bridge.alerts.credential_words import Incident, recovery
+from currents_bridge.alerts.engine import AlertKind, Severity
 from currents_bridge.credentials.state import SENT_AGAIN, LossWindow
 from currents_bridge.due import lately
 from currents_bridge.errors import Side
@@ -30,6 +30,7 @@ from currents_bridge.model import (
     ObjectState,
     TypeActivity,
 )
+from currents_bridge.phrases import count, how_long, when
 from currents_bridge.sources.unread import Reason
 
 THRESHOLDS = (90, 75, 50, 25)  # percent of the loss window

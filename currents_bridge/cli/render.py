@@ -16,12 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from currents_bridge.alerts.credential_words import unproven
-from currents_bridge.alerts.engine import verdict_of, when
+from currents_bridge.alerts.engine import verdict_of
 from currents_bridge.cli import streams
 from currents_bridge.cli.tables import fitting, name_column, number_column, table_of, text_column
 from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Books, ObjectState, QuarantinedObject, Recorded, StoredDeadLetter, format_hour
+from currents_bridge.phrases import when
 
 if TYPE_CHECKING:  # the job that ran is there already; each command is to load its own only
     from currents_bridge.delivery.workers import TransferReport

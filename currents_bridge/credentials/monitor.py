@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
-from currents_bridge.alerts.engine import when
 from currents_bridge.credentials import state as credentials
 from currents_bridge.credentials.state import (
     INCIDENT,
@@ -26,6 +25,7 @@ from currents_bridge.due import lately
 from currents_bridge.errors import ConfigError, CredentialError, ProbeError, Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Acknowledged, Credential, Evidence, EvidenceKind, Notice, NoticeKind, Shortfall
+from currents_bridge.phrases import count, when
 from currents_bridge.ports import Ledger, Probe, Transport
 
 TOLD_FOR = timedelta(days=7)  # that something is missing, which no later evidence can end
@@ -343,10 +343,10 @@ class CredentialWatch:
 def _missing(short: Shortfall) -> str:
     span = f"between {when(short.since)} and {when(short.until)}"
     if short.again:
-        return f"none of {short.acknowledged:,} events that were sent again {span} has arrived"
-    return f"of {short.acknowledged:,} events acknowledged {span}, {short.received:,} arrived"
+        return f"none of {count(short.acknowledged, 'event')} sent again {span} has arrived"
+    return f"of {count(short.acknowledged, 'event')} acknowledged {span}, {short.received:,} arrived"
 
 
 def _untold(told: Sequence[Acknowledged]) -> str:
     events = sum(one.first + one.again for one in told)
-    return f"{events:,} events acknowledged from {when(told[0].at)} to {when(told[-1].at)}"
+    return f"{count(events, 'event')} acknowledged from {when(told[0].at)} to {when(told[-1].at)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from currents_bridge.errors import BridgeError, CredentialError, ProbeError, Ret
 from currents_bridge.events.catalogue import catalogue
 from currents_bridge.model import CredentialState, ListedObject, NoticeKind
 from currents_bridge.operations.status import CredentialStatus
+from currents_bridge.phrases import when
 from currents_bridge.sources.coverage import hour_of
 from currents_bridge.sources.discovery import resolve_start
 from currents_bridge.sources.expiry import deadline
@@ -176,7 +177,7 @@ def _credential(connector: Connector, now: datetime) -> Verdict:
     connector.probe()
     known = connector.watch.credential(Side.DESTINATION)
     state = state_at(known, now, connector.loss.window)
-    since = f" since {_when(known.since)}" if known.since else ""
+    since = f" since {when(known.since)}" if known.since else ""
     detail = f"{state}{since}: {known.evidence or 'nothing was sent yet'}"
     if proof := CredentialStatus(known, state, None, now).proof():
         events = unproven(connector.ledger.totals(connector.name).unproven_events)
@@ -196,7 +197,7 @@ def _life(connector: Connector, now: datetime) -> Verdict:
     new_file_until = deadline(now, connector.source.prefix, rules)
     if new_file_until is None:
         return Verdict(subject, ok=True, detail="the bucket deletes nothing by itself")
-    detail = f"a file of now is deleted on {_when(new_file_until)}"
+    detail = f"a file of now is deleted on {when(new_file_until)}"
     if new_file_until - now < SHORT_LIFE:
         return Verdict(subject, False, detail, f"keep files for {SHORT_LIFE.days} days at least: S3 is the only copy")
     return Verdict(subject, ok=True, detail=detail)
@@ -302,16 +303,12 @@ def _backlog(connector: Connector, now: datetime) -> Verdict:
     subject = f"{connector.name}: backlog"
     source = totals.credentials[Side.SOURCE]
     if source.state is CredentialState.FAILING:
-        detail = f"S3 is failing since {_when(source.since or now)}: {source.evidence}"
+        detail = f"S3 is failing since {when(source.since or now)}: {source.evidence}"
         return Verdict(subject, False, detail, source.hint or "", 3)
     if totals.waiting.oldest_at:
         minutes = (now - totals.waiting.oldest_at).total_seconds() / 60
         return Verdict(subject, ok=True, detail=f"the oldest waiting object is {minutes:.0f} min old")
     return Verdict(subject, ok=True, detail="nothing waits")
-
-
-def _when(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:

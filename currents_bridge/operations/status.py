@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from currents_bridge.alerts.credential_words import Incident
-from currents_bridge.alerts.engine import how_long, verdict_of, when
+from currents_bridge.alerts.engine import verdict_of
 from currents_bridge.credentials.state import (
     PROOFS,
     LossPolicy,
@@ -25,6 +25,7 @@ from currents_bridge.model import (
     NoticeKind,
     ObjectState,
 )
+from currents_bridge.phrases import how_long, when
 from currents_bridge.ports import Ledger
 from currents_bridge.sources.expiry import waiting_deadline
 

@@ -18,6 +18,7 @@ from currents_bridge.errors import ConfigError, ProbeError
 from currents_bridge.model import Acknowledged, Evidence, EvidenceKind, Shortfall
 from currents_bridge.network.answers import Answer, read_answer
 from currents_bridge.network.clients import NoAnswerError, WebAnswer, ask, excerpt, host_of
+from currents_bridge.phrases import count, when
 
 PUBLIC_API_URLS = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.segmentapis.com"}
 
@@ -200,7 +201,7 @@ class PublicApiProbe:
         received, failed = (api.count(metric, span) for metric in ("successfully-received", "failed-on-ingest"))
         arrived = received.total + failed.total
         numbers = (
-            f"of {owed + again} events acknowledged since {_text(first)}, source {self._source_id} received "
+            f"of {count(owed + again, 'event')} acknowledged since {when(first)}, source {self._source_id} received "
             f"{received.total}, and {failed.total} failed on ingest"
         )
         if received.last is None:
@@ -209,7 +210,7 @@ class PublicApiProbe:
             last = max(received.last, failed.last or received.last)
             missed = sum(one.first for one in acknowledged if one.at >= last + span.step + COUNTED_AFTER)
             if missed:
-                numbers += f"; it got nothing of the {missed} that were acknowledged long after {_text(last)}"
+                numbers += f"; it got nothing of the {missed:,} that were acknowledged long after {when(last)}"
         until = acknowledged[-1].at
         if missed:
             hint = (

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from currents_bridge.alerts.engine import AlertKind, as_json, decide, how_long, text, title
+from currents_bridge.alerts.engine import AlertKind, as_json, decide, text, title
 from currents_bridge.model import Alert, AlertMessage, AlertPhase
+from currents_bridge.phrases import how_long
 from tests.alert_workbench import HOUR, MINUTE, NOW, REPEAT, make_alert
 from tests.ledgers import LedgerOnFile
 
