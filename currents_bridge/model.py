@@ -380,14 +380,17 @@ class Progress:
     findings: Mapping[str, int] | None = None  # of the last audit, by kind (see audit.py); those that are none left out
 
 
+HANGS = -1  # in place of a number of failures
+
+
 @dataclass(frozen=True, slots=True)
 class FailingJob:
-    """A job whose latest runs failed, one after the other."""
+    """A job whose latest runs failed, one after the other, or whose run does not end."""
 
     connector: str
     job: str  # poll, audit, probe, alerts
-    failures: int  # in a row
-    since: datetime  # the first of these
+    failures: int  # in a row, or HANGS
+    since: datetime  # the first of these; the last sign of life of one that hangs
     error: str  # the latest
 
 

@@ -25,6 +25,7 @@ from currents_bridge.delivery.workers import TransferReport
 from currents_bridge.destinations.segment.batch import SegmentBatchTransport
 from currents_bridge.destinations.segment.endpoint import reach, segment_url
 from currents_bridge.destinations.segment.probes import PUBLIC_API_URLS, PublicApiProbe, SettingsProbe
+from currents_bridge.due import lately
 from currents_bridge.errors import (
     BridgeError,
     ConfigError,
@@ -44,8 +45,8 @@ from currents_bridge.mistakes import MISTAKES, described
 from currents_bridge.model import CredentialState, LetterFilter, ObjectState
 from currents_bridge.network.deadline import hasten
 from currents_bridge.operations import check
-from currents_bridge.operations.health import HealthReader, is_healthy
-from currents_bridge.operations.jobs import JobRecords
+from currents_bridge.operations.health import HealthReader
+from currents_bridge.operations.jobs import LIFE, JobRecords
 from currents_bridge.operations.opening import OPEN, Unopened, keep_outcome, open_each
 from currents_bridge.operations.schedule import Job
 from currents_bridge.ports import Channel, Ledger, Probe, Transport
@@ -112,15 +113,20 @@ class Bridge:
         not answer is only logged.
         """
         now = self.now()
-        healthy, mistakes = True, []
+        healthy, mistakes, active_at = True, [], {}
+        span = max(LIFE, 2 * self.settings.schedule.poll)
         for reader in self._health:
             try:
                 health = self._records.run(reader.name, "alerts", partial(self._look, reader, now))
             except MISTAKES as error:
                 mistakes.append(error)
             else:
-                healthy &= is_healthy(health, self.settings.schedule.poll)
-        self.alerts.look_at_jobs(self.ledger.failing_jobs(), self._names(), now)
+                active_at[reader.name] = health.active_at
+                healthy &= lately(health.active_at, now, span)
+        hanging = self._records.hanging(active_at, span)
+        known = {(job.connector, job.job) for job in hanging}
+        failing = [job for job in self.ledger.failing_jobs() if (job.connector, job.job) not in known]
+        self.alerts.look_at_jobs([*failing, *hanging], self._names(), now)
         self.alerts.post(now)
         if mistakes:
             raise mistakes[0]

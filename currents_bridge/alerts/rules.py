@@ -18,6 +18,7 @@ from currents_bridge.credentials.state import SENT_AGAIN, LossWindow
 from currents_bridge.due import lately
 from currents_bridge.errors import Side
 from currents_bridge.model import (
+    HANGS,
     Alert,
     ConnectorTotals,
     Credential,
@@ -132,7 +133,7 @@ def conditions(health: Health, limits: Limits) -> list[Alert]:
 
 
 def job_alerts(failing: Sequence[FailingJob], now: datetime) -> list[Alert]:
-    """Return the alerts of jobs that failed twice in a row, whatever is known of their connector otherwise."""
+    """Return the alerts of jobs that failed twice in a row or hang, whatever is known of their connector otherwise."""
     return [
         Alert(
             connector=job.connector,
@@ -142,15 +143,24 @@ def job_alerts(failing: Sequence[FailingJob], now: datetime) -> list[Alert]:
             since=job.since,
             what=_failing(job),
             waits="",
-            todo="see the log for `job_failed` or `poll_finished`; if it is a mistake of the program, report it",
+            todo=_HANGING if job.failures == HANGS else _FAILED,
             told_at=now,
         )
         for job in failing
-        if job.failures > MOST_FAILURES
+        if job.failures > MOST_FAILURES or job.failures == HANGS
     ]
 
 
+_FAILED = "see the log for `job_failed` or `poll_finished`; if it is a mistake of the program, report it"
+_HANGING = (
+    "see with `currents-bridge check` whether S3 and Segment answer; then restart the program, which goes on where it "
+    "was, and report it with the log"
+)
+
+
 def _failing(job: FailingJob) -> str:
+    if job.failures == HANGS:
+        return f"The job {job.job} hangs: {job.error}"
     if job.job == POLL:
         return f"No poll was complete since {when(job.since)}, {job.failures} in a row: {job.error}"
     return f"The job {job.job} fails each time, {job.failures} times so far: {job.error}"

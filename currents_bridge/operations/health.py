@@ -63,12 +63,3 @@ class HealthReader:
         self._since = (newest or now) + timedelta(hours=1) - ACTIVITY_SPAN
         self._activity = [of for of in ledger.activity(name, self._since, now) if of.event_type in included]
         self._looked_at = now
-
-
-def is_healthy(health: Health, poll: timedelta) -> bool:
-    """Return whether a poll was begun or something was acknowledged lately: a delivery may take longer than an hour.
-
-    Lately is an hour, or the time of two polls where they are that rare.
-    """
-    span = max(timedelta(hours=1), 2 * poll)
-    return lately(health.active_at, health.now, span)

@@ -24,7 +24,6 @@ from currents_bridge.model import (
     Progress,
     Waiting,
 )
-from currents_bridge.operations.health import is_healthy
 from currents_bridge.sources.coverage import covered_by_look, hours_to_list
 from tests.alert_workbench import health
 from tests.workbench import NAME, Bench, clicks, everything
@@ -88,11 +87,6 @@ def test_an_audit_under_such_a_clock_was_none() -> None:
 
     assert connector.audit_when_due(DAY) is not None
     assert bench.ledger.progress(NAME).audited_at == bench.now
-
-
-def test_a_sign_of_life_ahead_is_none() -> None:
-    """A heartbeat would go on for a year while nothing is polled."""
-    assert not is_healthy(health(now=NOW, active_at=AHEAD), timedelta(minutes=1))
 
 
 def test_an_open_alert_that_was_told_ahead_is_told_again() -> None:

@@ -296,6 +296,65 @@ def test_a_delivery_of_more_than_an_hour_is_well(program: Program) -> None:
     assert program.heartbeats == 1
 
 
+def test_a_sign_of_life_ahead_of_now_is_none(program: Program) -> None:
+    """A heartbeat would go on for a year while nothing is polled."""
+    program.first.active_at = program.now + timedelta(days=365)
+    program.run()
+    assert program.heartbeats == 0
+
+
+def test_a_job_that_hangs_is_told_until_it_ends(program: Program) -> None:
+    """It raises nothing and ends nothing, while the alerts are looked at beside it."""
+
+    def hang() -> TransferReport:
+        program.first.active_at = program.now + 10 * MINUTE  # a batch was taken, then no more
+        program.now += timedelta(hours=2)
+        program.second.active_at = program.now
+        program.bridge.tell()
+        return TransferReport()
+
+    program.first.poll = hang
+    program.run("first.poll")
+
+    assert program.told[0] == ("opened", "first", "job_failing", "poll")
+    assert program.told[1:] == [("resolved", "first", "job_failing", "poll")]
+    assert program.heartbeats == 0
+
+
+def test_a_job_that_hangs_is_in_the_status_of_another_process(program: Program) -> None:
+    """With what it was seen to do last."""
+    records = JobRecords(program.ledger, lambda: program.now)
+    seen: list[Any] = []
+
+    def hang() -> None:
+        began = program.now
+        program.now += timedelta(hours=1)
+        seen.extend(records.hanging({"first": began}, timedelta(hours=1)))
+        records.hanging({"first": began}, timedelta(hours=1))
+        seen.extend(program.ledger.failing_jobs())
+
+    records.run("first", "probe", hang)
+
+    of_memory, of_ledger = seen
+    assert of_memory.error == of_ledger.error
+    assert "it began on 2026-01-02 12:00 UTC, has not ended" in of_ledger.error
+    assert of_ledger.failures == 1
+    assert not program.ledger.failing_jobs()
+
+
+def test_a_long_delivery_and_an_audit_are_no_jobs_that_hang(program: Program) -> None:
+    """One shows signs of life, the other has a day."""
+    records = JobRecords(program.ledger, lambda: program.now)
+    found: list[Any] = []
+
+    def work() -> None:
+        program.now += timedelta(hours=5)
+        found.extend(records.hanging({"first": program.now - 10 * MINUTE, "second": None}, timedelta(hours=1)))
+
+    records.run("first", "poll", lambda: records.run("second", "audit", work))
+    assert not found
+
+
 def test_a_mistake_is_described_by_its_kind_and_place_only() -> None:
     """Its text may hold anything."""
     with pytest.raises(AttributeError) as caught:
