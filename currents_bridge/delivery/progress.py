@@ -144,17 +144,42 @@ class Run:
 
 
 class Repeats:
-    """The message ids of one group, so that an event that stands in it twice is sent once."""
+    """The message ids of one group, so that an event that stands in it twice is sent once.
 
-    def __init__(self) -> None:
+    The latest are kept as they are, 140 bytes each; of an object of millions, the earlier ones as 128 bits each, in
+    which no two ids meet by chance.
+
+    Args:
+        most_kept: ids that are kept as they are.
+    """
+
+    def __init__(self, most_kept: int = 100_000) -> None:
+        self._most_kept = most_kept
         self._seen: set[str] = set()  # grows in place; a join would look at all of them again for each small object
+        self._earlier = _digests(pl.Series([], dtype=pl.String))  # sorted
 
     def leave_out(self, messages: pl.DataFrame) -> pl.DataFrame:
         """Return the messages whose id the group has not had yet, in order."""
+        if self._earlier.height:
+            messages = messages.filter(~self._were_earlier(messages["message_id"]))
         ids = set(messages["message_id"].to_list())
         again = ids & self._seen
         self._seen |= ids
-        if len(ids) == messages.height and not again:
-            return messages
-        fresh = pl.col("message_id").is_first_distinct() & ~pl.col("message_id").is_in(list(again))
-        return messages.filter(fresh)
+        if len(ids) != messages.height or again:
+            fresh = pl.col("message_id").is_first_distinct() & ~pl.col("message_id").is_in(list(again))
+            messages = messages.filter(fresh)
+        if len(self._seen) > self._most_kept:
+            kept = _digests(pl.Series(list(self._seen), dtype=pl.String))
+            self._earlier = pl.concat([self._earlier, kept]).sort("first")
+            self._seen = set()
+        return messages
+
+    def _were_earlier(self, ids: pl.Series) -> pl.Series:
+        asked, known = _digests(ids), self._earlier
+        at = known["first"].search_sorted(asked["first"]).clip(upper_bound=known.height - 1)
+        return (known["first"].gather(at) == asked["first"]) & (known["second"].gather(at) == asked["second"])
+
+
+def _digests(ids: pl.Series) -> pl.DataFrame:
+    """Return 128 bits of each id, which are the same within this process."""
+    return pl.DataFrame({"first": ids.hash(1), "second": ids.hash(2)})
