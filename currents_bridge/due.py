@@ -1,7 +1,8 @@
 """When something is due. A time that lies ahead of now is of a clock that ran ahead once: it must leave no trace."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+FIRST_FILES = datetime(2010, 1, 1, tzinfo=UTC)  # Braze was founded in 2011: a clock before that is wrong
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
 LONGEST_WAIT = timedelta(minutes=5)  # from one attempt at a channel to the next: what waits may be critical

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from currents_bridge.due import FIRST_FILES
 from currents_bridge.errors import BridgeError, CredentialError, RetryLaterError
 from currents_bridge.model import Coverage, CurrentsObject, ListedObject, Progress, Selection
 from currents_bridge.ports import Ledger, ObjectStore
@@ -105,12 +106,21 @@ def poll(source: Source, now: datetime) -> Discovery:
 
 
 def started(source: Source, now: datetime) -> Progress:
-    """Return the progress, with the start of the very first look, which is kept even if that look fails."""
+    """Return the progress, with the start of the very first look, which is kept even if that look fails.
+
+    One that cannot be is that of a clock that was wrong: then it is `lookback` ago, since what came meanwhile must not
+    be passed over. Raises RetryLaterError where now itself cannot be, and the start is to be now.
+    """
+    if now < FIRST_FILES and source.start_from == "now":
+        what = f"source.start_from is now, and the clock of this machine says {now:%Y-%m-%d %H:%M} UTC"
+        raise RetryLaterError(what, "set the clock; nothing is lost, it is tried again at the next poll")
     progress = source.ledger.progress(source.connector)
-    if progress.started_at is None:
-        progress = replace(progress, started_at=now)
-        source.ledger.save_progress(source.connector, Progress(started_at=now))
-    return progress
+    at = progress.started_at
+    if at is not None and FIRST_FILES <= at <= now:
+        return progress
+    at = now if at is None else now - source.lookback
+    source.ledger.save_progress(source.connector, Progress(started_at=at))
+    return replace(progress, started_at=at)
 
 
 def keep_coverage(source: Source, folders: Iterable[str], start: datetime | None, now: datetime) -> None:

@@ -9,6 +9,7 @@ from currents_bridge.alerts.engine import AlertKind, Severity, decide
 from currents_bridge.alerts.rules import Limits, conditions
 from currents_bridge.credentials.state import believable, loss_window_of, state_at
 from currents_bridge.due import LAST_RETRY, lately
+from currents_bridge.errors import RetryLaterError
 from currents_bridge.model import (
     Alert,
     AlertMessage,
@@ -25,6 +26,7 @@ from currents_bridge.model import (
     Waiting,
 )
 from currents_bridge.sources.coverage import covered_by_look, hours_to_list
+from currents_bridge.sources.discovery import poll
 from tests.alert_workbench import health
 from tests.workbench import NAME, Bench, clicks, everything
 
@@ -75,6 +77,33 @@ def test_a_folder_that_was_listed_under_such_a_clock_is_listed_whole(start: date
 
     assert (first, end) == (start and start.replace(minute=0), None)
     assert covered_by_look(covered, start, 6 * HOUR, NOW).until == NOW
+
+
+def test_a_first_start_under_such_a_clock_does_not_hide_what_comes() -> None:
+    """With `start_from: now`: the start is as far back then as each poll looks."""
+    bench = Bench()
+    source = replace(bench.source(), start_from="now")
+    bench.put(1, offset=1, hour=bench.now.replace(minute=0) - 30 * DAY)
+    bench.put(1, offset=2)
+    poll(source, AHEAD)
+    assert not bench.ledger.rows()
+
+    poll(source, bench.now)
+
+    assert bench.ledger.progress(NAME).started_at == bench.now - source.lookback
+    assert [row["hour"] for row in bench.ledger.rows()] == [f"{bench.now:%Y-%m-%d-%H}"]
+
+
+def test_a_clock_that_was_never_set_does_not_make_now_the_beginning_of_history() -> None:
+    """As on a board without a battery: with `start_from: now` the poll says so, and nothing is admitted."""
+    bench = Bench()
+    bench.put(1)
+
+    with pytest.raises(RetryLaterError, match="the clock of this machine says 1970-01-01"):
+        poll(replace(bench.source(), start_from="now"), datetime(1970, 1, 1, tzinfo=UTC))
+
+    assert not bench.ledger.rows()
+    assert bench.ledger.progress(NAME).started_at is None
 
 
 def test_an_audit_under_such_a_clock_was_none() -> None:

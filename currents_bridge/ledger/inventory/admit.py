@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from currents_bridge.due import FIRST_FILES
 from currents_bridge.ledger.bulk import among, pair_among
 from currents_bridge.ledger.inventory import digests, folds
 from currents_bridge.ledger.schema import hours, objects, time_text
@@ -19,7 +20,6 @@ NOT_SETTLED = {
     ObjectState.EXCLUDED: Recorded.WAITING,
     ObjectState.QUARANTINED: Recorded.QUARANTINED,
 }
-_FIRST_FILES = datetime(2010, 1, 1, tzinfo=UTC)  # Braze was founded in 2011
 # Hour and event type; writing each object's hour as text would cost more than looking it up.
 _Slot = tuple[datetime, str]
 
@@ -113,7 +113,7 @@ def owed(connection: Connection, connector: str, after: str, before: str, limit:
 
 def columns_of(listed: CurrentsObject, now: datetime) -> dict[str, Any]:
     """Return the columns of a listed object; a time of change that cannot be is taken for now, as it came just now."""
-    modified = listed.last_modified if _FIRST_FILES <= listed.last_modified <= now else now
+    modified = listed.last_modified if FIRST_FILES <= listed.last_modified <= now else now
     # Spelled out because `asdict` copies each value deeply, and millions of objects pass here.
     return {
         "key": listed.key,
