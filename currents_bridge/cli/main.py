@@ -22,6 +22,7 @@ from currents_bridge.cli.options import (
     configure_logs,
     load_settings,
     opened,
+    print_failure,
     quiet_logs,
     say,
     tell,
@@ -91,11 +92,7 @@ def execute() -> int:
 
 
 def _failed(code: int, problems: Sequence[str], hint: str) -> int:
-    """Print the document of a command that ended before it had one, where one is wanted; returns the exit code."""
-    if "--json" in sys.argv:
-        from currents_bridge.cli import render
-
-        render.print_json({"error": "; ".join(problems), "reasons": dict.fromkeys(problems, 1), "hint": hint})
+    print_failure(problems, hint)
     return code
 
 

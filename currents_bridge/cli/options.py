@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,15 @@ def quiet_logs(*, verbose: bool) -> None:
     configure_logs(verbose=verbose, level=logging.WARNING)
 
 
+def print_failure(problems: Sequence[str], hint: str) -> None:
+    """Print the document of a command that ended before it had one, where one is wanted."""
+    if "--json" in sys.argv:
+        from currents_bridge.cli import render
+
+        render.print_json({"error": "; ".join(problems), "reasons": dict.fromkeys(problems, 1), "hint": hint})
+        sys.stdout.flush()
+
+
 def _hang_up(bridge: "Bridge", config: Path | None) -> None:
     from currents_bridge.cli import hangup
 
@@ -72,6 +81,7 @@ def opened(
     with stopped_by_signals(stop, COMMAND_GRACE_S if grace_s is None else grace_s) as signals:
         from currents_bridge import wiring
 
+        signals.on_force = partial(print_failure, ["stopped by force"], "run the same command again: it goes on")
         with (
             wiring.ended_by(signals),
             wiring.open_bridge(load_settings(config), os.environ, stop, missing=missing) as bridge,

@@ -16,6 +16,7 @@ import logging
 import math
 import socket
 import ssl
+import time
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_INTERIM = 32  # of one answer
+LOOK_S = 1.0  # of silence between two looks at the deadline
 _PIECE_BYTES = 16 * 1024  # of a body between two looks at the deadline; as much as TLS sends at once
 
 _open_socket = HTTPConnection._new_conn  # noqa: SLF001 - botocore and Apprise build on it as well
@@ -79,12 +81,16 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         patience_s = self._socket.gettimeout()
-        self._socket.settimeout(_in_time(patience_s))
+        silent_until_s = math.inf if patience_s is None else time.monotonic() + patience_s
         try:
-            return self._socket.recv_into(buffer)
-        except TimeoutError:
-            left_s(math.inf)  # says so where it was the deadline
-            raise
+            while True:
+                self._socket.settimeout(_in_time(min(LOOK_S, max(0.001, silent_until_s - time.monotonic()))))
+                try:
+                    return self._socket.recv_into(buffer)
+                except TimeoutError:
+                    left_s(math.inf)  # says so where it was the deadline, which a stop may have brought nearer
+                    if time.monotonic() >= silent_until_s:
+                        raise
         finally:
             self._socket.settimeout(patience_s)
 

@@ -57,6 +57,7 @@ class Listener:
     Attributes:
         on_stop: what a stop does besides, given the seconds after which the process ends by force.
         on_hangup: what SIGHUP is for.
+        on_force: what is still said where the process ends by force, within LAST_WORDS_S.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Listener:
     ) -> None:
         self.on_stop: Callable[[float], object] = lambda _: None
         self.on_hangup: Callable[[], object] = lambda: None
+        self.on_force: Callable[[], object] = lambda: None
         self._receiver = receiver
         self._stop = stop
         self._grace_s = grace_s
@@ -76,10 +78,7 @@ class Listener:
             while number := self._next():
                 self._take(number)
         except TimeoutError:
-            last_words = threading.Thread(target=self._say_why, daemon=True)
-            last_words.start()
-            last_words.join(LAST_WORDS_S)
-            self._end(1)
+            self._end_by_force(1)
 
     def _next(self) -> int:
         """Return the next signal, 0 once there will be none; raises TimeoutError when the grace is over."""
@@ -95,9 +94,18 @@ class Listener:
             self._stop.set()
             self.on_stop(self._grace_s)
         elif number in _ENDING:
-            self._end(128 + number)
+            self._end_by_force(128 + number)
 
-    def _say_why(self) -> None:
+    def _end_by_force(self, code: int) -> None:
+        last_words = threading.Thread(target=self._say_why, args=(code,), daemon=True)
+        last_words.start()
+        last_words.join(LAST_WORDS_S)
+        self._end(code)
+
+    def _say_why(self, code: int) -> None:
+        self.on_force()
+        if code != 1:  # asked for by the second signal
+            return
         log.error(
             "stopped_by_force",
             error=f"what was begun did not end within {self._grace_s:g} s of the stop",

@@ -1,13 +1,17 @@
 """Signals end the program in time, whatever it waits for: the daemon within 20 s, any other command within 5 s."""
 
+import json
 import signal
 import sqlite3
 import subprocess
 import time
+from itertools import repeat
 
 import pytest
 
 from currents_bridge.testing.collector import Answer
+from currents_bridge.testing.embedded_s3 import S3Endpoint
+from currents_bridge.testing.faulty_s3 import FaultyS3, S3Fault
 from tests.installation import TIMEOUT_S, Site, until
 
 DAEMON_S = 20
@@ -67,3 +71,42 @@ def test_ctrl_c_ends_a_command_that_waits_for_a_locked_ledger(site: Site, comman
         stopped(process, signal.SIGINT, COMMAND_S)
 
     assert process.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["once"],
+        ["backfill", "--from", "2026-01-01", "--to", "2026-01-02"],
+        ["backfill", "--from", "2026-01-01", "--to", "2026-01-02", "--dry-run"],
+        ["reconcile"],
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_ends_a_command_while_s3_hangs(site: Site, embedded_s3: S3Endpoint, command: list[str]) -> None:
+    """In the middle of an answer; what it has to say is still one document."""
+    site.put_sample(count=1)
+    site.once()
+    with FaultyS3(embedded_s3, repeat(S3Fault.SLOW), slow_s=600) as s3:
+        site.connector["source"]["endpoint_url"] = s3.url
+        process = site.start(*command, "--json")
+        until(lambda: s3.requests > 0, process)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, log = process.communicate(timeout=TIMEOUT_S)
+        assert time.monotonic() - began < COMMAND_S, log
+
+    assert process.returncode == 1
+    assert "error" in json.loads(out)
+
+
+def test_sigterm_ends_a_daemon_while_s3_hangs(site: Site, embedded_s3: S3Endpoint) -> None:
+    """It ends well: what is not done is done by the next start."""
+    site.put_sample(count=1)
+    with FaultyS3(embedded_s3, repeat(S3Fault.SLOW), slow_s=600) as s3:
+        site.connector["source"]["endpoint_url"] = s3.url
+        process = site.start("run")
+        until(lambda: s3.requests > 0, process)
+        log = stopped(process, signal.SIGTERM, DAEMON_S)
+
+    assert process.returncode == 0, log
