@@ -107,6 +107,7 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
     bench.ledger.note(NAME, [Notice(NoticeKind.UNREAD_KEYS, "[a]/b", ODD, 2)], bench.now)
     for _ in range(2):
         bench.ledger.job_ended(NAME, "audit", "s3 answered 503", HOUR)
+    capsys.readouterr()  # what was logged, if anything
 
     render.print_status(read_status(bench.ledger, {NAME: LossPolicy()}, bench.now))
 
