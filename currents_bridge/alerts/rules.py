@@ -311,8 +311,9 @@ def _deadline(health: Health) -> Iterator[Alert]:
 
 def _rotation(health: Health) -> Iterator[Alert]:
     if refused := health.refused_key:
-        what = f"The newest write key is refused, an older one is used on: {refused.detail}"
-        todo = refused.hint or "put the key that the Segment source shows into the secret"
+        place = health.key_references[-1] if health.key_references else "the secret"
+        what = "The newest write key is refused, so events still go out with an older one, and nothing is lost"
+        todo = refused.hint or f"put the write key that the Segment source shows into {place}"
         yield _alert(health, AlertKind.ROTATION_REFUSED, what, todo, since=refused.at)
 
 
