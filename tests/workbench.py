@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 import polars as pl
 from pydantic import SecretStr
 
-from currents_bridge import wiring
 from currents_bridge.alerts.rules import Limits
 from currents_bridge.alerts.service import Alerts
+from currents_bridge.bridge import Bridge
 from currents_bridge.config import DeliverySettings, Settings
 from currents_bridge.connector import Connector, event_type_of
 from currents_bridge.credentials.monitor import CredentialWatch
@@ -241,11 +241,11 @@ class Bench:
             stop=self.stop,
         )
 
-    def bridge(self, settings: Settings) -> wiring.Bridge:
+    def bridge(self, settings: Settings) -> Bridge:
         """Return the connector as an open program, whose alerts go nowhere."""
         limits = Limits(backlog_age=timedelta(hours=6), dead_letters_per_hour=100, silence=timedelta(hours=24))
         alerts = Alerts(book=self.ledger.alert_book(), channels=(), limits=limits, repeat=timedelta(hours=12))
-        return wiring.Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
+        return Bridge(settings, self.ledger, [self.connector()], alerts, lambda: self.now, self.stop)
 
     def watch(self) -> CredentialWatch:
         """Return the watch over one write key, which is about to be used."""

@@ -227,7 +227,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
 
     Run it again to resume it: what was delivered is left out.
     """
-    from currents_bridge import wiring
+    from currents_bridge.bridge import exit_code
     from currents_bridge.cli import render
     from currents_bridge.operations import backfill as job
 
@@ -251,7 +251,7 @@ def backfill(  # noqa: PLR0913 - one parameter an option
                     c, selection, resend=resend, requests_per_second=requests_per_second, on_group=on_group
                 )
     stopped = bridge.stop.is_set()
-    code = 1 if stopped else wiring.exit_code(reports.values())
+    code = 1 if stopped else exit_code(reports.values())
     _show(reports, code, as_json=as_json)
     if stopped and not any(isinstance(report.error, StoppedError) for report in reports.values()):
         say("stopped; run the same command without --resend to go on where it stopped")
@@ -275,7 +275,7 @@ def reconcile(  # noqa: PLR0913 - one parameter an option
     for each type and hour read = sent + skipped + deduplicated + dead. What is not so is listed. Ends with 1 while
     objects wait, are not known yet or cannot be listed, and with 4 for all that needs a person.
     """
-    from currents_bridge import wiring
+    from currents_bridge.bridge import worst
     from currents_bridge.cli import render
     from currents_bridge.operations import reconcile as job
     from currents_bridge.operations.backfill import parse_span, select
@@ -285,7 +285,7 @@ def reconcile(  # noqa: PLR0913 - one parameter an option
     span = parse_span(from_, to) if from_ and to else (None, None)
     with opened(config, "refuse", verbose=verbose, level=logging.WARNING) as bridge:
         results = {c.name: job.reconcile(c, select(c, span, ())) for c in bridge.named(connector)}
-    code = wiring.worst(result.exit_code for result in results.values())
+    code = worst(result.exit_code for result in results.values())
     if as_json:
         reasons = sum((result.reasons for result in results.values()), Counter[str]())
         document = {"connectors": {name: result.as_json() for name, result in results.items()}}

@@ -16,8 +16,8 @@ import typer
 from currents_bridge.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
+    from currents_bridge.bridge import Bridge
     from currents_bridge.config import Settings
-    from currents_bridge.wiring import Bridge
     from currents_bridge.wiring_ledger import Missing
 
 Config = Annotated[

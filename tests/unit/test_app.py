@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from currents_bridge import wiring, wiring_ledger
 from currents_bridge.avro.container import Container
+from currents_bridge.bridge import exit_code
 from currents_bridge.config import Settings, SourceSettings
 from currents_bridge.delivery.group import GroupReport
 from currents_bridge.delivery.workers import TransferReport
@@ -70,8 +71,8 @@ LATER = a_report(Failed(1, "unwell", HOUR))
 )
 def test_the_exit_code_is_that_of_the_worst(reports: list[TransferReport], code: int) -> None:
     """A failing credential, then what is tried again, then what was set aside."""
-    assert wiring.exit_code(reports) == code
-    assert wiring.exit_code(reversed(reports)) == code
+    assert exit_code(reports) == code
+    assert exit_code(reversed(reports)) == code
 
 
 def test_a_program_opens_with_all_its_connectors_and_closes_the_ledger(tmp_path: Path) -> None:

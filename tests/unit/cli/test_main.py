@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from currents_bridge import __version__, wiring, wiring_ledger
+from currents_bridge.bridge import Bridge
 from currents_bridge.cli import main, options
 from currents_bridge.config import example_config, load
 from currents_bridge.connector import Connector
@@ -52,7 +53,7 @@ def bench(config: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench()
 
     @contextmanager
-    def open_bridge(settings: Any, *_: object, **__: object) -> Iterator[wiring.Bridge]:
+    def open_bridge(settings: Any, *_: object, **__: object) -> Iterator[Bridge]:
         yield bench.bridge(settings)
 
     monkeypatch.setattr(wiring, "open_bridge", open_bridge)

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from currents_bridge import wiring, wiring_ledger
+from currents_bridge.bridge import Bridge
 from currents_bridge.cli import main, options, set_aside
 from currents_bridge.config import Settings
 from currents_bridge.errors import UsageError
@@ -30,7 +31,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench.deliver()
 
     @contextmanager
-    def open_bridge(settings: Any, *_: object, **__: object) -> Iterator[wiring.Bridge]:
+    def open_bridge(settings: Any, *_: object, **__: object) -> Iterator[Bridge]:
         yield bench.bridge(settings)
 
     @contextmanager

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from structlog.testing import capture_logs
 
-from currents_bridge import wiring
 from currents_bridge.alerts.rules import Limits
 from currents_bridge.alerts.service import Alerts
+from currents_bridge.bridge import Bridge
 from currents_bridge.config import Settings
 from currents_bridge.config.settings import ScheduleSettings
 from currents_bridge.connector import Connector
@@ -110,7 +110,7 @@ class Program:
         self.heartbeats = 0
         self.bridge = self.restart()
 
-    def restart(self) -> wiring.Bridge:
+    def restart(self) -> Bridge:
         """Return the program as another process has it."""
         alerts = Alerts(
             book=self.ledger.alert_book(),
@@ -129,7 +129,7 @@ class Program:
             }
         )
         connectors = cast("list[Connector]", [self.first, self.second])
-        return wiring.Bridge(settings, self.ledger, connectors, alerts, lambda: self.now, threading.Event())
+        return Bridge(settings, self.ledger, connectors, alerts, lambda: self.now, threading.Event())
 
     name = fingerprint = "inbox"
 

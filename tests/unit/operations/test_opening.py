@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from currents_bridge import wiring
+from currents_bridge.bridge import Bridge
 from currents_bridge.config import Settings
 from currents_bridge.errors import ConfigError
 from currents_bridge.testing.currents_files import object_key
@@ -21,7 +22,7 @@ NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 class Place:
     """A program of two connectors, the second of which has its key in a file that is not there yet."""
 
-    bridge: wiring.Bridge
+    bridge: Bridge
 
     def __init__(self, key_file: Path, settings: Settings) -> None:
         self.key_file = key_file
