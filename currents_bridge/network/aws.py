@@ -16,8 +16,9 @@ from botocore.credentials import Credentials
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 
+from currents_bridge.errors import RetryLaterError
 from currents_bridge.network.botocore_rules import lay_aws_rules
-from currents_bridge.network.clients import network_trouble
+from currents_bridge.network.clients import PROXY_LOGIN, network_trouble, proxy_refusal
 from currents_bridge.network.deadline import TooLateError
 from currents_bridge.text import words
 
@@ -98,7 +99,14 @@ def open_session() -> botocore.session.Session:
     lay_aws_rules()
     session = _Session()
     session.register_component("data_loader", _DESCRIPTIONS)
+    session.register("before-parse", _refuse_proxys_answer)
     return session
+
+
+def _refuse_proxys_answer(**event: Any) -> None:
+    """Raise HTTPClientError for a proxy's answer: it has none of the shapes that a service's answer is parsed by."""
+    if event["response_dict"]["status_code"] == PROXY_LOGIN:
+        raise boto.HTTPClientError(error=RetryLaterError(proxy_refusal(PROXY_LOGIN)))
 
 
 @contextmanager

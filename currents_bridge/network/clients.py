@@ -147,9 +147,6 @@ def network_trouble(error: BaseException) -> str | None:
                 f"its certificate is not trusted ({cause.verify_message}); if a private authority made it, "
                 "set SSL_CERT_FILE to that authority's certificate"
             )
-        answer = getattr(cause, "response", None)  # botocore keeps there what was answered
-        if isinstance(answer, dict) and answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == PROXY_LOGIN:
-            return proxy_refusal(PROXY_LOGIN)
         if isinstance(cause, OSError) and (refused := _TUNNEL.search(str(cause))):
             return proxy_refusal(int(refused[1]))
     return None

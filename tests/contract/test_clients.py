@@ -250,8 +250,6 @@ def test_a_proxy_that_wants_another_password_is_named(
     client: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it tunnels or forwards; the password that it did not take shows nowhere."""
-    if (client, scheme) == ("sns", "http"):
-        pytest.skip("SNS is asked over TLS")
     with listening(proxy([], "user:other")) as port:
         monkeypatch.setenv("ALL_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{port}")
         with pytest.raises(BridgeError, match=r"the proxy wants another user name and password \(407\)") as told:

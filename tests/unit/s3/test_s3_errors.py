@@ -87,7 +87,6 @@ CREDENTIAL_ERRORS = [
 PASSING_ERRORS = [
     (TooLateError(), "there was no whole answer in time"),
     (boto.HTTPClientError(error=BadNetworkSettingError("HTTPS_PROXY is odd", "mend it")), "HTTPS_PROXY is odd"),
-    (answer("407", 407), "the proxy wants another user name and password"),
     (answer("TemporaryRedirect", 307), "redirects to another place for now"),
     (answer("307", 307), "redirects to another place for now"),
     (answer("PreconditionFailed", 412), "has changed since it was listed"),
