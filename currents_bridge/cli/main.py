@@ -20,9 +20,9 @@ from currents_bridge.cli.options import (
     Json,
     Verbose,
     configure_logs,
+    failure,
     load_settings,
     opened,
-    print_failure,
     quiet_logs,
     say,
     tell,
@@ -92,7 +92,11 @@ def execute() -> int:
 
 
 def _failed(code: int, problems: Sequence[str], hint: str) -> int:
-    print_failure(problems, hint)
+    """Print the document of a command that ended before it had one, where one is wanted; returns the exit code."""
+    if "--json" in sys.argv:
+        from currents_bridge.cli import render
+
+        render.print_json(failure(problems, hint))
     return code
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from currents_bridge.cli import streams
 from currents_bridge.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
@@ -48,13 +49,10 @@ def quiet_logs(*, verbose: bool) -> None:
     configure_logs(verbose=verbose, level=logging.WARNING)
 
 
-def print_failure(problems: Sequence[str], hint: str) -> None:
-    """Print the document of a command that ended before it had one, where one is wanted."""
+def _write_failure(why: str, hint: str) -> None:
+    """Write the one document of a command that ends by force, where one is wanted and none is begun."""
     if "--json" in sys.argv:
-        from currents_bridge.cli import render
-
-        render.print_json({"error": "; ".join(problems), "reasons": dict.fromkeys(problems, 1), "hint": hint})
-        sys.stdout.flush()
+        streams.write_last(streams.json_document(failure([why], hint)))
 
 
 def _hang_up(bridge: "Bridge", config: Path | None) -> None:
@@ -79,9 +77,9 @@ def opened(
     configure_logs(verbose=verbose, level=level)
     stop = threading.Event()
     with stopped_by_signals(stop, COMMAND_GRACE_S if grace_s is None else grace_s) as signals:
+        signals.on_force = _write_failure
         from currents_bridge import wiring
 
-        signals.on_force = partial(print_failure, ["stopped by force"], "run the same command again: it goes on")
         with (
             wiring.ended_by(signals),
             wiring.open_bridge(load_settings(config), os.environ, stop, missing=missing) as bridge,
@@ -92,6 +90,11 @@ def opened(
             gc.freeze()
             gc.set_threshold(10_000)
             yield bridge
+
+
+def failure(problems: Sequence[str], hint: str) -> dict[str, object]:
+    """Return the document of a command that ended before it had one."""
+    return {"error": "; ".join(problems), "reasons": dict.fromkeys(problems, 1), "hint": hint}
 
 
 def tell(error: BridgeError) -> None:

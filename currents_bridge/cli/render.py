@@ -8,7 +8,6 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import orjson
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -44,7 +43,7 @@ talk = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 def print_json(document: object) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.write(streams.json_document(document))
     sys.stdout.buffer.flush()
 
 

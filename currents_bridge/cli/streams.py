@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+import orjson
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -15,15 +17,18 @@ class Output(io.FileIO):
     """A descriptor that takes everything; `error` is what the first write that failed was told, None if none did.
 
     A reader that has gone, as `head` does, is no error: what is still written is left out, and `unread` says so.
+    `begun` says whether anything was written at all.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
+        self.begun = False
         self.unread = False
         self.error: OSError | None = None
 
     def write(self, data: "ReadableBuffer") -> int:
         """Write what can be written, and say that it was all."""
+        self.begun = True
         size = memoryview(data).nbytes
         if self.unread or self.error:
             return size
@@ -53,8 +58,25 @@ def take_over() -> Output:
 
 def is_unread() -> bool:
     """Return whether nobody reads stdout any more."""
+    out = _stdout()
+    return out is not None and out.unread
+
+
+def json_document(document: object) -> bytes:
+    """Return a document as it stands on stdout."""
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def write_last(data: bytes) -> None:
+    """Write what is all of stdout, where nothing is on it yet; from any thread, whatever the others hold."""
+    out = _stdout()
+    if out and not out.begun:
+        out.write(data)
+
+
+def _stdout() -> Output | None:
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return isinstance(raw, Output) and raw.unread
+    return raw if isinstance(raw, Output) else None
 
 
 def _fill(descriptor: int) -> None:

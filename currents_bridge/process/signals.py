@@ -17,9 +17,10 @@ from currents_bridge.logs import get_logger
 
 COMMAND_GRACE_S = 4.0  # who pressed Ctrl-C waits for 5 s at most
 DAEMON_GRACE_S = 15.0  # `docker stop` would wait for 10 s, Kubernetes for 30 s, systemd for 90 s, by default
-LAST_WORDS_S = 0.5  # for a last line in the log, which nobody may be reading
+LAST_WORDS_S = 0.5  # for a last line in the log and a document, which nobody may be reading
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+_NOTHING_LOST = "nothing is lost: what was under way is sent again by the next run, with the same message ids"
 
 log = get_logger()
 
@@ -30,8 +31,9 @@ def stopped_by_signals(
 ) -> "Iterator[Listener]":
     """Let the first SIGTERM or SIGINT set `stop`, the second end the process at once, and SIGHUP do `on_hangup`.
 
-    Where the process is still here `grace_s` after the stop, it ends with 1. That is as safe as a crash: what was in
-    flight is sent again by the next run, with the same message ids. For the main thread only. `end` is for tests.
+    Where the process is still here `grace_s` after the stop, it ends with 1. Either end by force is as safe as a crash:
+    what was in flight is sent again by the next run, with the same message ids. For the main thread only. `end` is for
+    tests.
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
@@ -57,7 +59,7 @@ class Listener:
     Attributes:
         on_stop: what a stop does besides, given the seconds after which the process ends by force.
         on_hangup: what SIGHUP is for.
-        on_force: what is still said where the process ends by force, within LAST_WORDS_S.
+        on_force: what an end by force does besides, given why it comes and what to do; has LAST_WORDS_S.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Listener:
     ) -> None:
         self.on_stop: Callable[[float], object] = lambda _: None
         self.on_hangup: Callable[[], object] = lambda: None
-        self.on_force: Callable[[], object] = lambda: None
+        self.on_force: Callable[[str, str], object] = lambda *_: None
         self._receiver = receiver
         self._stop = stop
         self._grace_s = grace_s
@@ -78,7 +80,7 @@ class Listener:
             while number := self._next():
                 self._take(number)
         except TimeoutError:
-            self._end_by_force(1)
+            self._force(1, f"what was begun did not end within {self._grace_s:g} s of the stop")
 
     def _next(self) -> int:
         """Return the next signal, 0 once there will be none; raises TimeoutError when the grace is over."""
@@ -94,23 +96,18 @@ class Listener:
             self._stop.set()
             self.on_stop(self._grace_s)
         elif number in _ENDING:
-            self._end_by_force(128 + number)
+            self._force(128 + number, "a second signal came before what was begun had ended")
 
-    def _end_by_force(self, code: int) -> None:
-        last_words = threading.Thread(target=self._say_why, args=(code,), daemon=True)
+    def _force(self, code: int, why: str) -> None:
+        """End the process; nobody may be reading what is said before."""
+        last_words = threading.Thread(target=self._say, args=(why,), daemon=True)
         last_words.start()
         last_words.join(LAST_WORDS_S)
         self._end(code)
 
-    def _say_why(self, code: int) -> None:
-        self.on_force()
-        if code != 1:  # asked for by the second signal
-            return
-        log.error(
-            "stopped_by_force",
-            error=f"what was begun did not end within {self._grace_s:g} s of the stop",
-            hint="nothing is lost: what was under way is sent again by the next run, with the same message ids",
-        )
+    def _say(self, why: str) -> None:
+        self.on_force(why, _NOTHING_LOST)
+        log.error("stopped_by_force", error=why, hint=_NOTHING_LOST)
 
 
 def _caught(*_: object) -> None:

@@ -44,6 +44,36 @@ def test_the_first_signal_sets_stop_and_the_second_ends_the_process(
         assert codes.get(timeout=LONG_S) == 128 + number
 
 
+@pytest.mark.parametrize("grace_s", [0.01, LONG_S])
+def test_an_end_by_force_has_last_words(stop: threading.Event, grace_s: float) -> None:
+    """Whether the grace is over or a second signal came: why, and that nothing is lost."""
+    said: Queue[tuple[str, str]] = Queue()
+    codes: Queue[int] = Queue()
+
+    with capture_logs(), stopped_by_signals(stop, grace_s=grace_s, end=codes.put) as signals:
+        signals.on_force = lambda why, hint: said.put((why, hint))
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(LONG_S)
+        signal.raise_signal(signal.SIGTERM)
+        codes.get(timeout=LONG_S)
+
+    why, hint = said.get(timeout=LONG_S)
+    assert ("a second signal" in why) or ("did not end within" in why)
+    assert hint.startswith("nothing is lost")
+
+
+def test_last_words_that_hang_hold_up_no_end(stop: threading.Event) -> None:
+    """As where nobody reads what is said."""
+    codes: Queue[int] = Queue()
+    read = threading.Event()
+
+    with capture_logs(), stopped_by_signals(stop, grace_s=0.01, end=codes.put) as signals:
+        signals.on_force = lambda *_: read.wait(LONG_S)
+        signal.raise_signal(signal.SIGTERM)
+        assert codes.get(timeout=LONG_S / 2) == 1
+        read.set()
+
+
 def test_what_does_not_end_in_time_is_ended(stop: threading.Event) -> None:
     """With a line that says why; what hangs may be anything."""
     codes: Queue[int] = Queue()
