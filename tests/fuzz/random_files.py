@@ -143,7 +143,7 @@ def _branch(r: Random, levels: int, named: Named) -> Schema:
 def _value(avro_type: Schema, r: Random, named: Named) -> Any:  # noqa: PLR0911 - a case for each kind
     match avro_type:
         case [*branches]:
-            return _of_branch(r.choice(branches), r, named)
+            return _of_branch(r.choice(branches), branches, r, named)
         case {"type": "array", "items": items}:
             return [_value(items, r, named) for _ in range(r.randrange(4))]
         case {"type": "map", "values": values}:
@@ -160,11 +160,11 @@ def _value(avro_type: Schema, r: Random, named: Named) -> Any:  # noqa: PLR0911 
             return _scalar(name, r)
 
 
-def _of_branch(branch: Schema, r: Random, named: Named) -> Any:
-    """Return a value of a union; one of a named type says which, since fastavro would guess."""
+def _of_branch(branch: Schema, union: list[Schema], r: Random, named: Named) -> Any:
+    """Return a value of a union; one of several records says which, since fastavro would guess."""
     value = _value(branch, r, named)
-    name = branch.get("name") if isinstance(branch, dict) else branch
-    return (name, value) if name in named else value
+    records = [one for one in union if isinstance(one, dict) and one["type"] == "record"]
+    return (branch["name"], value) if branch in records and len(records) > 1 else value
 
 
 def _scalar(name: str, r: Random) -> Any:
