@@ -9,12 +9,12 @@ def when(moment: datetime) -> str:
 
 
 def how_long(span: timedelta) -> str:
-    """Return a span for people in its two largest units, like `2 d 3 h`; no less than 0 min."""
+    """Return a span for people in its two largest units, like `2 d 3 h`."""
     minutes = max(0, int(span / timedelta(minutes=1)))
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     parts = [(days, "d"), (hours, "h"), (minutes, "min")]
     shown = [f"{count} {unit}" for count, unit in (parts[:2] if days else parts[1:]) if count]
-    return " ".join(shown) or "0 min"
+    return " ".join(shown) or "less than 1 min"
 
 
 def count(number: int, noun: str) -> str:
@@ -25,3 +25,8 @@ def count(number: int, noun: str) -> str:
 def be(number: int) -> str:
     """Return the verb for so many."""
     return "is" if number == 1 else "are"
+
+
+def were(number: int) -> str:
+    """Return the verb of the past for so many."""
+    return "was" if number == 1 else "were"

@@ -1,4 +1,4 @@
-"""What is said of a credential that fails, by parts: cause, certainty, cost, time left, what to do. Pure.
+"""What is said of a credential that fails, by parts, a line each: cause, certainty, cost, time left, remedy. Pure.
 
 Each alert is read at night by somebody who has not seen the program for months, so each says the whole story.
 """
@@ -10,10 +10,11 @@ from datetime import datetime
 from currents_bridge.credentials.state import PROOFS, SPEAKS_AGAINST_KEY, LossWindow
 from currents_bridge.errors import Side
 from currents_bridge.model import Credential, CredentialState, EvidenceKind
-from currents_bridge.phrases import be, count, how_long, when
+from currents_bridge.phrases import be, count, how_long, were, when
 
 CHECK = "`currents-bridge check` confirms it"
 REPLAY = "`currents-bridge quarantine replay`"
+_KEPT = "nothing is lost while the bucket keeps the files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Incident:
     def cost(self) -> str:
         """What was sent in vain, and what is done with all else."""
         if self.side is Side.SOURCE:
-            return "New files are not seen; nothing is lost while the bucket keeps them."
+            return f"New files are not seen; {_KEPT}."
         if self.state is CredentialState.SUSPECT:
             told = self.unproven_events
             again = (
@@ -69,11 +70,11 @@ class Incident:
             )
             return f"Sending goes on{again}."
         if self.credential.cause is EvidenceKind.DENIED:
-            return "One file is tried at each poll, all others wait; nothing is lost."
+            return f"One file is tried at each poll, all others wait; {_KEPT}."
         if vain := self.credential.sent_in_vain:
-            sent = f"{count(vain, 'event')} {'was' if vain == 1 else 'were'} sent in vain and will be sent again"
-            return f"{sent}; nothing more is sent, and nothing is lost."
-        return "Nothing more is sent, and nothing is lost."
+            sent = f"{count(vain, 'event')} {were(vain)} sent in vain and will be sent again"
+            return f"{sent}; nothing more is sent, and {_KEPT}."
+        return f"Nothing more is sent, and {_KEPT}."
 
     @property
     def time_left(self) -> str:
@@ -81,7 +82,7 @@ class Incident:
         if self.window is None:
             return ""
         ends_at, length = self.window.ends_at, how_long(self.window.ends_at - self.window.started_at)
-        sets_aside = self.drops and self.state is not CredentialState.SUSPECT
+        sets_aside = self.drops and self.side is Side.DESTINATION and self.state is not CredentialState.SUSPECT
         if self.now >= ends_at:
             ended = f"Braze's own connector would have begun to drop data on {when(ends_at)}"
             here = f"files older than {length} are set aside, and {REPLAY} brings them back"
@@ -92,48 +93,70 @@ class Incident:
         return f"{left}; here {here if sets_aside else 'nothing is dropped then'}."
 
     @property
-    def todo(self) -> str:
-        """The one thing to do, where, and what confirms it."""
-        hint = self.credential.hint or "see what `currents-bridge check` says"
-        if self.side is Side.SOURCE or not self.key_references:
-            return f"{hint}; {CHECK}"
+    def remedy(self) -> str:
+        """The one thing to do, and where."""
+        cause = self.credential.cause
+        if self.side is Side.SOURCE:
+            return f"{self.credential.hint or 'mend the access to the bucket'}; each poll tries it again"
+        if cause is EvidenceKind.DISABLED:
+            return f"{self.credential.hint or 'enable the source in Segment'}; no restart is needed"
+        hint = self.credential.hint or "compare the write key with the source's settings in Segment"
+        if not self.key_references:
+            return hint
         newest = self.key_references[-1]
-        then = "and restart" if newest.startswith("env:") else "which is read again at each poll, without a restart"
-        if self.credential.cause in SPEAKS_AGAINST_KEY - {EvidenceKind.DISABLED}:
-            return f"put a working write key of the Segment source into {newest} {then} ({hint}); {CHECK}"
-        of_key = f"; the key is read from {newest}" if self.credential.cause is EvidenceKind.DENIED else ""
-        return f"{hint}{of_key}; {CHECK}"
+        then = "restart after the change" if newest.startswith("env:") else "read again at each poll, no restart"
+        if self.state is CredentialState.SUSPECT:
+            return f"{hint}; if it is dead, put a working one into {newest} ({then})"
+        if cause in SPEAKS_AGAINST_KEY:
+            return f"put a working write key of the Segment source into {newest} ({then}): {hint}"
+        return f"{hint}; the write key is in {newest} ({then})"
+
+    @property
+    def todo(self) -> str:
+        """The remedy, and what confirms it."""
+        return f"{self.remedy}; {CHECK}"
 
     def story(self, reached: int = 0) -> str:
-        """Return all of it but what is to be done; `reached`: percent of the loss window that are over."""
+        """Return all of it but what is to be done, a line each; `reached`: percent of the loss window that are over."""
         over = f"{reached} % of the loss window is over." if reached else ""
-        return " ".join(part for part in (self.cause, self.certainty, self.cost, over, self.time_left) if part)
+        left = " ".join(part for part in (over, self.time_left) if part)
+        return "\n".join(part for part in (self.cause, self.certainty, self.cost, left) if part)
 
 
-def recovery(side: Side, credential: Credential, *, waiting: int, set_aside: int, sent_since: int) -> tuple[str, str]:
-    """Return what is said at the end of an incident, and what is left to do.
+def recovery(  # noqa: PLR0913 - one parameter a thing that is told
+    side: Side, credential: Credential, *, was_certain: bool, waiting: int, set_aside: int, sent_since: int
+) -> tuple[str, str]:
+    """Return what is said at the end of an incident, a line each, and what is left to do.
 
     Args:
         side: which credential it was.
         credential: as it is now.
+        was_certain: it failed; else it was only suspect.
         waiting: objects that still wait.
         set_aside: objects in quarantine.
         sent_since: events, since the end of the incident.
     """
-    what = {Side.SOURCE: "The bucket can be read again", Side.DESTINATION: "Segment takes what is sent again"}[side]
-    what += f": {credential.evidence}." if credential.evidence else "."
+    what = "The bucket can be read again"
+    if side is Side.DESTINATION:
+        is_proven = credential.state is CredentialState.VERIFIED
+        what = "Segment takes what is sent again" if is_proven else "Sending goes on, without proof yet that it arrives"
+    lines = [f"{what}: {credential.evidence}." if credential.evidence else f"{what}."]
     if side is Side.DESTINATION and (vain := credential.sent_in_vain):
-        verb = be(vain) if waiting else "was" if vain == 1 else "were"
-        what += f" {count(vain, 'event')} that had been sent in vain {verb} sent again."
+        verb = be(vain) if waiting else were(vain)
+        lines.append(f"{count(vain, 'event')} that {'had' if was_certain else 'may have'} been sent in vain {verb} ")
+        lines[-1] += "sent again."
     if side is Side.DESTINATION and not waiting:
-        what += f" What had waited is delivered: {count(sent_since, 'event')} sent since."
+        lines.append(f"What had waited was sent: {count(sent_since, 'event')}.")
+    aside = f"{count(set_aside, 'file')} {be(set_aside)} in quarantine" if set_aside else "Nothing is in quarantine"
+    what = "\n".join([*lines, f"{aside}."])
     if not set_aside:
-        return f"{what} Nothing was lost.", "nothing: what waits is sent now" if waiting else "nothing"
-    todo = f"{count(set_aside, 'file')} {be(set_aside)} in quarantine: see `currents-bridge quarantine list` for "
-    return what, f"{todo}why, then send {'it' if set_aside == 1 else 'them'} with {REPLAY}"
+        return what, "nothing: what waits is sent now" if waiting else "nothing"
+    it = "it" if set_aside == 1 else "them"
+    return what, f"see `currents-bridge quarantine list` for why, then send {it} with {REPLAY}"
 
 
 def unproven(events: int) -> str:
     """Return what a dead write key would cost now, empty where that is nothing."""
-    were = "was" if events == 1 else "were"
-    return f"{count(events, 'event')} {were} acknowledged since and {be(events)} not proven yet" if events else ""
+    if not events:
+        return ""
+    return f"{count(events, 'event')} {were(events)} acknowledged since and {be(events)} not proven yet"

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 
 from rich.filesize import decimal
 
-from currents_bridge.alerts.credential_words import Incident, recovery
+from currents_bridge.alerts.credential_words import REPLAY, Incident, recovery
 from currents_bridge.alerts.engine import AlertKind, Severity
-from currents_bridge.credentials.state import SENT_AGAIN, LossWindow
-from currents_bridge.due import lately
+from currents_bridge.alerts.notice_words import news
+from currents_bridge.credentials.state import LossWindow
 from currents_bridge.errors import Side
 from currents_bridge.model import (
     HANGS,
@@ -26,13 +26,11 @@ from currents_bridge.model import (
     Evidence,
     EvidenceKind,
     FailingJob,
-    Notice,
     NoticeKind,
     ObjectState,
     TypeActivity,
 )
-from currents_bridge.phrases import count, how_long, when
-from currents_bridge.sources.unread import Reason
+from currents_bridge.phrases import be, count, how_long, when
 
 THRESHOLDS = (90, 75, 50, 25)  # percent of the loss window
 LATE_THRESHOLD = 50  # from which on it is critical
@@ -40,10 +38,8 @@ NEAR, NEAR_SHARE = timedelta(days=7), 4  # a deadline is near in the last quarte
 IMMINENT, IMMINENT_SHARE = timedelta(hours=24), 10
 ACTIVITY_SPAN = timedelta(days=7)
 MIN_ACTIVE_HOURS = 12  # with fewer there is no rhythm to speak of
-SETTLING = timedelta(hours=1)  # after the first poll began, in which integrations are no news
 MOST_FAILURES = 1  # of a job in a row that are no alert
 POLL = "poll"  # the job that finds and delivers
-PROBE_PATIENCE = timedelta(hours=1)  # a probe that fails for less is no alert
 
 _HOUR = timedelta(hours=1)
 _SIDES = {Side.SOURCE: "source (S3)", Side.DESTINATION: "destination (Segment)"}
@@ -65,18 +61,16 @@ _OVER = {
     AlertKind.AUDIT_FINDING: "The latest audit found nothing {subject} any more",
     AlertKind.PROBE_FAILING: "The probe {subject} can tell again",
 }
-_RESEND = (
-    "send the hours of the files that were delivered then again with `currents-bridge backfill --from T --to T "
-    "--resend`: Segment drops what it has"
-)
-_FOUND = {  # by an audit: what, and what to do
+_FOUND = {  # by an audit: of what, what of it, and what to do
     "gone": (
-        "{count:,} objects that wait to be delivered and are not in the bucket any more: their events are lost",
+        "object",
+        "waiting to be delivered but no longer in the bucket: the events are lost",
         "`currents-bridge reconcile` names them; see who or what deletes from the bucket (a lifecycle rule, a person)",
     ),
     "unproven": (
-        "{count:,} hours whose books do not add up with what was delivered",
-        "`currents-bridge reconcile` names them; send such an hour again with `backfill --resend`",
+        "hour",
+        "with books that do not add up with what was delivered",
+        "`currents-bridge reconcile` names them; send such an hour again with `currents-bridge backfill --resend`",
     ),
 }
 
@@ -151,7 +145,10 @@ def job_alerts(failing: Sequence[FailingJob], now: datetime) -> list[Alert]:
     ]
 
 
-_FAILED = "see the log for `job_failed` or `poll_finished`; if it is a mistake of the program, report it"
+_FAILED = (
+    "if S3 or Segment has an outage, nothing: it ends by itself; else mend what is named, and report what is a mistake "
+    "of the program with its `job_failed` from the log; `currents-bridge check` confirms it"
+)
 _HANGING = (
     "see with `currents-bridge check` whether S3 and Segment answer; then restart the program, which goes on where it "
     "was, and report it with the log"
@@ -162,8 +159,8 @@ def _failing(job: FailingJob) -> str:
     if job.failures == HANGS:
         return f"The job {job.job} hangs: {job.error}"
     if job.job == POLL:
-        return f"No poll was complete since {when(job.since)}, {job.failures} in a row: {job.error}"
-    return f"The job {job.job} fails each time, {job.failures} times so far: {job.error}"
+        return f"No poll was complete since {when(job.since)}, {job.failures:,} in a row: {job.error}"
+    return f"The job {job.job} fails each time, {job.failures:,} times so far: {job.error}"
 
 
 def job_is_over(alert: Alert) -> Alert:
@@ -214,6 +211,7 @@ def _recovery(alert: Alert, health: Health) -> Alert:
     what, todo = recovery(
         side,
         health.standings[side].credential,
+        was_certain=alert.kind != AlertKind.CREDENTIAL_SUSPECT,
         waiting=totals.waiting.objects,
         set_aside=totals.objects[ObjectState.QUARANTINED],
         sent_since=_sent_since(alert, health),
@@ -299,8 +297,7 @@ def _deadline(health: Health) -> Iterator[Alert]:
     imminent = deadline - min(IMMINENT, (deadline - oldest_at) / IMMINENT_SHARE)
     if health.now < near:
         return
-    what = f"The bucket deletes the first of the waiting objects at {when(deadline)}"
-    what += f", in {how_long(deadline - health.now)}" if health.now < deadline else ", so it may be gone already"
+    what = f"Objects wait, and the bucket {_deletes(health, deadline)}"
     todo = "end what keeps them waiting, or switch the bucket's lifecycle rule off until they are delivered"
     subject, severity, since = "near", Severity.WARNING, near
     if health.now >= imminent:
@@ -312,8 +309,10 @@ def _deadline(health: Health) -> Iterator[Alert]:
 def _rotation(health: Health) -> Iterator[Alert]:
     if refused := health.refused_key:
         place = health.key_references[-1] if health.key_references else "the secret"
-        what = "The newest write key is refused, so events still go out with an older one, and nothing is lost"
+        what = f"The newest write key is refused: {refused.detail}. "
+        what += "Events still go out with an older one, and nothing is lost"
         todo = refused.hint or f"put the write key that the Segment source shows into {place}"
+        todo += "; do not revoke the older key before that"
         yield _alert(health, AlertKind.ROTATION_REFUSED, what, todo, since=refused.at)
 
 
@@ -333,13 +332,13 @@ def _backlog(health: Health, limits: Limits) -> Iterator[Alert]:
 
 def _set_aside(health: Health, limits: Limits) -> Iterator[Alert]:
     if quarantined := health.totals.objects[ObjectState.QUARANTINED]:
-        verb = "is" if quarantined == 1 else "are"
-        what = f"{count(quarantined, 'object')} {verb} set aside in quarantine"
-        todo = "see `currents-bridge quarantine list` for why, then `quarantine replay`"
+        what = f"{count(quarantined, 'object')} {be(quarantined)} set aside in quarantine"
+        todo = f"see `currents-bridge quarantine list` for why, then send what is mended with {REPLAY}"
         yield _alert(health, AlertKind.QUARANTINED, what, todo)
     if health.dead_letters > limits.dead_letters_per_hour:
         what = f"{count(health.dead_letters, 'event')} became dead letters within an hour"
-        todo = "see `currents-bridge dead-letters list` for why, then `dead-letters replay`"
+        todo = "see `currents-bridge dead-letters list` for why, then send what is mended with `currents-bridge "
+        todo += "dead-letters replay`"
         yield _alert(health, AlertKind.DEAD_LETTERS, what, todo)
 
 
@@ -375,66 +374,18 @@ def _looks(health: Health) -> Iterator[Alert]:
         kind, severity, since = AlertKind.FOLDER_DENIED, Severity.CRITICAL, denied.since
         yield _alert(health, kind, what, todo, subject=denied.subject, severity=severity, since=since)
     progress = health.totals.progress
-    for subject, (found, todo) in _FOUND.items():
+    for subject, (noun, found, todo) in _FOUND.items():
         if number := (progress.findings or {}).get(subject):
-            what, since = f"The audit found {found.format(count=number)}", progress.audited_at
+            what, since = f"The audit found {count(number, noun)} {found}", progress.audited_at
             critical = Severity.CRITICAL
             yield _alert(health, AlertKind.AUDIT_FINDING, what, todo, subject=subject, severity=critical, since=since)
 
 
 def _notices(health: Health) -> Iterator[Alert]:
     for notice in health.totals.notices:
-        if found := _notice(health, notice):
+        if found := news(notice, health.totals.progress.started_at, health.now):
             kind, severity, what, todo = found
             yield _alert(health, kind, what, todo, subject=notice.subject, severity=severity, since=notice.since)
-
-
-def _notice(health: Health, notice: Notice) -> tuple[AlertKind, Severity, str, str] | None:
-    started_at, since = health.totals.progress.started_at, notice.since or health.now
-    match notice.kind:
-        case NoticeKind.UNKNOWN_EVENT_TYPE:
-            what = f"Files of an unknown event type came: {notice.subject}, {notice.detail}"
-            todo = "update currents-bridge, or name the type in events.include or events.exclude"
-            kind, severity = AlertKind.UNKNOWN_EVENT_TYPE, Severity.INFO
-        case NoticeKind.UNREAD_KEYS | NoticeKind.MISPLACED if notice.subject != Reason.NOT_CURRENTS:
-            what = f"{count(notice.count, 'key')} under the prefix look like Currents files and are not read: they "
-            todo = "do what is said there; `currents-bridge check` shows whether it helped"
-            what += notice.detail
-            kind, severity = AlertKind.UNREAD_KEYS, Severity.WARNING
-        case NoticeKind.OBJECT_CHANGED:
-            what = f"{count(notice.count, 'object')} of {notice.subject}: {notice.detail}"
-            todo = "run that command if what was written again has events that were not sent"
-            kind, severity = AlertKind.OBJECT_CHANGED, Severity.WARNING
-        case NoticeKind.SCHEMA_DRIFT:
-            what = f"Files of {notice.subject} differ from the catalogue: {notice.detail}"
-            todo = "see with `currents-bridge inspect` that the properties arrive as you need them"
-            kind, severity = AlertKind.SCHEMA_DRIFT, Severity.INFO
-        case NoticeKind.INTEGRATION if started_at and since > started_at + SETTLING:
-            what = f"A new Currents integration writes under the prefix: {notice.subject}"
-            todo = "nothing, if it is meant for this connector; else give each its own source.prefix"
-            kind, severity = AlertKind.NEW_INTEGRATION, Severity.INFO
-        case NoticeKind.SHORTFALL:
-            what = f"Segment acknowledged events that its source does not have: {notice.detail}"
-            todo = (
-                "see the source's Delivery Overview in Segment; send the hours of the files that were delivered then "
-            )
-            todo += "again with `currents-bridge backfill --from T --to T --resend`: Segment drops what it has"
-            if notice.subject == SENT_AGAIN:
-                todo = "Segment may remember their ids from when it dropped them, or have had them before: if the "
-                todo += "Delivery Overview lacks them, set rewind_message_ids: fresh, and send their hours again with "
-                todo += "`currents-bridge backfill --from T --to T --resend`"
-            kind, severity = AlertKind.EVENTS_MISSING, Severity.CRITICAL
-        case NoticeKind.UNPROVEN:
-            what = f"The write key was replaced, and no probe ever told whether the one before worked: {notice.detail}"
-            todo = f"if it was dead by then, {_RESEND}"
-            kind, severity = AlertKind.KEY_UNPROVEN, Severity.WARNING
-        case NoticeKind.PROBE if not lately(since, health.now, PROBE_PATIENCE):
-            what = f"The probe {notice.subject} cannot tell whether the write key works: {notice.detail}"
-            todo = "mend what it names; until then a dead key is noticed later, or not at all"
-            kind, severity = AlertKind.PROBE_FAILING, Severity.WARNING
-        case _:
-            return None
-    return kind, severity, what, todo
 
 
 def _alert(  # noqa: PLR0913 - one parameter a field
@@ -466,7 +417,14 @@ def _waits(health: Health) -> str:
     amount = _amount(health)
     if not amount or health.deadline is None:
         return amount
-    return f"{amount}; the bucket deletes the first of it at {when(health.deadline)}"
+    return f"{amount}; the bucket {_deletes(health, health.deadline)}"
+
+
+def _deletes(health: Health, deadline: datetime) -> str:
+    """Return what the bucket does with the first of what waits, and when."""
+    if health.now < deadline:
+        return f"deletes the first of it at {when(deadline)}, in {how_long(deadline - health.now)}"
+    return f"was to delete the first of it at {when(deadline)}, so it may be gone already"
 
 
 def _amount(health: Health) -> str:

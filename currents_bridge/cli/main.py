@@ -312,7 +312,9 @@ def status(*, config: Config = None, as_json: Json = False, verbose: Verbose = F
     quiet_logs(verbose=verbose)
     settings = load_settings(config)
     with wiring_ledger.open_ledger(settings) as ledger:
-        report = read_status(ledger, {c.name: c.loss for c in settings.connectors}, wiring_ledger.utc_now())
+        policies = {c.name: c.loss for c in settings.connectors}
+        places = {c.name: c.destination.write_key_references for c in settings.connectors}
+        report = read_status(ledger, policies, wiring_ledger.utc_now(), places)
     if as_json:
         render.print_json(report.as_json())
     else:

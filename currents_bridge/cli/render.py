@@ -21,7 +21,7 @@ from currents_bridge.cli.tables import fitting, name_column, number_column, tabl
 from currents_bridge.errors import Side
 from currents_bridge.logs import get_logger
 from currents_bridge.model import Books, ObjectState, QuarantinedObject, Recorded, StoredDeadLetter, format_hour
-from currents_bridge.phrases import when
+from currents_bridge.phrases import count, when
 
 if TYPE_CHECKING:  # the job that ran is there already; each command is to load its own only
     from currents_bridge.delivery.workers import TransferReport
@@ -69,18 +69,18 @@ def print_reports(reports: "Mapping[str, TransferReport]") -> None:
         table.add_row(name, *map(_count, objects), *_books(r.books), _count(r.batches), f"{r.seconds:.1f}")
     _print(table)
     for name, r in reports.items():
-        for reason, count in r.reasons.most_common(10):
-            _say(f"{name}: {count} objects: {reason}")
+        for reason, number in r.reasons.most_common(10):
+            _say(f"{name}: {count(number, 'object')}: {reason}")
         if r.denied_folders:
-            _say(f"{name}: {r.denied_folders} folders may not be listed; `status` names them")
+            _say(f"{name}: {count(r.denied_folders, 'folder')} may not be listed; `status` names them")
         if r.findings:
             _say(f"{name}: the audit found {verdict_of(r.findings)}; `reconcile` names them")
 
 
 def say_reasons(reasons: Mapping[str, int], what: str) -> None:
     """Say on stderr why, the most frequent reason first."""
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:SHOWN_OF_A_KIND]:
-        _say(f"{count:,} {what}: {reason}")
+    for reason, number in sorted(reasons.items(), key=lambda item: -item[1])[:SHOWN_OF_A_KIND]:
+        _say(f"{number:,} {what}: {reason}")
 
 
 def print_plans(plans: "Mapping[str, Plan]") -> None:
@@ -120,13 +120,15 @@ def print_status(report: "StatusReport") -> None:
         _say_proof(status)
         held = status.totals.waiting
         if held.objects:
-            events = f", {held.events:,} events of these to be sent again" if held.events else ""
-            _say(f"{status.name}: {held.objects:,} objects wait, {decimal(held.size_bytes)}{events}")
+            events = f", {count(held.events, 'event')} of these to be sent again" if held.events else ""
+            verb = "waits" if held.objects == 1 else "wait"
+            _say(f"{status.name}: {count(held.objects, 'object')} {verb}, {decimal(held.size_bytes)}{events}")
         if status.deleted_at:
-            _say(f"{status.name}: the bucket deletes the oldest of them on {when(status.deleted_at)}")
+            verb = "deletes" if status.now < status.deleted_at else "was to delete"
+            _say(f"{status.name}: the bucket {verb} the oldest of them on {when(status.deleted_at)}")
         _say_looks(status)
-        for reason, count in status.totals.failed_reasons.items():
-            _say(f"{status.name}: {count} objects: {reason}")
+        for reason, number in status.totals.failed_reasons.items():
+            _say(f"{status.name}: {count(number, 'object')}: {reason}")
         for job in status.failing_jobs:
             _say(f"{status.name}: the job {job.job} fails since {when(job.since)}, {job.failures} times: {job.error}")
         for notice in status.notices:
@@ -146,7 +148,8 @@ def _say_looks(status: "ConnectorStatus") -> None:
 
 def _say_credential(status: "ConnectorStatus", side: Side) -> None:
     if incident := status.incident(side):
-        _say(f"{status.name}: {incident.story()}")
+        for line in incident.story().splitlines():
+            _say(f"{status.name}: {line}")
         _say(f"{status.name}: to do: {incident.todo}")
 
 

@@ -82,6 +82,7 @@ class CredentialWatch:
         self._now = now
         self._lock = threading.RLock()
         self._given_up: set[str] = set()  # fingerprints of keys that failed while another one was there
+        self._passed_over = ""  # why the newest key is not used
         self._renewal_due = self._asked = False
         keys = self._read_keys()
         known = ledger.credential(connector, Side.DESTINATION).key
@@ -237,6 +238,7 @@ class CredentialWatch:
             return self._keys[0]
         if self._in_incident():
             self._given_up.add(used)
+            self._passed_over = self.credential(Side.DESTINATION).evidence or ""
         for key in reversed(self._keys):
             if self._print(key) == used:
                 if used not in self._given_up:
@@ -249,6 +251,8 @@ class CredentialWatch:
         """Return whether nothing speaks against a key; one that was given up needs something that speaks for it."""
         evidence = self._ask(key)
         kind = evidence.kind if evidence else None
+        if evidence and kind in SPEAKS_AGAINST_KEY:
+            self._passed_over = evidence.detail
         return kind in _SPEAKS_FOR if self._print(key) in self._given_up else kind not in SPEAKS_AGAINST_KEY
 
     def _ask(self, key: SecretStr, acknowledged: Sequence[Acknowledged] = ()) -> Evidence | None:
@@ -307,7 +311,7 @@ class CredentialWatch:
         if self._print(self._key) == self._print(self._keys[-1]):
             self._ledger.forget_notice(self._connector, NoticeKind.ROTATION, subject)
             return
-        detail = "the newest write key is refused; an older one is used on"
+        detail = self._passed_over or "it failed before, and no probe says that it works by now"
         self._ledger.note(self._connector, [Notice(NoticeKind.ROTATION, subject, detail)], self._now())
 
     def _keep(self, side: Side, known: Credential, change: Change) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import combinations, islice
 from pathlib import Path
 
-from currents_bridge.alerts.credential_words import unproven
+from currents_bridge.alerts.credential_words import Incident, unproven
 from currents_bridge.config.settings import ConnectorSettings
 from currents_bridge.connector import Connector
 from currents_bridge.credentials.monitor import WRITE_KEY_CHARS, has_key_shape
@@ -175,7 +175,8 @@ def _probes(connector: Connector, now: datetime) -> Iterator[Verdict]:
 
 def _credential(connector: Connector, now: datetime) -> Verdict:
     connector.probe()
-    known = connector.watch.credential(Side.DESTINATION)
+    watch = connector.watch
+    known = watch.credential(Side.DESTINATION)
     state = state_at(known, now, connector.loss.window)
     since = f" since {when(known.since)}" if known.since else ""
     detail = f"{state}{since}: {known.evidence or 'nothing was sent yet'}"
@@ -183,7 +184,10 @@ def _credential(connector: Connector, now: datetime) -> Verdict:
         events = unproven(connector.ledger.totals(connector.name).unproven_events)
         detail += f"; {proof}" + (f"; {events}" if events else "")
     bad = state in _BAD
-    return Verdict(f"{connector.name}: credential", not bad, detail, known.hint or "", 3 if bad else 0)
+    remedy = Incident(
+        Side.DESTINATION, known, state, None, now, drops=False, unproven_events=0, key_references=watch.key_references
+    ).remedy
+    return Verdict(f"{connector.name}: credential", not bad, detail, remedy if bad else "", 3 if bad else 0)
 
 
 def _life(connector: Connector, now: datetime) -> Verdict:

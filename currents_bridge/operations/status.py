@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from currents_bridge.alerts.credential_words import Incident
 from currents_bridge.alerts.engine import verdict_of
@@ -68,7 +69,10 @@ class CredentialStatus:
         if known.proven_at is None or known.proven_by is None:
             return "no proof yet that it works" if known.first_used_at else ""
         age = how_long(self.now - known.proven_at)
-        return f"last proof {when(known.proven_at)}, {age} ago: {PROOFS[known.proven_by]}"
+        proof = f"last proof {when(known.proven_at)}, {age} ago: {PROOFS[known.proven_by]}"
+        if until := verified_until(known):
+            proof += f"; it {'counted' if until < self.now else 'counts'} as verified until {when(until)}"
+        return proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class ConnectorStatus:
     now: datetime
     failing_jobs: Sequence[FailingJob]
     deleted_at: datetime | None  # when the bucket's lifecycle rules delete the oldest object that waits
+    key_references: Sequence[str] = ()  # where the write keys are, oldest first
 
     def credential(self, side: Side) -> CredentialStatus:
         """Return how one credential stands."""
@@ -101,6 +106,7 @@ class ConnectorStatus:
             self.now,
             drops=self.loss.drop,
             unproven_events=self.totals.unproven_events,
+            key_references=self.key_references,
         )
 
     @property
@@ -189,15 +195,26 @@ class StatusReport:
         return {"connectors": {status.name: status.as_json() for status in self.connectors}}
 
 
-def read_status(ledger: Ledger, policies: Mapping[str, LossPolicy], now: datetime) -> StatusReport:
-    """Read the status of the connectors, given with their loss policies by name; raises LedgerError."""
-    return StatusReport(tuple(_status(ledger, name, loss, now) for name, loss in policies.items()))
+def read_status(
+    ledger: Ledger,
+    policies: Mapping[str, LossPolicy],
+    now: datetime,
+    key_references: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> StatusReport:
+    """Read the status of the connectors, given with their loss policies by name; raises LedgerError.
+
+    `key_references`: where the write keys of each are, oldest first.
+    """
+    places = {name: key_references.get(name, ()) for name in policies}
+    return StatusReport(tuple(_status(ledger, name, loss, now, places[name]) for name, loss in policies.items()))
 
 
-def _status(ledger: Ledger, name: str, loss: LossPolicy, now: datetime) -> ConnectorStatus:
+def _status(
+    ledger: Ledger, name: str, loss: LossPolicy, now: datetime, key_references: Sequence[str]
+) -> ConnectorStatus:
     totals = ledger.totals(name)
     failing = [job for job in ledger.failing_jobs() if job.connector == name]
-    return ConnectorStatus(name, totals, loss, now, failing, waiting_deadline(totals))
+    return ConnectorStatus(name, totals, loss, now, failing, waiting_deadline(totals), key_references)
 
 
 def _iso(moment: datetime | None) -> str | None:

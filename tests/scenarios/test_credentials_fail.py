@@ -45,7 +45,7 @@ def test_a_key_dead_for_3_hours(rehearse: Rehearse) -> None:
         (6.0, "opened", "credential_failing", "destination"),
         (9.0, "resolved", "credential_failing", "destination"),
     ]
-    assert "What had waited is delivered" in r.told[-1].text
+    assert "What had waited was sent: " in r.told[-1].text
 
 
 def test_a_key_dead_for_47_hours(rehearse: Rehearse) -> None:

@@ -175,8 +175,8 @@ def test_a_message_for_programs_has_each_part_by_name() -> None:
 @pytest.mark.parametrize(
     ("span", "words"),
     [
-        (timedelta(seconds=-5), "0 min"),
-        (timedelta(seconds=59), "0 min"),
+        (timedelta(seconds=-5), "less than 1 min"),
+        (timedelta(seconds=59), "less than 1 min"),
         (timedelta(minutes=61), "1 h 1 min"),
         (timedelta(hours=47), "1 d 23 h"),
         (timedelta(days=2, minutes=5), "2 d"),

@@ -45,7 +45,8 @@ def test_a_failing_key_is_told_with_what_was_seen_what_waits_and_what_to_do() ->
     assert alert.what.startswith("Segment answers 200 and drops what is sent: the source does not list the key.")
     assert alert.since == NOW - HOUR
     assert alert.waits == (
-        "1,204 objects, 34.1 MB, at least 5,000 events; the bucket deletes the first of it at 2026-02-09 12:00 UTC"
+        "1,204 objects, 34.1 MB, at least 5,000 events; "
+        "the bucket deletes the first of it at 2026-02-09 12:00 UTC, in 30 d"
     )
     assert alert.todo == "put the source's key into the secret; `currents-bridge check` confirms it"
 
@@ -120,13 +121,17 @@ def test_the_end_of_the_loss_window_says_whether_anything_is_set_aside() -> None
 
 @pytest.mark.parametrize("kind", ["credential_failing", "source_disabled", "credential_suspect"])
 def test_the_recovery_tells_what_waits_and_what_is_sent_again(kind: str) -> None:
-    """How long it lasted is in the text of every end."""
-    over = ending(make_alert(kind, "destination"), health(destination=Credential(sent_in_vain=8), waiting=WAITING))
+    """How long it lasted is in the text of every end; a suspicion may have been wrong."""
+    proven = Credential(CredentialState.VERIFIED, sent_in_vain=8, proven_at=NOW)
+    over = ending(make_alert(kind, "destination"), health(destination=proven, waiting=WAITING))
 
+    had = "may have" if kind == "credential_suspect" else "had"
     assert over is not None
-    assert over.what == (
-        "Segment takes what is sent again. 8 events that had been sent in vain are sent again. Nothing was lost."
-    )
+    assert over.what.splitlines() == [
+        "Segment takes what is sent again.",
+        f"8 events that {had} been sent in vain are sent again.",
+        "Nothing is in quarantine.",
+    ]
     assert over.waits == "1,204 objects, 34.1 MB, at least 5,000 events"
     assert over.todo == "nothing: what waits is sent now"
 
@@ -135,7 +140,50 @@ def test_the_recovery_of_the_source_says_nothing_of_acknowledgements() -> None:
     """They are the destination's; and where nothing waits, that is all."""
     over = ending(make_alert("credential_failing", "source"), health(waiting=replace(WAITING, objects=0)))
     assert over is not None
-    assert (over.what, over.waits, over.todo) == ("The bucket can be read again. Nothing was lost.", "", "nothing")
+    assert (over.what, over.waits, over.todo) == (
+        "The bucket can be read again.\nNothing is in quarantine.",
+        "",
+        "nothing",
+    )
+
+
+def test_a_recovery_without_proof_does_not_say_that_events_arrive() -> None:
+    """As when another key is used: its 200s say as little as those of the one before."""
+    unproven = Credential(evidence="another write key is used now; no proof of it yet")
+    over = ending(make_alert("credential_failing", "destination"), health(destination=unproven))
+    assert over is not None
+    assert over.what.startswith("Sending goes on, without proof yet that it arrives: another write key is used now;")
+
+
+def test_no_recovery_says_that_nothing_was_lost() -> None:
+    """The bucket may have deleted files that were never seen."""
+    for side in ("source", "destination"):
+        over = ending(make_alert("credential_failing", side), health())
+        assert over is not None
+        assert "lost" not in over.what
+
+
+def test_a_source_past_its_loss_window_sets_nothing_aside() -> None:
+    """Only what waits for the destination is set aside with `after_loss_window: drop`."""
+    for alert in wrong(health(source=failing(NOW - 60 * HOUR), drops=True)):
+        assert "nothing is dropped" in alert.what
+        assert "set aside" not in alert.what
+
+
+def test_a_deadline_that_has_passed_is_not_told_as_one_to_come() -> None:
+    """In whatever alert it stands."""
+    for alert in wrong(health(destination=failing(NOW - 60 * HOUR), waiting=WAITING, deadline=NOW - HOUR)):
+        assert "deletes" not in alert.waits + alert.what
+        assert "was to delete" in alert.waits + alert.what
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_an_audit_found_has_its_number(number: int) -> None:
+    """One object, two objects."""
+    said = [alert.what for alert in wrong(health(findings={"gone": number, "unproven": number}, audited_at=NOW))]
+    s = "" if number == 1 else "s"
+    assert f"found {number} object{s} waiting" in said[0]
+    assert f"found {number} hour{s} with" in said[1]
 
 
 def test_a_loss_window_ends_without_a_word() -> None:
@@ -247,10 +295,12 @@ def test_what_was_set_aside_is_told() -> None:
 
 
 def test_a_refused_new_key_is_told() -> None:
-    """The old one is used on."""
-    refused = Evidence(EvidenceKind.UNKNOWN, NOW - HOUR, "the settings endpoint does not know it", "check the secret")
-    (alert,) = wrong(health(refused_key=refused))
-    assert (alert.kind, alert.since, alert.todo) == ("rotation_refused", NOW - HOUR, "check the secret")
+    """With why and where it is; the old one is used on."""
+    refused = Evidence(EvidenceKind.UNKNOWN, NOW - HOUR, "the settings endpoint does not know it")
+    (alert,) = wrong(health(refused_key=refused, key_references=("env:OLD_KEY", "env:NEW_KEY")))
+    assert (alert.kind, alert.since) == ("rotation_refused", NOW - HOUR)
+    assert "The newest write key is refused: the settings endpoint does not know it." in alert.what
+    assert "into env:NEW_KEY" in alert.todo
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_open_alerts_are_listed_in_words(told: FakeAlerts) -> None:
     assert run("list").stdout.splitlines() == [
         "WARNING production: backlog",
         "  It is wrong.",
-        "  Since 2026-01-10 12:00 UTC, 0 min ago.",
+        "  Since 2026-01-10 12:00 UTC, less than 1 min ago.",
         "  Waiting: 1 object, 1 byte.",
         "  To do: mend it.",
     ]

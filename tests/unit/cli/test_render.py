@@ -76,7 +76,7 @@ def test_a_run_is_a_row_of_counts_and_a_line_for_each_reason(
     head, row = out.splitlines()
     assert cells(head)[:5] == ["connector", "discovered", "delivered", "failed", "quarantined"]
     assert cells(row) == [NAME, "1,234", "1", "1", "1", "5,000", "4,000", "500", "300", "200", "3", "2.2"]
-    assert sorted(err.splitlines()) == sorted([f"{NAME}: 1 objects: {ODD}", f"{NAME}: 1 objects: no Avro"])
+    assert sorted(err.splitlines()) == sorted([f"{NAME}: 1 object: {ODD}", f"{NAME}: 1 object: no Avro"])
 
 
 def test_a_plan_is_a_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,17 +109,15 @@ def test_a_status_says_why_objects_wait_and_what_was_noticed(capsys: pytest.Capt
         bench.ledger.job_ended(NAME, "audit", "s3 answered 503", HOUR)
     capsys.readouterr()  # what was logged, if anything
 
-    render.print_status(read_status(bench.ledger, {NAME: LossPolicy()}, bench.now))
+    render.print_status(read_status(bench.ledger, {NAME: LossPolicy()}, bench.now, {NAME: ["env:KEY"]}))
 
     out, err = capsys.readouterr()
     assert cells(out.splitlines()[1]) == [NAME, "failing", "0", "1", "0", "1", "5", "5", "0", "0", "0", "0", "s"]
-    credential, todo, reason, job, notice = err.splitlines()
-    assert credential.startswith(
-        f"{NAME}: Segment answers 200 and drops what is sent: revoked. Certain since 2026-01-02"
-    )
-    assert "in 1 d 23 h, on 2026-01-04 03:00 UTC; here nothing is dropped then." in credential
-    assert todo == f"{NAME}: to do: renew it; `currents-bridge check` confirms it"
-    assert reason.startswith(f"{NAME}: 1 objects: N of N blocks is unreadable (N events)")
+    credential, _, _, left, todo, reason, job, notice = err.splitlines()
+    assert credential.startswith(f"{NAME}: Segment answers 200 and drops what is sent: revoked.")
+    assert "in 1 d 23 h, on 2026-01-04 03:00 UTC; here nothing is dropped then." in left
+    assert "into env:KEY (restart after the change): renew it" in todo
+    assert reason.startswith(f"{NAME}: 1 object: N of N blocks is unreadable (N events)")
     assert job == f"{NAME}: the job audit fails since 2026-01-02 03:00 UTC, 2 times: s3 answered 503"
     assert notice == f"{NAME}: unread_keys [a]/b: {ODD} (seen 2 times)"
 

@@ -405,7 +405,8 @@ def test_a_newer_key_that_is_refused_is_not_used_until_it_is_known(place: Place)
     watch.ask_for_renewal()
     watch.renew()
     assert in_use(watch) == OLD
-    assert [notice.kind for notice in place.ledger.totals(NAME).notices] == [NoticeKind.ROTATION]
+    (notice,) = place.ledger.totals(NAME).notices
+    assert (notice.kind, notice.detail) == (NoticeKind.ROTATION, "saw revoked")
     place.probe.says[NEW] = K.CONFIRMED
     watch.probe()
     watch.renew()

@@ -190,7 +190,10 @@ def test_a_status_says_how_and_when_the_key_was_last_proven_and_what_is_not(benc
 
     (status,) = read_status(bench.ledger, {NAME: LossPolicy()}, bench.now).connectors
 
-    assert status.credential(Side.DESTINATION).proof().endswith("10 min ago: the Public API listed it")
+    said = status.credential(Side.DESTINATION).proof()
+    assert "10 min ago: the Public API listed it; it counts as verified until 2026-01-02 04:00 UTC" in said
+    (later,) = read_status(bench.ledger, {NAME: LossPolicy()}, bench.now + timedelta(hours=2)).connectors
+    assert later.credential(Side.DESTINATION).proof().endswith("it counted as verified until 2026-01-02 04:00 UTC")
     document: Any = status.as_json()
     assert document["unproven_events"] == 7
     assert document["credentials"]["destination"]["proven_by"] == "confirmed"
