@@ -231,6 +231,22 @@ def test_two_processes_on_one_ledger_tell_each_alert_once() -> None:
     assert [channel.told for channel in channels] == [[], ["opened quarantined"]]
 
 
+def test_a_message_on_its_way_is_left_alone_by_another_process() -> None:
+    """A channel may take a while; only who has died in it is succeeded, minutes later."""
+    book, other_chat = LedgerOnFile().alert_book(), FakeChannel()
+    other = make_alerts(other_chat, book=book)
+
+    class SlowChannel(FakeChannel):
+        def tell(self, message: AlertMessage) -> None:
+            other.post(NOW + MINUTE)
+            super().tell(message)
+
+    chat = SlowChannel()
+    tell(make_alerts(chat, book=book), NOW, quarantined=1)
+
+    assert (chat.told, other_chat.told) == (["opened quarantined"], [])
+
+
 def test_a_webhook_that_was_away_for_long_is_told_within_minutes() -> None:
     """What waits may be critical."""
     chat = FakeChannel(works=False)
