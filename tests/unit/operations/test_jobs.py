@@ -34,6 +34,8 @@ from currents_bridge.model import (
     Alert,
     AlertMessage,
     Books,
+    Credential,
+    CredentialState,
     DeadLetter,
     Delivered,
     ExpiryRule,
@@ -400,6 +402,14 @@ def test_once_ends_with_what_the_ledger_holds(
     reports = program.bridge.once()
 
     assert program.bridge.exit_code(reports) == code
+
+
+@pytest.mark.parametrize(("state", "code"), [(CredentialState.SUSPECT, 3), (CredentialState.UNVERIFIED, 0)])
+def test_once_ends_with_3_while_a_key_is_suspect(program: Program, state: CredentialState, code: int) -> None:
+    """Sending goes on, and all of it may be in vain."""
+    program.ledger.save_credential("second", Side.DESTINATION, Credential(state=state, since=NOW))
+
+    assert program.bridge.exit_code(program.bridge.once()) == code
 
 
 @pytest.mark.parametrize(
